@@ -1,0 +1,61 @@
+//! The `spanloom` command: `up` runs all of it on this machine, `search` and `trace` ask it.
+
+mod client;
+mod data_dir;
+mod render;
+mod say;
+mod search;
+mod trace;
+mod up;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Spanloom: distributed tracing that one command turns on.
+#[derive(Debug, Parser)]
+#[command(name = "spanloom", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run all of Spanloom on this machine: receive spans, store them, answer questions.
+    Up(up::UpArgs),
+    /// Find traces.
+    Search(search::SearchArgs),
+    /// Show one trace.
+    Trace(trace::TraceArgs),
+    /// Host the embedded ClickHouse; `up` starts this by itself.
+    #[command(name = "engine-host", hide = true)]
+    EngineHost {
+        /// What the host is told by its parent.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Up(args) => up::run(args),
+        Command::Search(args) => search::run(args),
+        Command::Trace(args) => trace::run(args),
+        Command::EngineHost { args } => {
+            spanloom_collector::logs::init("warn");
+            return spanloom_engine::host::run(args);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! `spanloom search`: the newest traces that match, as a table or as the API's JSON.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::client::ServiceArgs;
+use crate::render::{self, Paint, Style};
+
+/// How the answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// The API's own answer.
+    Json,
+}
+
+/// `spanloom search`'s flags.
+#[derive(Debug, clap::Args)]
+pub struct SearchArgs {
+    /// Spans of this service.
+    #[arg(long)]
+    service: Option<String>,
+    /// Spans of this name.
+    #[arg(long)]
+    operation: Option<String>,
+    /// Spans with this status: unset, ok or error.
+    #[arg(long)]
+    status: Option<String>,
+    /// Spans of this kind: internal, server, client, producer or consumer.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Spans with this attribute, their own or their resource's; give it several times for several.
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<String>,
+    /// Spans that took at least this long, like 100ms or 1.5s.
+    #[arg(long, value_name = "DURATION")]
+    min_duration: Option<String>,
+    /// Spans that took at most this long.
+    #[arg(long, value_name = "DURATION")]
+    max_duration: Option<String>,
+    /// Spans that started in this last time, like 30m, 1h or 2d.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_since)]
+    since: Duration,
+    /// The window's begin instead of --since: RFC 3339 or Unix seconds.
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
+    start: Option<String>,
+    /// The window's end; now if not given.
+    #[arg(long, value_name = "TIME")]
+    end: Option<String>,
+    /// Traces to print, at most 100.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+    /// Continue behind an earlier answer: its nextCursor, with the same --start and --end.
+    #[arg(long, requires = "start", requires = "end")]
+    cursor: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(flatten)]
+    service_args: ServiceArgs,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    traces: Vec<Trace>,
+    truncated: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    trace_id: String,
+    root_service: String,
+    root_operation: String,
+    start: String,
+    duration_ns: String,
+    span_count: u64,
+    error_count: u64,
+}
+
+/// Searches and prints.
+///
+/// # Errors
+/// When the service cannot be asked, or refuses the question.
+pub fn run(args: SearchArgs) -> anyhow::Result<()> {
+    let body = args.service_args.get("traces", &parameters(&args))?;
+    if args.output == Output::Json {
+        return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
+    }
+    let answer: Answer = serde_json::from_slice(&body)
+        .context("the answer is not what this version of spanloom reads")?;
+    render::print(table(&answer, Style::detect()).as_bytes())?;
+    Ok(())
+}
+
+fn parameters(args: &SearchArgs) -> Vec<(&'static str, String)> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = |time: Duration| format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
+    let start = args
+        .start
+        .clone()
+        .unwrap_or_else(|| seconds(now.saturating_sub(args.since)));
+    let end = args.end.clone().unwrap_or_else(|| seconds(now));
+    let mut parameters = vec![
+        ("start", start),
+        ("end", end),
+        ("limit", args.limit.to_string()),
+    ];
+    let optional = [
+        ("service", &args.service),
+        ("operation", &args.operation),
+        ("status", &args.status),
+        ("kind", &args.kind),
+        ("minDuration", &args.min_duration),
+        ("maxDuration", &args.max_duration),
+        ("cursor", &args.cursor),
+    ];
+    parameters.extend(
+        optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?))),
+    );
+    parameters.extend(args.tags.iter().map(|tag| ("tag", tag.clone())));
+    parameters
+}
+
+fn table(answer: &Answer, style: Style) -> String {
+    if answer.traces.is_empty() {
+        return "no trace matches; try a longer --since, or fewer conditions\n".to_owned();
+    }
+    let mut text = String::new();
+    let heading = format!(
+        "{:23}  {:32}  {:>9}  {:>6}  {:>6}  ROOT",
+        "START (UTC)", "TRACE ID", "DURATION", "SPANS", "ERRORS"
+    );
+    let left = render::text_width(&heading) - "ROOT".len();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}", style.paint(Paint::Bold, &heading));
+    for trace in &answer.traces {
+        let errors = format!("{:>6}", trace.error_count);
+        let errors = if trace.error_count > 0 {
+            style.paint(Paint::Red, &errors)
+        } else {
+            style.paint(Paint::Dim, &errors)
+        };
+        let _ = writeln!(
+            text,
+            "{:23}  {:32}  {:>9}  {:>6}  {errors}  {}",
+            render::time(&render::clean(&trace.start)),
+            render::clean(&trace.trace_id),
+            render::duration(trace.duration_ns.parse().unwrap_or(0)),
+            trace.span_count,
+            root(trace, style.width.saturating_sub(left), style),
+        );
+    }
+    if answer.truncated {
+        let hint = "more traces match; give a higher --limit, or more conditions";
+        let _ = writeln!(text, "{}", style.paint(Paint::Dim, hint));
+    }
+    text
+}
+
+fn root(trace: &Trace, width: usize, style: Style) -> String {
+    /// A narrow terminal wraps rather than hides what the trace is.
+    const WIDTH_MIN: usize = 20;
+    let width = width.max(WIDTH_MIN);
+    if trace.root_service.is_empty() {
+        return style.paint(Paint::Dim, "root span not received");
+    }
+    let service = render::cut(&render::clean(&trace.root_service), width);
+    let operation = format!(" {}", render::clean(&trace.root_operation));
+    let operation = render::cut(&operation, width - render::text_width(&service));
+    format!(
+        "{}{operation}",
+        style.paint(render::service_paint(&trace.root_service), &service)
+    )
+}
+
+/// A whole number and a unit: s, m, h or d.
+fn parse_since(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a time like 30m, 1h or 2d");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(scale));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since() {
+        let check = |text: &str| parse_since(text).ok().map(|time| time.as_secs());
+        assert_eq!(check("30s"), Some(30));
+        assert_eq!(check("15m"), Some(900));
+        assert_eq!(check("2h"), Some(7_200));
+        assert_eq!(check("7d"), Some(604_800));
+        assert_eq!(check("1"), None);
+        assert_eq!(check("h"), None);
+        assert_eq!(check("-1h"), None);
+        assert_eq!(check("1.5h"), None);
+        assert_eq!(check("99999999999999999999d"), None);
+    }
+
+    fn answer(root_service: &str, root_operation: &str) -> Answer {
+        let trace = Trace {
+            trace_id: "0123456789abcdef0123456789abcdef".into(),
+            root_service: root_service.into(),
+            root_operation: root_operation.into(),
+            start: "2026-01-31T12:00:00.123456789Z".into(),
+            duration_ns: "12345678".into(),
+            span_count: 7,
+            error_count: 1,
+        };
+        Answer {
+            traces: vec![trace],
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn rows_fit_the_terminal() {
+        let style = Style {
+            width: 120,
+            colour: false,
+        };
+        let text = table(&answer("cart", &"x".repeat(200)), style);
+        let row = text.lines().nth(1).unwrap();
+        assert_eq!(
+            row.get(..92).unwrap(),
+            "2026-01-31 12:00:00.123  0123456789abcdef0123456789abcdef    12.3 ms       7       1  cart x"
+        );
+        assert_eq!(render::text_width(row), 120);
+    }
+
+    #[test]
+    fn names_are_made_harmless() {
+        let style = Style {
+            width: 120,
+            colour: false,
+        };
+        let text = table(&answer("a\x1b[2J", "b\nc"), style);
+        assert!(text.contains(r"a\u{1b}[2J b\nc"), "{text}");
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_missing_root_is_told() {
+        let style = Style {
+            width: 120,
+            colour: false,
+        };
+        assert!(table(&answer("", ""), style).contains("root span not received"));
+    }
+}

@@ -1,0 +1,303 @@
+//! `spanloom up`: all of Spanloom on this machine, under one command.
+//!
+//! The order of start is the order of need: the document, the ports, the data folder's lock, the
+//! engine (a child process), its schema, the collector, the query service. Stopping goes the other
+//! way round, so nothing is accepted that could not be stored.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
+use spanloom_crds::TracingPipeline;
+use spanloom_engine::{Engine, EngineConfig};
+use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::data_dir::{self, DataDir};
+use crate::say::Say;
+
+/// How long open requests and batches have to end after Ctrl-C.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the engine may use: enough for ten million spans and their merges, little enough that the
+/// rest of a laptop does not notice.
+const ENGINE_MEMORY_BYTES: u64 = 3 << 30;
+
+/// What requests may hold until they are stored.
+const COLLECTOR_MEMORY_BYTES: usize = 256 << 20;
+
+/// `spanloom up`'s flags.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// A TracingPipeline document; without it the defaults hold
+    #[arg(short = 'f', long = "file", value_name = "pipeline.yaml")]
+    file: Option<PathBuf>,
+    /// Where traces are kept [default: $XDG_DATA_HOME/spanloom or ~/.local/share/spanloom]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where OTLP over gRPC is received
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317")]
+    otlp_grpc: SocketAddr,
+    /// Where OTLP over HTTP is received
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318")]
+    otlp_http: SocketAddr,
+    /// Where the API, the metrics and the first page are served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3200")]
+    http: SocketAddr,
+    /// Browser origins that may send spans (CORS), comma separated; * for any
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
+}
+
+/// Runs until told to stop, or until the engine dies.
+///
+/// # Errors
+/// When something cannot be started, or ends by itself.
+pub fn run(args: UpArgs) -> anyhow::Result<()> {
+    spanloom_collector::logs::init("warn");
+    let say = Say::new();
+    let document = read_document(&args, &say)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(up(args, document, say))
+}
+
+fn read_document(args: &UpArgs, say: &Say) -> anyhow::Result<TracingPipeline> {
+    let Some(path) = &args.file else {
+        return Ok(TracingPipeline::default());
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let document =
+        spanloom_crds::parse_document(&text).with_context(|| format!("{name} is not accepted"))?;
+    for note in spanloom_crds::laptop_notes(&document) {
+        say.step(&format!("note: {note}"));
+    }
+    Ok(document)
+}
+
+async fn up(args: UpArgs, document: TracingPipeline, say: Say) -> anyhow::Result<()> {
+    let mut signals = Signals::watch()?;
+    tokio::select! {
+        running = Running::start(&args, &document, &say) => {
+            let mut running = running?;
+            running.print_closing_lines();
+            let ended = tokio::select! {
+                () = signals.any() => Ok(()),
+                reason = running.store.died() => Err(reason),
+            };
+            say.step("draining");
+            running.stop().await;
+            say.step("stopped");
+            ended
+        }
+        () = signals.any() => bail!("stopped before everything was up"),
+    }
+}
+
+/// SIGINT and SIGTERM: both mean "drain and stop".
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Where spans are stored: our own engine, or a ClickHouse that the document names.
+enum Store {
+    Embedded {
+        engine: Box<Engine>,
+        /// Kept for its lock.
+        _data_dir: DataDir,
+    },
+    External,
+}
+
+impl Store {
+    /// Resolves when the engine has died, which only its own death or a kill from outside brings.
+    async fn died(&mut self) -> anyhow::Error {
+        match self {
+            Self::Embedded { engine, .. } => {
+                let ended = match engine.wait().await {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                anyhow::anyhow!(
+                    "the embedded ClickHouse ended unexpectedly ({ended}); what was acknowledged \
+                     is on disk: start again, and look above for its last words"
+                )
+            }
+            Self::External => std::future::pending().await,
+        }
+    }
+}
+
+struct Running {
+    store: Store,
+    collector: Collector,
+    query: QueryServer,
+}
+
+impl Running {
+    async fn start(args: &UpArgs, document: &TracingPipeline, say: &Say) -> anyhow::Result<Self> {
+        refuse_busy_ports(args)?;
+        let (store, address) = start_store(args, document, say).await?;
+        let config = CollectorConfig {
+            otlp_grpc: args.otlp_grpc,
+            otlp_http: args.otlp_http,
+            cors_origins: args.cors_origins.clone(),
+            memory_limit_bytes: COLLECTOR_MEMORY_BYTES,
+            store: address.clone(),
+            document: document.clone(),
+        };
+        say.step("bringing the schema up to date");
+        spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))
+            .await?;
+
+        let mut registry = Registry::default();
+        let query_metrics = Metrics::register(&mut registry);
+        let collector = Collector::start(config, &mut registry).await?;
+        let query = QueryServer::start(
+            QueryConfig {
+                listen: args.http,
+                clickhouse: ClickHouseConfig {
+                    url: address.url,
+                    user: address.user,
+                    password: address.password,
+                    database: address.database,
+                },
+                limits: Limits::default(),
+            },
+            query_metrics,
+            Arc::new(registry),
+            collector.not_ready(),
+        )
+        .await?;
+        Ok(Self {
+            store,
+            collector,
+            query,
+        })
+    }
+
+    #[allow(clippy::print_stdout)] // the one result of this command
+    fn print_closing_lines(&self) {
+        let http = self.query.address();
+        println!("Spanloom is up.");
+        println!("  OTLP gRPC  http://{}", self.collector.grpc_address());
+        println!("  OTLP HTTP  http://{}", self.collector.http_address());
+        println!("  query API  http://{http}/api/v1/");
+        println!("  first page http://{http}/ui/");
+        println!("Ctrl-C drains and stops; the traces stay.");
+    }
+
+    /// Receiving stops first, then asking, then the engine: nothing loses what it still needs.
+    async fn stop(self) {
+        if let Err(incomplete) = self.collector.shutdown(DRAIN_DEADLINE).await {
+            tracing::warn!("{incomplete}");
+        }
+        self.query.shutdown(DRAIN_DEADLINE).await;
+        if let Store::Embedded { engine, .. } = self.store
+            && let Err(error) = engine.stop().await
+        {
+            tracing::warn!(%error, "the embedded ClickHouse did not stop cleanly");
+        }
+    }
+}
+
+/// Whose tables these are. The laptop's own are its user's, whatever document is tried on them.
+fn pipeline_name(document: &TracingPipeline, store: &Store) -> String {
+    match store {
+        Store::Embedded { .. } => "laptop".to_owned(),
+        Store::External => document
+            .metadata
+            .name
+            .as_deref()
+            .unwrap_or("default")
+            .to_owned(),
+    }
+}
+
+/// Said before anything heavy is started; whoever takes a port after that is met where we listen.
+fn refuse_busy_ports(args: &UpArgs) -> anyhow::Result<()> {
+    for (flag, address) in [
+        ("--otlp-grpc", args.otlp_grpc),
+        ("--otlp-http", args.otlp_http),
+        ("--http", args.http),
+    ] {
+        TcpListener::bind(address).with_context(|| {
+            format!(
+                "cannot listen on {address}; another program may use the port: stop it, or choose \
+                 another with {flag}"
+            )
+        })?;
+    }
+    Ok(())
+}
+
+async fn start_store(
+    args: &UpArgs,
+    document: &TracingPipeline,
+    say: &Say,
+) -> anyhow::Result<(Store, StoreAddress)> {
+    if let Some(address) = StoreAddress::external(document)? {
+        say.step(&format!("using the ClickHouse at {}", address.url));
+        return Ok((Store::External, address));
+    }
+    let path = match &args.data_dir {
+        Some(path) => path.clone(),
+        None => data_dir::default_path()?,
+    };
+    let data_dir = DataDir::open(&path)?;
+    let library = spanloom_engine::fetch::library(|news| say.step(news)).await?;
+    say.step(&format!(
+        "starting the embedded ClickHouse on {}",
+        data_dir.path().display()
+    ));
+    let program = std::env::current_exe().context("cannot tell where this program lies")?;
+    let engine = Engine::start(EngineConfig {
+        data_dir: data_dir.engine(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        user: "spanloom".to_owned(),
+        // Made anew at each start: other users of this machine can reach the port, but not this.
+        password: format!("{:032x}", rand::random::<u128>()),
+        memory_limit_bytes: ENGINE_MEMORY_BYTES,
+        library,
+        host_command: vec![program.into_os_string(), "engine-host".into()],
+    })
+    .await?;
+    let address = StoreAddress {
+        url: engine.url(),
+        user: engine.user().to_owned(),
+        password: engine.password().to_owned(),
+        database: "spanloom".to_owned(),
+        cluster: None,
+    };
+    Ok((
+        Store::Embedded {
+            engine: Box::new(engine),
+            _data_dir: data_dir,
+        },
+        address,
+    ))
+}

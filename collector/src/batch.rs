@@ -1,0 +1,76 @@
+//! A block of ClickHouse columns as the batch that pipeline workers fill.
+
+use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use spanloom_pipeline::Batch;
+use spanloom_pipeline::measure::{self, Measures};
+use spanloom_store::block::{ConnectionType, Frozen, HalfEdgeRow, RedRow, Side, SpanBlock};
+
+/// The block, under the pipeline's name for it.
+#[derive(Debug)]
+pub(crate) struct StoreBatch(pub(crate) SpanBlock);
+
+impl SpanSink for StoreBatch {
+    #[inline]
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        self.0.resource(resource);
+    }
+
+    #[inline]
+    fn scope(&mut self, scope: &ScopeRecord<'_>) {
+        self.0.scope(scope);
+    }
+
+    #[inline]
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        self.0.span(span);
+    }
+}
+
+impl Batch for StoreBatch {
+    type Frozen = Frozen;
+
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    fn freeze(&mut self, measures: Measures) -> Frozen {
+        let block = self.0.measures();
+        for cell in &measures.red {
+            block.push_red(&RedRow {
+                minute: cell.minute,
+                service: measures.text(cell.service),
+                name: measures.text(cell.name),
+                kind: cell.kind,
+                status: cell.status,
+                count: cell.count,
+                duration_sum_ns: cell.duration_sum_ns,
+                buckets: &cell.buckets,
+            });
+        }
+        for half in &measures.half_edges {
+            block.push_half(&HalfEdgeRow {
+                time_ns: half.time_ns,
+                trace_id: half.trace_id,
+                span_id: half.span_id,
+                side: match half.side {
+                    measure::Side::Client => Side::Client,
+                    measure::Side::Server => Side::Server,
+                },
+                service: measures.text(half.service),
+                duration_ns: half.duration_ns,
+                error: half.error,
+                peer: measures.text(half.peer),
+                connection_type: match half.connection_type {
+                    measure::ConnectionType::Unset => ConnectionType::Unset,
+                    measure::ConnectionType::MessagingSystem => ConnectionType::MessagingSystem,
+                    measure::ConnectionType::Database => ConnectionType::Database,
+                },
+            });
+        }
+        self.0.freeze()
+    }
+}

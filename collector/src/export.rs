@@ -1,0 +1,31 @@
+//! The store's writer as the place where frozen batches go.
+
+use std::sync::Arc;
+
+use spanloom_pipeline::{Export, ExportOutcome, RefusedRows};
+use spanloom_store::block::Frozen;
+use spanloom_store::writer::{WriteOutcome, Writer};
+
+/// The writer, under the pipeline's name for it.
+#[derive(Debug)]
+pub(crate) struct StoreExport(pub(crate) Arc<Writer>);
+
+impl Export for StoreExport {
+    type Frozen = Frozen;
+
+    async fn export(&self, batch: Frozen) -> ExportOutcome {
+        match self.0.write(batch).await {
+            WriteOutcome::Stored => ExportOutcome::Stored,
+            WriteOutcome::Unavailable(reason) => ExportOutcome::Unavailable(reason),
+            WriteOutcome::Partial(refused) => ExportOutcome::Partial(
+                refused
+                    .into_iter()
+                    .map(|rows| RefusedRows {
+                        range: rows.range,
+                        reason: rows.reason,
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}

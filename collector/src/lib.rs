@@ -1,0 +1,22 @@
+//! The collector: the pipeline with the store's writer behind it.
+//!
+//! The pipeline and the store do not know each other. What joins them is here, and little else:
+//!
+//! 1. [`config`] makes the pipeline's and the store's settings of the `TracingPipeline` document.
+//! 2. `batch` lets a block of ClickHouse columns be the batch that pipeline workers fill.
+//! 3. `export` lets the store's writer be the place where frozen batches go.
+//! 4. [`Collector`] starts and stops them; [`migrate`] makes the schema, before the first collector
+//!    writes.
+//!
+//! `main.rs` is the program for a node; `spanloom up` runs a [`Collector`] in its own process.
+
+mod admin;
+mod batch;
+mod collector;
+pub mod config;
+mod export;
+pub mod logs;
+
+pub use admin::{Admin, NotReady};
+pub use collector::{Collector, MigrateError, StartError, migrate};
+pub use config::{CollectorConfig, ConfigError, StoreAddress};

@@ -1,0 +1,183 @@
+//! The collector's program: `run` receives and writes, `migrate` makes or renews the schema and ends.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use prometheus_client::registry::Registry;
+use spanloom_collector::{Admin, Collector, CollectorConfig, StoreAddress, logs};
+use spanloom_crds::TracingPipeline;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Spanloom's collector: receives OTLP traces, processes them and writes them to ClickHouse.
+#[derive(Debug, Parser)]
+#[command(name = "spanloom-collector", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive OTLP and write it to ClickHouse until told to stop.
+    Run(RunArgs),
+    /// Bring ClickHouse's schema to this version and end.
+    Migrate(StoreArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Where OTLP over gRPC is received.
+    #[arg(long, env = "SPANLOOM_OTLP_GRPC", default_value = "0.0.0.0:4317")]
+    otlp_grpc: SocketAddr,
+    /// Where OTLP over HTTP is received.
+    #[arg(long, env = "SPANLOOM_OTLP_HTTP", default_value = "0.0.0.0:4318")]
+    otlp_http: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "SPANLOOM_METRICS", default_value = "0.0.0.0:9464")]
+    metrics: SocketAddr,
+    /// Bytes that requests may hold in memory until they are stored; beyond it senders are told to
+    /// retry.
+    #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES", default_value_t = 256 << 20)]
+    memory_limit_bytes: usize,
+    /// Browser origins that may send spans (CORS), comma separated; * for any.
+    #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
+    /// Seconds that open requests and batches have to end after SIGTERM.
+    #[arg(long, env = "SPANLOOM_DRAIN_SECONDS", default_value_t = 20)]
+    drain_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The TracingPipeline document; without it the defaults hold.
+    #[arg(short = 'f', long = "file", env = "SPANLOOM_PIPELINE")]
+    file: Option<PathBuf>,
+    /// ClickHouse's HTTP interface.
+    #[arg(
+        long,
+        env = "SPANLOOM_CLICKHOUSE_URL",
+        default_value = "http://127.0.0.1:8123"
+    )]
+    clickhouse_url: String,
+    /// The database, made by `migrate`.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
+    clickhouse_database: String,
+    /// The user; the password comes from SPANLOOM_CLICKHOUSE_PASSWORD, never from a flag.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
+    clickhouse_user: String,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::init("info");
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run(args).await,
+            Command::Migrate(args) => migrate(args).await,
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the collector stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let drain_deadline = Duration::from_secs(args.drain_seconds);
+    let metrics_address = args.metrics;
+    let mut registry = Registry::default();
+    let collector = Collector::start(args.config()?, &mut registry).await?;
+    let not_ready = collector.not_ready();
+    let admin = Admin::start(metrics_address, Arc::new(registry), not_ready)
+        .await
+        .with_context(|| format!("cannot serve metrics on {metrics_address} (--metrics)"))?;
+    tracing::info!(
+        otlp_grpc = %collector.grpc_address(),
+        otlp_http = %collector.http_address(),
+        metrics = %admin.address(),
+        "receiving"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(seconds = drain_deadline.as_secs(), "draining");
+    // The admin port stays until the end, so that the drain can be watched.
+    let drained = collector.shutdown(drain_deadline).await;
+    admin.shutdown().await;
+    drained.context("not everything was stored before the drain time ended")
+}
+
+async fn migrate(args: StoreArgs) -> anyhow::Result<()> {
+    let (store, document) = args.store()?;
+    let pipeline = document.metadata.name.as_deref().unwrap_or("default");
+    spanloom_collector::migrate(&store, &document, pipeline).await?;
+    Ok(())
+}
+
+impl RunArgs {
+    fn config(self) -> anyhow::Result<CollectorConfig> {
+        let (store, document) = self.store.store()?;
+        Ok(CollectorConfig {
+            otlp_grpc: self.otlp_grpc,
+            otlp_http: self.otlp_http,
+            cors_origins: self.cors_origins,
+            memory_limit_bytes: self.memory_limit_bytes,
+            store,
+            document,
+        })
+    }
+}
+
+impl StoreArgs {
+    /// Where to write and by which document. A ClickHouse that the document names counts before the
+    /// flags.
+    fn store(self) -> anyhow::Result<(StoreAddress, TracingPipeline)> {
+        let document = match &self.file {
+            None => TracingPipeline::default(),
+            Some(path) => {
+                let name = path.display();
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the document {name}"))?;
+                spanloom_crds::parse_document(&text)
+                    .with_context(|| format!("the document {name} is not accepted"))?
+            }
+        };
+        let store = match StoreAddress::external(&document)? {
+            Some(external) => external,
+            None => StoreAddress {
+                url: self.clickhouse_url,
+                user: self.clickhouse_user,
+                password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+                database: self.clickhouse_database,
+                cluster: None,
+            },
+        };
+        Ok((store, document))
+    }
+}

@@ -1,0 +1,267 @@
+//! Once: whatever becomes of replies, on either side, each span is in the table and in the rollups
+//! exactly once, and nothing is acknowledged that is not stored.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test stops on the first surprise
+
+mod proxy;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prometheus_client::registry::Registry;
+use prost::Message;
+use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
+use spanloom_crds::TracingPipeline;
+use spanloom_engine::testing::TestEngine;
+use spanloom_store::Connection;
+use tokio::sync::OnceCell;
+
+use proxy::{Mood, Proxy};
+
+static ENGINE: OnceCell<TestEngine> = OnceCell::const_new();
+
+/// Spans in each request.
+const SPANS: u64 = 120;
+
+/// Tables that a batch is written to, each by an insert of its own.
+const TABLES: usize = 5;
+
+/// A collector behind a proxy, writing to a database of its own.
+struct Setup {
+    proxy: Proxy,
+    collector: Collector,
+    registry: Registry,
+    /// To ClickHouse itself, not through the proxy.
+    direct: clickhouse::Client,
+}
+
+impl Setup {
+    async fn new(memory_limit_bytes: usize) -> Self {
+        let engine = ENGINE.get_or_init(TestEngine::start).await;
+        let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
+        let proxy = Proxy::start(upstream).await;
+        let store = StoreAddress {
+            url: proxy.url(),
+            user: engine.user().to_owned(),
+            password: engine.password().to_owned(),
+            database: format!("once_{:016x}", rand::random::<u64>()),
+            cluster: None,
+        };
+        let document = TracingPipeline::default();
+        spanloom_collector::migrate(&store, &document, "test")
+            .await
+            .unwrap();
+        let connection = Connection {
+            url: engine.url(),
+            user: store.user.clone(),
+            password: store.password.clone(),
+        };
+        let direct = connection.client().with_database(&store.database);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut registry = Registry::default();
+        let config = CollectorConfig {
+            otlp_grpc: any,
+            otlp_http: any,
+            cors_origins: Vec::new(),
+            memory_limit_bytes,
+            store,
+            document,
+        };
+        let collector = Collector::start(config, &mut registry).await.unwrap();
+        Self {
+            proxy,
+            collector,
+            registry,
+            direct,
+        }
+    }
+
+    async fn send(&self, body: &[u8]) -> Response<Bytes> {
+        post(self.collector.http_address(), body.to_vec()).await
+    }
+
+    async fn number(&self, sql: &str) -> u64 {
+        self.direct.query(sql).fetch_one().await.unwrap()
+    }
+
+    /// Rows of spans, and what the rollups say of them.
+    async fn check_stored_once(&self, spans: u64) {
+        let counts = [
+            ("SELECT count() FROM spans", spans),
+            ("SELECT uniqExact(span_id) FROM spans", spans),
+            ("SELECT toUInt64(sum(count)) FROM red", spans),
+            (
+                "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red",
+                spans,
+            ),
+            ("SELECT toUInt64(sum(span_count)) FROM trace_index", spans),
+            // Two of three spans are ends of calls.
+            ("SELECT count() FROM half_edges", spans / 3 * 2),
+        ];
+        for (sql, expected) in counts {
+            assert_eq!(self.number(sql).await, expected, "{sql}");
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+async fn post(address: SocketAddr, body: Vec<u8>) -> Response<Bytes> {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::post(format!("http://{address}/v1/traces"))
+        .header("content-type", "application/x-protobuf")
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    let (head, body) = client.request(request).await.unwrap().into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+/// `SPANS` spans of distinct ids, a third each of clients, servers and internal ones, padded to make
+/// the request larger where that matters.
+fn request(seed: u64, padding: usize) -> Vec<u8> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let text = |key: &str, value: String| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(any_value::Value::StringValue(value)),
+        }),
+        ..KeyValue::default()
+    };
+    let spans = (0..SPANS).map(|n| Span {
+        trace_id: [seed.to_be_bytes(), (n / 3 + 1).to_be_bytes()].concat(),
+        span_id: (seed ^ (n + 1)).to_be_bytes().to_vec(),
+        parent_span_id: if n % 3 == 0 {
+            Vec::new()
+        } else {
+            (seed ^ n).to_be_bytes().to_vec()
+        },
+        name: format!("operation {}", n % 3),
+        kind: [1, 3, 2][(n % 3) as usize],
+        start_time_unix_nano: now,
+        end_time_unix_nano: now + 1_000_000 * (n + 1),
+        attributes: vec![text("padding", "x".repeat(padding))],
+        ..Span::default()
+    });
+    let scope = ScopeSpans {
+        spans: spans.collect(),
+        ..ScopeSpans::default()
+    };
+    let resource = Resource {
+        attributes: vec![text("service.name", "shop".to_owned())],
+        ..Resource::default()
+    };
+    let resource_spans = ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![scope],
+        ..ResourceSpans::default()
+    };
+    ExportTraceServiceRequest {
+        resource_spans: vec![resource_spans],
+    }
+    .encode_to_vec()
+}
+
+/// Full success: no `partial_success`.
+fn assert_stored(response: &Response<Bytes>) {
+    assert_eq!(
+        (response.status(), response.body().len()),
+        (StatusCode::OK, 0),
+        "{response:?}"
+    );
+}
+
+const PLENTY: usize = 64 << 20;
+
+#[tokio::test]
+async fn replies_lost_after_the_commit_store_nothing_twice() {
+    let setup = Setup::new(PLENTY).await;
+    setup.proxy.lose_replies(TABLES);
+    assert_stored(&setup.send(&request(1 << 40, 0)).await);
+    assert_eq!(setup.proxy.lost(), TABLES);
+    setup.check_stored_once(SPANS).await;
+    // The token is the batch's, not the collector's: more spans are not mistaken for repeats.
+    assert_stored(&setup.send(&request(2 << 40, 0)).await);
+    setup.check_stored_once(2 * SPANS).await;
+}
+
+#[tokio::test]
+async fn a_client_that_got_no_answer_and_repeats_is_stored_once() {
+    let setup = Setup::new(PLENTY).await;
+    let body = request(3 << 40, 0);
+    setup.proxy.set(Mood::Holding).await;
+    let unanswered = tokio::spawn(post(setup.collector.http_address(), body.clone()));
+    // The insert is in, its reply is held back: now the client goes away.
+    while setup.number("SELECT count() FROM spans").await < SPANS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    unanswered.abort();
+    assert!(unanswered.await.unwrap_err().is_cancelled());
+    let repeated = tokio::spawn(post(setup.collector.http_address(), body.clone()));
+    setup.proxy.set(Mood::Honest).await;
+    assert_stored(&repeated.await.unwrap());
+    // And once more, long after.
+    assert_stored(&setup.send(&body).await);
+    setup.check_stored_once(SPANS).await;
+}
+
+#[tokio::test]
+async fn while_clickhouse_is_away_clients_are_told_to_retry_and_memory_is_bounded() {
+    let limit = 4 << 20;
+    let setup = Setup::new(limit).await;
+    setup.proxy.set(Mood::Away).await;
+    let body = request(4 << 40, 0);
+    let mut senders = tokio::task::JoinSet::new();
+    senders.spawn(post(setup.collector.http_address(), body.clone()));
+    // Each about 500 kB: far more than fits.
+    for seed in 5..45 {
+        let large = request(seed << 40, 4_000);
+        senders.spawn(post(setup.collector.http_address(), large));
+    }
+    while let Some(response) = senders.join_next().await {
+        let response = response.unwrap();
+        let status = response.status();
+        let retryable = [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ];
+        assert!(retryable.contains(&status), "{response:?}");
+        let seconds = response.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>();
+        assert!(seconds.is_ok_and(|seconds| seconds > 0), "{response:?}");
+        assert!(admitted_bytes(&setup.metrics()) <= limit as f64);
+    }
+    assert_eq!(setup.number("SELECT count() FROM spans").await, 0);
+    setup.proxy.set(Mood::Honest).await;
+    assert_stored(&setup.send(&body).await);
+    setup.check_stored_once(SPANS).await;
+    setup
+        .collector
+        .shutdown(Duration::from_secs(10))
+        .await
+        .unwrap();
+}
+
+/// The memory that requests hold, as the metrics say.
+fn admitted_bytes(metrics: &str) -> f64 {
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("spanloom_admission_bytes "));
+    line.expect("the metric is there").parse().unwrap()
+}

@@ -1,0 +1,30 @@
+//! The `TracingPipeline` document: what a person writes, and what each part makes of it.
+//!
+//! 1. [`parse_document`] reads YAML. It knows every field, so that a field that does
+//!    not exist, or is not built yet, is an error with its path, line and column, never ignored.
+//! 2. Values are checked, all of them, so that one run tells everything that is wrong.
+//! 3. [`resolved::resolve`] gives plain configuration with every default filled in, which the
+//!    collector and query start with.
+//!
+//! [`TracingPipeline::default`] is the empty document.
+
+mod document;
+mod errors;
+mod laptop;
+mod locate;
+mod parse;
+mod quantity;
+pub mod resolved;
+mod shape;
+mod validate;
+
+pub use document::{
+    API_VERSION, External, Head, KIND, Limits, Managed, Metadata, Processing, RedactRule,
+    Retention, Sampling, SecretName, Spec, Storage, TracingPipeline,
+};
+pub use errors::{DocumentError, DocumentErrors};
+pub use laptop::laptop_notes;
+pub use parse::{MAX_DOCUMENT_BYTES, parse_document};
+pub use quantity::Quantity;
+pub use resolved::resolve;
+pub use validate::VALUE_CLASSES;

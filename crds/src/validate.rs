@@ -1,0 +1,339 @@
+//! Whether values make sense. Everything that does not is reported, not only the first.
+
+use std::collections::HashSet;
+
+use spanloom_traceql::Filter;
+
+use crate::document::{
+    API_VERSION, External, KIND, Limits, Metadata, Processing, RedactRule, Storage, TracingPipeline,
+};
+use crate::errors::{Path, Problem};
+use crate::quantity::{Quantity, seconds};
+
+/// The classes of text that `redact: [{values: …}]` knows by name.
+pub const VALUE_CLASSES: [&str; 5] = ["email", "creditCard", "ipv4", "jwt", "credentials"];
+
+/// The most attributes, events or links that a limit may allow.
+const MAX_COUNT: u64 = 65_536;
+/// The longest value that a limit may allow: within the largest request.
+const MAX_VALUE_BYTES: u64 = 16 << 20;
+/// The shortest retention: less would throw away what is still on its way.
+const MIN_RETENTION_SECONDS: u64 = 3_600;
+/// The longest: ten years.
+const MAX_RETENTION_SECONDS: u64 = 3_650 * 86_400;
+/// The most memory of a compiled regular expression.
+const REGEX_SIZE: usize = 1 << 20;
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, path: Path, text: impl Into<String>, advice: impl Into<String>) {
+        self.0.push(Problem::new(path, text, advice));
+    }
+}
+
+/// Everything in the document that makes no sense.
+pub(crate) fn validate(document: &TracingPipeline) -> Vec<Problem> {
+    let mut problems = Problems(Vec::new());
+    if document.api_version != API_VERSION {
+        let text = format!("must be {API_VERSION}, but is {:?}", document.api_version);
+        problems.add(Path::of("apiVersion"), text, "");
+    }
+    if document.kind != KIND {
+        let text = format!("must be {KIND}, but is {:?}", document.kind);
+        problems.add(Path::of("kind"), text, "");
+    }
+    metadata(&document.metadata, &mut problems);
+    processing(&document.spec.processing, &mut problems);
+    if let Some(ratio) = document.spec.sampling.head.ratio
+        && !(0.0..=1.0).contains(&ratio)
+    {
+        let text = format!("must be from 0 to 1, but is {ratio}");
+        problems.add(
+            Path::of("spec.sampling.head.ratio"),
+            text,
+            "0.1 keeps every tenth trace",
+        );
+    }
+    storage(&document.spec.storage, &mut problems);
+    problems.0
+}
+
+fn metadata(metadata: &Metadata, problems: &mut Problems) {
+    for (field, value, longest) in [
+        ("name", &metadata.name, 253),
+        ("namespace", &metadata.namespace, 63),
+    ] {
+        if let Some(value) = value
+            && !is_dns_name(value, longest, field == "name")
+        {
+            let text = format!("{value:?} is no Kubernetes name");
+            let advice = "use lower-case letters, digits and -";
+            problems.add(Path::of("metadata").key(field), text, advice);
+        }
+    }
+}
+
+fn is_dns_name(name: &str, longest: usize, dots: bool) -> bool {
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty()
+            && label.len() <= 253
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= longest
+        && if dots {
+            name.split('.').all(label)
+        } else {
+            label(name)
+        }
+}
+
+fn processing(processing: &Processing, problems: &mut Problems) {
+    let path = Path::of("spec.processing");
+    if processing.resource.contains_key("") {
+        let advice = "name the attribute, such as deployment.environment.name";
+        problems.add(
+            path.key("resource"),
+            "an attribute has an empty key",
+            advice,
+        );
+    }
+    let mut seen = HashSet::new();
+    for (n, rule) in processing.redact.iter().enumerate() {
+        redact(rule, &path.key("redact").index(n), &mut seen, problems);
+    }
+    let mut seen = HashSet::new();
+    for (n, text) in processing.drop.iter().enumerate() {
+        let path = path.key("drop").index(n);
+        match Filter::parse(text) {
+            Err(e) => {
+                let advice = "write a TraceQL filter such as { span.http.route = \"/healthz\" }";
+                problems.add(path, format!("in the filter, {e}"), advice);
+            }
+            Ok(filter) if !seen.insert(filter.to_string()) => {
+                problems.add(path, "this filter is given twice", "remove one");
+            }
+            Ok(_) => {}
+        }
+    }
+    limits(&processing.limits, &path.key("limits"), problems);
+}
+
+fn redact<'d>(
+    rule: &'d RedactRule,
+    path: &Path,
+    seen: &mut HashSet<(bool, &'d str)>,
+    problems: &mut Problems,
+) {
+    if rule.keys.is_some() == rule.values.is_some() {
+        let advice = "write {keys: [\"*.password\"]} or {values: email}, one rule each";
+        problems.add(path.clone(), "needs either keys or values", advice);
+    }
+    let keys = rule.keys.as_deref();
+    if keys.is_some_and(<[_]>::is_empty) {
+        problems.add(
+            path.key("keys"),
+            "has no key",
+            "name at least one, such as \"*.password\"",
+        );
+    }
+    for (n, key) in keys.unwrap_or_default().iter().enumerate() {
+        let path = path.key("keys").index(n);
+        if key.is_empty() {
+            problems.add(path, "the key is empty", "remove it");
+        } else if !seen.insert((true, key)) {
+            problems.add(
+                path,
+                format!("the key {key:?} is given twice"),
+                "remove one",
+            );
+        }
+    }
+    if let Some(text) = &rule.values {
+        let path = path.key("values");
+        if !seen.insert((false, text)) {
+            problems.add(
+                path.clone(),
+                format!("{text:?} is given twice"),
+                "remove one",
+            );
+        }
+        values(text, path, problems);
+    }
+}
+
+/// A class or a regular expression. A bare word is meant as a class: as an expression it would
+/// hide that very word, and a misspelt class would pass unseen.
+fn values(text: &str, path: Path, problems: &mut Problems) {
+    if VALUE_CLASSES.contains(&text) {
+        return;
+    }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !text.is_empty() && text.chars().all(is_word) {
+        let problem = format!("unknown class of text {text:?}");
+        let known = VALUE_CLASSES.join(", ");
+        let advice = format!(
+            "known classes: {known}; to hide that very word write the expression \"({text})\""
+        );
+        problems.add(path, problem, advice);
+        return;
+    }
+    match regex::RegexBuilder::new(text)
+        .size_limit(REGEX_SIZE)
+        .build()
+    {
+        Err(e) => {
+            // The last line of a syntax error says what is wrong; the others draw it.
+            let e = e.to_string();
+            let reason = e.lines().last().unwrap_or("").trim();
+            let problem = format!("the regular expression {text:?} does not compile: {reason}");
+            problems.add(
+                path,
+                problem,
+                "a backslash needs single quotes in YAML: '\\d+'",
+            );
+        }
+        Ok(regex) if regex.is_match("") => {
+            let problem = format!("the regular expression {text:?} matches empty text");
+            problems.add(
+                path,
+                problem,
+                "it would hide every place; ask for one character or more",
+            );
+        }
+        Ok(_) => {}
+    }
+}
+
+fn limits(limits: &Limits, path: &Path, problems: &mut Problems) {
+    for (field, count) in [
+        ("attributesPerSpan", limits.attributes_per_span),
+        ("eventsPerSpan", limits.events_per_span),
+        ("linksPerSpan", limits.links_per_span),
+    ] {
+        if let Some(count) = count
+            && !(1..=MAX_COUNT).contains(&count)
+        {
+            let text = format!("must be from 1 to {MAX_COUNT}, but is {count}");
+            problems.add(path.key(field), text, "leave it out for 128");
+        }
+    }
+    if let Some(size) = &limits.attribute_value_bytes {
+        let path = path.key("attributeValueBytes");
+        if let Some(bytes) = sized(size, &path, problems)
+            && !(1..=MAX_VALUE_BYTES).contains(&bytes)
+        {
+            let text = format!("must be from 1 byte to 16Mi, but is {bytes} bytes");
+            problems.add(path, text, "leave it out for 8Ki");
+        }
+    }
+}
+
+fn sized(size: &Quantity, path: &Path, problems: &mut Problems) -> Option<u64> {
+    let bytes = size.bytes();
+    if let (None, Quantity::Text(text)) = (bytes, size) {
+        let advice = "write 8192, 8Ki, 16k, 50Gi …";
+        problems.add(path.clone(), format!("{text:?} is no size"), advice);
+    }
+    bytes
+}
+
+fn storage(storage: &Storage, problems: &mut Problems) {
+    let path = Path::of("spec.storage");
+    if storage.managed.is_some() && storage.external.is_some() {
+        let advice = "keep one of them; managed is a ClickHouse that Spanloom runs";
+        problems.add(path.clone(), "has both managed and external", advice);
+    }
+    if let Some(size) = storage
+        .managed
+        .as_ref()
+        .and_then(|managed| managed.size.as_ref())
+    {
+        let path = path.key("managed").key("size");
+        if sized(size, &path, problems).is_some_and(|bytes| bytes < 1 << 30) {
+            problems.add(path, "is less than 1Gi", "give the store some room");
+        }
+    }
+    if let Some(external) = &storage.external {
+        check_external(external, &path.key("external"), problems);
+    }
+    if let Some(hot) = &storage.retention.hot {
+        let path = path.key("retention").key("hot");
+        let advice = "write 7d, 36h or 1d12h";
+        match seconds(hot) {
+            None => problems.add(path, format!("{hot:?} is no duration"), advice),
+            Some(s) if s < MIN_RETENTION_SECONDS => {
+                problems.add(path, format!("must be at least 1h, but is {hot}"), advice);
+            }
+            Some(s) if s > MAX_RETENTION_SECONDS => {
+                problems.add(path, format!("must be at most 3650d, but is {hot}"), advice);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn check_external(external: &External, path: &Path, problems: &mut Problems) {
+    if let Err((text, advice)) = check_url(&external.url) {
+        problems.add(path.key("url"), text, advice);
+    }
+    if let Some(database) = &external.database {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let starts = database.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !database.bytes().all(inner) || database.len() > 128 {
+            let text = format!("{database:?} is no database name");
+            problems.add(path.key("database"), text, "use letters, digits and _");
+        }
+    }
+    if let Some(cluster) = &external.cluster {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b"_.-{}".contains(&b);
+        if cluster.is_empty() || cluster.len() > 128 || !cluster.bytes().all(inner) {
+            let text = format!("{cluster:?} is no cluster name");
+            let advice = "use a name from ClickHouse's remote_servers, or {cluster}";
+            problems.add(path.key("cluster"), text, advice);
+        }
+    }
+    if let Some(secret) = &external.credentials_secret
+        && !is_dns_name(&secret.name, 253, true)
+    {
+        let text = format!("{:?} is no Kubernetes name", secret.name);
+        let path = path.key("credentialsSecret").key("name");
+        problems.add(path, text, "name a Secret in the pipeline's namespace");
+    }
+}
+
+fn check_url(url: &str) -> Result<(), (String, &'static str)> {
+    let example = "write http://host:8123 or https://host:8443";
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        return Err((format!("{url:?} has not the scheme http or https"), example));
+    };
+    let authority = rest.split('/').next().unwrap_or("");
+    if authority.contains('@') {
+        let advice = "name a credentialsSecret; on a laptop set SPANLOOM_CLICKHOUSE_USER and \
+                      SPANLOOM_CLICKHOUSE_PASSWORD";
+        return Err(("must not hold a user or password".to_owned(), advice));
+    }
+    if rest.contains(['?', '#']) {
+        let advice = "give only the server; the database has a field of its own";
+        return Err((format!("{url:?} has a query or fragment"), advice));
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let host_ok = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    let port_ok = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if !host_ok || !port_ok || rest.contains(char::is_whitespace) {
+        return Err((format!("{url:?} is no URL of a server"), example));
+    }
+    Ok(())
+}

@@ -1,0 +1,576 @@
+//! What is refused, and what the errors say.
+
+use proptest::prelude::*;
+use spanloom_crds::{MAX_DOCUMENT_BYTES, parse_document};
+
+/// Exactly these errors, a line each; a line of `expected` may leave out the end of its error.
+#[track_caller]
+fn refused(yaml: &str, expected: &[&str]) {
+    let errors = match parse_document(yaml) {
+        Ok(document) => panic!("{yaml}\nis read as {document:?}"),
+        Err(errors) => errors.to_string(),
+    };
+    let lines: Vec<_> = errors.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{yaml}\n{errors}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(
+            line.starts_with(expected),
+            "{yaml}\nexpected: {expected}\n   found: {line}"
+        );
+    }
+}
+
+/// The document with this `spec`, whose first line is line 4.
+fn spec(yaml: &str) -> String {
+    let indented: String = yaml.lines().map(|line| format!("  {line}\n")).collect();
+    format!("apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\nspec:\n{indented}")
+}
+
+#[track_caller]
+fn refused_spec(yaml: &str, expected: &[&str]) {
+    refused(&spec(yaml), expected);
+}
+
+const HEAD: &str = "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\n";
+
+#[test]
+fn not_ours() {
+    refused(
+        "",
+        &["the document is empty; begin with apiVersion: spanloom.dev/v1alpha1"],
+    );
+    refused("# nothing\n---\n", &["the document is empty"]);
+    refused(
+        "a: [",
+        &["line 2, column 1: this is not YAML that can be read: "],
+    );
+    refused(
+        "a: b: c",
+        &["line 1, column 5: this is not YAML that can be read: mapping values"],
+    );
+    refused(
+        "{a: 1, a: 2}",
+        &["line 1, column 1: this is not YAML that can be read: duplicate"],
+    );
+    refused(
+        "text",
+        &["line 1, column 1: must be a map of fields, but is the text \"text\""],
+    );
+    refused(
+        "[1]",
+        &["line 1, column 1: must be a map of fields, but is a list"],
+    );
+    refused(
+        &format!("{HEAD}---\n{HEAD}"),
+        &["there is more than one document here; give each"],
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nspec: {containers: []}",
+        &[
+            "apiVersion (line 1, column 13): must be spanloom.dev/v1alpha1, but is \"v1\"",
+            "kind (line 2, column 7): must be TracingPipeline, but is \"Pod\"",
+        ],
+    );
+    refused(
+        "kind: TracingPipeline",
+        &["line 1, column 1: the field apiVersion is missing"],
+    );
+    refused(
+        "apiVersion: spanloom.dev/v1alpha1",
+        &["line 1, column 1: the field kind is missing"],
+    );
+    let long = format!("{HEAD}#{}", "x".repeat(MAX_DOCUMENT_BYTES));
+    refused(&long, &["the document has "]);
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    refused(&deep, &["line 1, column "]);
+}
+
+#[test]
+fn unknown_fields() {
+    refused(
+        &format!("{HEAD}specs: {{}}\n"),
+        &[
+            "specs (line 3, column 1): unknown field; known fields here: apiVersion, kind, metadata, spec",
+        ],
+    );
+    refused_spec(
+        "procesing: {}\nsampling:\n  head:\n    ratio: 1\n    rate: 2\nstorage: {hot: 1d}",
+        &[
+            "spec.procesing (line 4, column 3): unknown field; known fields here: processing, sampling, storage",
+            "spec.sampling.head.rate (line 8, column 7): unknown field; known fields here: ratio",
+            "spec.storage.hot (line 9, column 13): unknown field; known fields here: managed, external, retention",
+        ],
+    );
+    refused_spec(
+        "processing: {redact: [{keys: [a]}, {key: b}]}",
+        &[
+            "spec.processing.redact[1].key (line 4, column 39): unknown field; known fields here: keys, values",
+        ],
+    );
+    refused_spec(
+        "storage: {external: {url: 'http://a', user: b}}",
+        &["spec.storage.external.user (line 4, column 41): unknown field"],
+    );
+    refused(
+        &format!("{HEAD}metadata: {{uid: x}}\n"),
+        &[
+            "metadata.uid (line 3, column 12): unknown field; known fields here: name, namespace, labels, annotations",
+        ],
+    );
+    refused_spec(
+        "1: x",
+        &["spec (line 4, column 3): a field's name must be text, but is the number 1"],
+    );
+    refused_spec(
+        "\"a.b\": x",
+        &["spec[\"a.b\"] (line 4, column 3): unknown field"],
+    );
+}
+
+#[test]
+fn fields_that_come_later() {
+    for field in [
+        "enabled",
+        "managementState",
+        "injection",
+        "collector",
+        "sidecar",
+        "query",
+        "grafana",
+    ] {
+        refused_spec(
+            &format!("{field}: {{}}"),
+            &[&format!(
+                "spec.{field} (line 4, column 3): not built yet in this version; remove it; known"
+            )],
+        );
+    }
+    let later = |yaml: &str, path: &str| {
+        let errors = parse_document(&spec(yaml)).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert_eq!(errors.0[0].path, path);
+        assert_eq!(errors.0[0].problem, "not built yet in this version");
+        assert!(errors.0[0].at.is_some());
+    };
+    later(
+        "processing: {kubernetes: {labels: []}}",
+        "spec.processing.kubernetes",
+    );
+    later(
+        "sampling: {tail: {decisionWait: 30s}}",
+        "spec.sampling.tail",
+    );
+    later(
+        "storage: {external: {url: 'http://a', tls: {}}}",
+        "spec.storage.external.tls",
+    );
+    later(
+        "storage: {retention: {hot: 7d, cold: {for: 30d}}}",
+        "spec.storage.retention.cold",
+    );
+    refused(
+        &format!("{HEAD}status: {{}}\n"),
+        &["status (line 3, column 1): not built yet"],
+    );
+}
+
+#[test]
+fn types() {
+    let one = |yaml: &str, expected: &str| refused_spec(yaml, &[expected]);
+    one(
+        "[]",
+        "spec (line 4, column 3): must be a map of fields, but is a list",
+    );
+    one(
+        "processing: 1",
+        "spec.processing (line 4, column 15): must be a map of fields, but is the number 1",
+    );
+    one(
+        "processing: {resource: {v: 1.5}}",
+        "spec.processing.resource.v (line 4, column 30): must be text, but is the number 1.5; put it in quotes",
+    );
+    one(
+        "processing: {resource: {a.b: true}}",
+        "spec.processing.resource[\"a.b\"] (line 4, column 32): must be text, but is the boolean true",
+    );
+    one(
+        "processing: {resource: {v: }}",
+        "spec.processing.resource.v (line 4, column 30): must be text, but is empty",
+    );
+    one(
+        "processing: {resource: {1: x}}",
+        "spec.processing.resource (line 4, column 26): a name must be text, but is the number 1; put it in quotes",
+    );
+    one(
+        "processing: {resource: [a]}",
+        "spec.processing.resource (line 4, column 26): must be a map of names to text",
+    );
+    one(
+        "processing: {drop: '{ }'}",
+        "spec.processing.drop (line 4, column 22): must be a list, but is the text \"{ }\"",
+    );
+    one(
+        "processing: {drop: [{ }]}",
+        "spec.processing.drop[0] (line 4, column 23): must be text, but is a map",
+    );
+    one(
+        "processing: {drop: [a, ~]}",
+        "spec.processing.drop[1] (line 4, column 26): must be text, but is empty",
+    );
+    one(
+        "processing: {redact: {keys: [a]}}",
+        "spec.processing.redact (line 4, column 24): must be a list, but is a map",
+    );
+    one(
+        "processing: {redact: [{keys: a}]}",
+        "spec.processing.redact[0].keys (line 4, column 32): must be a list",
+    );
+    one(
+        "processing: {limits: {attributesPerSpan: -1}}",
+        "spec.processing.limits.attributesPerSpan (line 4, column 44): must be a whole number that is not negative, but is the number -1",
+    );
+    one(
+        "processing: {limits: {linksPerSpan: 1.5}}",
+        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a whole number",
+    );
+    one(
+        "processing: {limits: {linksPerSpan: '1'}}",
+        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a whole number",
+    );
+    one(
+        "processing: {limits: {attributeValueBytes: 1.5}}",
+        "spec.processing.limits.attributeValueBytes (line 4, column 46): must be a size",
+    );
+    one(
+        "sampling: {head: {ratio: half}}",
+        "spec.sampling.head.ratio (line 4, column 28): must be a number, but is the text \"half\"",
+    );
+    one(
+        "storage: {retention: {hot: 7}}",
+        "spec.storage.retention.hot (line 4, column 30): must be text, but is the number 7",
+    );
+    one(
+        "storage: {external: {}}",
+        "spec.storage.external (line 4, column 23): the field url is missing",
+    );
+    one(
+        "storage: {external: {url: 'http://a', credentialsSecret: x}}",
+        "spec.storage.external.credentialsSecret (line 4, column 60): must be a map of fields",
+    );
+    one(
+        "storage: {managed: !big {}}",
+        "spec.storage.managed (line 4, column ",
+    );
+}
+
+#[test]
+fn values() {
+    let one = |yaml: &str, expected: &str| refused_spec(yaml, &[expected]);
+    for ratio in ["1.5", "-0.1", ".nan", ".inf", "2"] {
+        one(
+            &format!("sampling: {{head: {{ratio: {ratio}}}}}"),
+            "spec.sampling.head.ratio (line 4, column 28): must be from 0 to 1, but is ",
+        );
+    }
+    let limit = |yaml: &str, expected: &str| {
+        one(
+            &format!("processing: {{limits: {{{yaml}}}}}"),
+            &format!("spec.processing.limits.{expected}"),
+        );
+    };
+    limit(
+        "attributesPerSpan: 0",
+        "attributesPerSpan (line 4, column 44): must be from 1 to 65536, but is 0; leave",
+    );
+    limit(
+        "eventsPerSpan: 65537",
+        "eventsPerSpan (line 4, column 40): must be from 1 to 65536",
+    );
+    limit(
+        "attributeValueBytes: 0",
+        "attributeValueBytes (line 4, column 46): must be from 1 byte to 16Mi, but is 0 bytes",
+    );
+    limit(
+        "attributeValueBytes: 17Mi",
+        "attributeValueBytes (line 4, column 46): must be from 1 byte to 16Mi",
+    );
+    limit(
+        "attributeValueBytes: 8kb",
+        "attributeValueBytes (line 4, column 46): \"8kb\" is no size; write",
+    );
+    one(
+        "processing: {resource: {'': x}}",
+        "spec.processing.resource (line 4, column 26): an attribute has an empty key",
+    );
+}
+
+#[test]
+fn filters() {
+    let drop = |filter: &str, expected: &str| {
+        refused_spec(
+            &format!("processing:\n  drop:\n    - '{filter}'"),
+            &[&format!(
+                "spec.processing.drop[0] (line 6, column 9): in the filter, {expected}"
+            )],
+        );
+    };
+    drop(
+        "{ .a == 1 }",
+        "line 1, column 7: expected a value, found `=` (equality is written with a single =)",
+    );
+    drop(
+        "{ trace:duration > 1s }",
+        "line 1, column 3: a filter on single spans cannot ask",
+    );
+    drop(
+        "{ rootName = \"x\" }",
+        "line 1, column 3: a filter on single spans cannot ask",
+    );
+    drop(
+        "{ nestedSetParent < 0 }",
+        "line 1, column 3: a filter on single spans cannot ask",
+    );
+    drop(
+        "{ span:childCount = 0 }",
+        "line 1, column 3: a filter on single spans cannot ask",
+    );
+    drop(
+        "{ } | count() > 1",
+        "line 1, column 5: only one spanset filter is supported here",
+    );
+    drop("span.a = 1", "line 1, column 1: expected `{`");
+    refused_spec(
+        "processing: {drop: ['{ .a=1 }', '{ .b=1 }', '{ .a = 1 }']}",
+        &["spec.processing.drop[2] (line 4, column 47): this filter is given twice; remove one"],
+    );
+}
+
+#[test]
+fn redaction() {
+    let one = |rules: &str, expected: &str| {
+        refused_spec(
+            &format!("processing: {{redact: {rules}}}"),
+            &[&format!("spec.processing.redact{expected}")],
+        );
+    };
+    one(
+        "[{}]",
+        "[0] (line 4, column 25): needs either keys or values; write",
+    );
+    one(
+        "[{keys: [a], values: email}]",
+        "[0] (line 4, column 25): needs either keys or values",
+    );
+    one("[{keys: []}]", "[0].keys (line 4, column 32): has no key");
+    one(
+        "[{keys: ['']}]",
+        "[0].keys[0] (line 4, column 33): the key is empty",
+    );
+    one(
+        "[{keys: [a, b]}, {keys: [b]}]",
+        "[1].keys[0] (line 4, column 49): the key \"b\" is given twice",
+    );
+    one(
+        "[{values: email}, {values: email}]",
+        "[1].values (line 4, column 51): \"email\" is given twice",
+    );
+    one(
+        "[{values: emails}]",
+        "[0].values (line 4, column 34): unknown class of text \"emails\"; known classes: email, creditCard, ipv4, jwt, credentials; to hide that very word write the expression \"(emails)\"",
+    );
+    one(
+        "[{values: '('}]",
+        "[0].values (line 4, column 34): the regular expression \"(\" does not compile: error: unclosed group",
+    );
+    one(
+        "[{values: 'a*'}]",
+        "[0].values (line 4, column 34): the regular expression \"a*\" matches empty text",
+    );
+    one(
+        "[{values: ''}]",
+        "[0].values (line 4, column 34): the regular expression \"\" matches empty text",
+    );
+    one(
+        "[{values: '(a{1000}){1000}'}]",
+        "[0].values (line 4, column 34): the regular expression",
+    );
+}
+
+#[test]
+fn storage() {
+    let one = |storage: &str, expected: &str| {
+        refused_spec(
+            &format!("storage: {{{storage}}}"),
+            &[&format!("spec.storage{expected}")],
+        );
+    };
+    one(
+        "managed: {}, external: {url: 'http://a'}",
+        " (line 4, column 12): has both managed and external",
+    );
+    one(
+        "managed: {size: 50GiB}",
+        ".managed.size (line 4, column 29): \"50GiB\" is no size",
+    );
+    one(
+        "managed: {size: 5Mi}",
+        ".managed.size (line 4, column 29): is less than 1Gi",
+    );
+    for hot in ["7 days", "1.5h", "\"\"", "forever", "-1d"] {
+        one(
+            &format!("retention: {{hot: {hot}}}"),
+            ".retention.hot (line 4, column 30): ",
+        );
+    }
+    one(
+        "retention: {hot: 30m}",
+        ".retention.hot (line 4, column 30): must be at least 1h, but is 30m; write 7d, 36h",
+    );
+    one(
+        "retention: {hot: 9999d}",
+        ".retention.hot (line 4, column 30): must be at most 3650d",
+    );
+    let url = |url: &str, expected: &str| {
+        one(
+            &format!("external: {{url: '{url}'}}"),
+            &format!(".external.url (line 4, column 29): {expected}"),
+        );
+    };
+    url(
+        "",
+        "\"\" has not the scheme http or https; write http://host:8123",
+    );
+    url("tcp://host:9000", "\"tcp://host:9000\" has not the scheme");
+    url("clickhouse:8123", "\"clickhouse:8123\" has not the scheme");
+    url("http://", "\"http://\" is no URL of a server");
+    url("http://:8123", "\"http://:8123\" is no URL");
+    url("http://a:port", "\"http://a:port\" is no URL");
+    url("http://a:0", "\"http://a:0\" is no URL");
+    url("http://a b", "\"http://a b\" is no URL");
+    url(
+        "http://u:p@a:8123",
+        "must not hold a user or password; name a credentialsSecret",
+    );
+    url(
+        "http://a:8123/?database=x",
+        "\"http://a:8123/?database=x\" has a query",
+    );
+    let external = |fields: &str, expected: &str| {
+        one(
+            &format!("external: {{url: 'http://a', {fields}}}"),
+            &format!(".external.{expected}"),
+        );
+    };
+    external(
+        "database: a-b",
+        "database (line 4, column 51): \"a-b\" is no database name",
+    );
+    external(
+        "database: 1a",
+        "database (line 4, column 51): \"1a\" is no database name",
+    );
+    external(
+        "cluster: 'a b'",
+        "cluster (line 4, column 50): \"a b\" is no cluster name",
+    );
+    external(
+        "credentialsSecret: {name: A}",
+        "credentialsSecret.name (line 4, column 67): \"A\" is no Kubernetes name",
+    );
+}
+
+#[test]
+fn metadata() {
+    let yaml = format!("{HEAD}metadata: {{name: My_Pipeline, namespace: a.b}}\n");
+    refused(
+        &yaml,
+        &[
+            "metadata.name (line 3, column 18): \"My_Pipeline\" is no Kubernetes name",
+            "metadata.namespace (line 3, column 42): \"a.b\" is no Kubernetes name",
+        ],
+    );
+}
+
+#[test]
+fn everything_at_once() {
+    refused_spec(
+        "processing:\n  drop: ['{ .a == 1 }', '{ }', '{']\n  limits: {linksPerSpan: 0}\nsampling: {head: {ratio: 7}}\nstorage: {retention: {hot: 1s}}",
+        &[
+            "spec.processing.drop[0] (line 5, column 12): in the filter, ",
+            "spec.processing.drop[2] (line 5, column 34): in the filter, line 1, column 2: ",
+            "spec.processing.limits.linksPerSpan (line 6, column 28): ",
+            "spec.sampling.head.ratio (line 7, column 28): ",
+            "spec.storage.retention.hot (line 8, column 30): ",
+        ],
+    );
+    let many: String = (0..100).map(|n| format!("x{n}: 1\n")).collect();
+    let errors = parse_document(&spec(&many)).unwrap_err();
+    assert_eq!(errors.0.len(), 51);
+    assert!(errors.to_string().ends_with("… and 50 more like these"));
+}
+
+/// YAML of the document's own words, often nearly right.
+fn nearly() -> impl Strategy<Value = String> {
+    const WORDS: &[&str] = &[
+        "processing",
+        "resource",
+        "redact",
+        "keys",
+        "values",
+        "drop",
+        "limits",
+        "linksPerSpan",
+        "attributeValueBytes",
+        "sampling",
+        "head",
+        "ratio",
+        "storage",
+        "managed",
+        "external",
+        "url",
+        "retention",
+        "hot",
+        "tail",
+        "email",
+        "7d",
+        "8Ki",
+        "1",
+        "-0.5",
+        "true",
+        "~",
+        "'{ .a = 1 }'",
+        "&a x",
+        "*a",
+        "!t x",
+        "http://a",
+        "<<",
+    ];
+    let leaf = prop::sample::select(WORDS).prop_map(str::to_owned);
+    let value = leaf.prop_recursive(5, 40, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|l| format!("[{}]", l.join(", "))),
+            prop::collection::vec((prop::sample::select(WORDS), inner), 0..4).prop_map(|l| {
+                let fields: Vec<_> = l.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+                format!("{{{}}}", fields.join(", "))
+            }),
+        ]
+    });
+    value.prop_map(|v| format!("{HEAD}spec: {v}\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn any_text_is_survived(yaml in "\\PC*") {
+        let _ = parse_document(&yaml);
+    }
+
+    #[test]
+    fn nearly_right_documents_are_survived(yaml in nearly()) {
+        if let Err(errors) = parse_document(&yaml) {
+            prop_assert!(!errors.0.is_empty());
+            prop_assert_eq!(errors.to_string().lines().count(), errors.0.len());
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The child process: opens the data folder, serves the front, and ends without running the
+//! library's destructors.
+//!
+//! Its configuration comes as one line of JSON on standard input, which then stays open: when it
+//! ends, the parent is gone and so is the child. It says on standard output, in one line, where it
+//! listens, or what is wrong.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::ffi::{self, Chdb, FfiError};
+use crate::front::{self, Budget, Front, Login, Runner, Sessions};
+
+/// What the parent tells the child.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct HostConfig {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) memory_limit_bytes: u64,
+    pub(crate) library: PathBuf,
+    /// The data folder goes with the process: for tests.
+    pub(crate) temporary: bool,
+}
+
+/// What the child says when it serves; the address follows.
+pub(crate) const LISTENING: &str = "spanloom-engine listening ";
+/// What the child says when it cannot; the reason follows.
+pub(crate) const FAILED: &str = "spanloom-engine failed ";
+
+/// Queries that run at once.
+const SLOTS: u32 = 12;
+/// No query runs for longer, whatever it asks for.
+const MAX_EXECUTION: Duration = Duration::from_secs(3600);
+/// The largest body, decompressed or not.
+const MAX_BODY: u64 = 1 << 30;
+/// What all bodies under way may take.
+const MAX_BODIES: u64 = 3 << 30;
+
+/// Why the child does not serve.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    #[error("the configuration on standard input cannot be read: {0}")]
+    Config(String),
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("another spanloom uses {path}{by}; stop it, or choose another data folder")]
+    Locked { path: PathBuf, by: String },
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Engine(#[from] FfiError),
+    #[error("no runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// The child's `main`. It takes no arguments; what it needs comes on standard input. It ends the
+/// process itself, so nothing after it runs, unless there were arguments.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Some(argument) = arguments.into_iter().next() {
+        say(&format!(
+            "{FAILED}it takes no arguments, but got {argument:?}"
+        ));
+        return ExitCode::FAILURE;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        // Unwinding into the end of the process would run the library's destructors.
+        eprintln!("spanloom engine: {panic}");
+        ffi::exit_now(101);
+    }));
+    match host() {
+        Ok(()) => ffi::exit_now(0),
+        Err(error) => {
+            say(&format!("{FAILED}{}", error.to_string().replace('\n', " ")));
+            ffi::exit_now(1)
+        }
+    }
+}
+
+/// One line to the parent. If it is gone there is nobody to tell.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn host() -> Result<(), HostError> {
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|e| HostError::Config(e.to_string()))?;
+    let config: HostConfig =
+        serde_json::from_str(&line).map_err(|e| HostError::Config(e.to_string()))?;
+    let _lock = lock(&config.data_dir)?;
+    let chdb = Chdb::load(&config.library)?;
+    let mut path = OsString::from("--path=");
+    path.push(config.data_dir.join("clickhouse"));
+    let mut first = vec![path.clone()];
+    // Dropped tables leave the disk at once and not after eight minutes.
+    first.push("--database_atomic_delay_before_drop_table_sec=0".into());
+    first.push(format!("--max_server_memory_usage={}", config.memory_limit_bytes).into());
+    let (anchor, said) =
+        ffi::with_captured_stderr(|| chdb.connect(&first)).map_err(|source| HostError::Io {
+            path: config.data_dir.clone(),
+            source,
+        })?;
+    // Not dropped before the end: the last connection to close shuts the engine down.
+    let anchor = anchor.map_err(|error| explain(error, &said))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .map_err(HostError::Runtime)?;
+    let outcome = runtime.block_on(serve(&config, chdb, vec![path]));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    drop(anchor);
+    if config.temporary
+        && let Err(error) = std::fs::remove_dir_all(&config.data_dir)
+    {
+        eprintln!("spanloom engine: {}: {error}", config.data_dir.display());
+    }
+    outcome
+}
+
+async fn serve(
+    config: &HostConfig,
+    chdb: &'static Chdb,
+    arguments: Vec<OsString>,
+) -> Result<(), HostError> {
+    let failed = |source| HostError::Listen {
+        address: config.listen,
+        source,
+    };
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let front = Arc::new(Front {
+        runner: Arc::new(Runner::new(chdb, arguments, SLOTS, MAX_EXECUTION)),
+        login: Login::new(config.user.clone(), &config.password),
+        budget: Budget::new(MAX_BODY, MAX_BODIES),
+        sessions: Arc::new(Sessions::default()),
+        allow_files: false,
+    });
+    let stop = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).map_err(HostError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(HostError::Runtime)?;
+    let parent_gone = stop.clone();
+    // A thread of its own: reading standard input cannot be cancelled.
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = [0_u8; 256];
+        while matches!(stdin.read(&mut buffer), Ok(n) if n > 0) {}
+        parent_gone.cancel();
+    });
+    say(&format!("{LISTENING}{address}"));
+    let signals = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = front::serve(front, listener, stop.clone()) => {}
+        () = signals => {}
+    }
+    Ok(())
+}
+
+/// Takes the data folder for this process; the lock ends with it.
+fn lock(data_dir: &Path) -> Result<File, HostError> {
+    let path = data_dir.join("engine.lock");
+    let failed = |source| HostError::Io {
+        path: path.clone(),
+        source,
+    };
+    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.take(32).read_to_string(&mut pid);
+            let pid = pid.trim();
+            let by = if pid.is_empty() {
+                String::new()
+            } else {
+                format!(" (process {pid})")
+            };
+            return Err(HostError::Locked {
+                path: data_dir.to_owned(),
+                by,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| file.write_all(pid.as_bytes()))
+        .map_err(failed)?;
+    Ok(file)
+}
+
+/// The engine says on standard error why it did not open the folder.
+fn explain(error: FfiError, said: &str) -> HostError {
+    let said = said.trim();
+    match error {
+        FfiError::Connect(_) if !said.is_empty() => {
+            let line = said
+                .lines()
+                .find(|line| line.contains("Code:"))
+                .unwrap_or(said);
+            HostError::Engine(FfiError::Connect(line.to_owned()))
+        }
+        other => HostError::Engine(other),
+    }
+}

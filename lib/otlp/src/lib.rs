@@ -1,0 +1,18 @@
+//! OTLP read in place: views over the bytes, JSON, limits, ids, trace context, sampling thresholds.
+
+mod error;
+pub mod ids;
+pub mod json;
+pub mod nested;
+pub mod record;
+pub mod response;
+pub mod sampling;
+mod sink;
+pub mod tracestate;
+pub mod value_json;
+pub mod view;
+mod wire;
+pub mod write;
+
+pub use error::{DecodeError, DecodeErrorKind};
+pub use sink::OtlpSink;

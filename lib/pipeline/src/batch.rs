@@ -1,0 +1,54 @@
+//! What the pipeline is generic over: a batch that spans are written into, and the place that
+//! stores it.
+
+use std::future::Future;
+use std::ops::Range;
+
+use spanloom_otlp::record::SpanSink;
+
+use crate::measure::Measures;
+
+/// Where spans are collected until they are stored. Each worker thread owns one.
+pub trait Batch: SpanSink + Send + 'static {
+    /// What a batch becomes before its first send; it never changes after that.
+    type Frozen: Send + 'static;
+
+    /// Spans held.
+    fn rows(&self) -> usize;
+
+    /// Memory held, in bytes; an estimate is enough.
+    fn bytes(&self) -> usize;
+
+    /// Takes what was built, and leaves the batch empty and ready for the next spans.
+    fn freeze(&mut self, measures: Measures) -> Self::Frozen;
+}
+
+/// Where frozen batches go.
+pub trait Export: Send + Sync + 'static {
+    /// The batch this export takes.
+    type Frozen: Send + 'static;
+
+    /// Stores a batch. It ends only when the outcome is known: while it is not, the implementation
+    /// repeats the same frozen batch, and clients that repeat their request wait for this outcome.
+    fn export(&self, batch: Self::Frozen) -> impl Future<Output = ExportOutcome> + Send;
+}
+
+/// How an export ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportOutcome {
+    /// All rows are stored.
+    Stored,
+    /// The store refused some rows for good; the rest is stored.
+    Partial(Vec<RefusedRows>),
+    /// Nothing is stored; clients are told to retry.
+    Unavailable(String),
+}
+
+/// Rows that the store refused for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRows {
+    /// Which rows of the batch, counted from 0 in the order they were written.
+    pub range: Range<usize>,
+    /// Why, for the client.
+    pub reason: String,
+}

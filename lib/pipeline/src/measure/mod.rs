@@ -1,0 +1,191 @@
+//! Measures: what is counted from every span before sampling, so that rates, percentiles and the
+//! service graph do not depend on what is kept.
+//!
+//! They are gathered per batch and travel beside its spans. Texts (services, names, peers) are
+//! kept once per batch and referred to by number.
+
+pub mod buckets;
+mod edges;
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashTable};
+use spanloom_otlp::record::{SpanKind, SpanRecord, StatusCode};
+use std::hash::BuildHasher;
+
+pub use edges::{ConnectionType, HalfEdge, Side};
+
+const NS_PER_MINUTE: u64 = 60_000_000_000;
+
+/// A text of a batch's measures, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TextId(pub u32);
+
+/// What one batch of spans adds to the rollups.
+#[derive(Debug, Default)]
+pub struct Measures {
+    /// The texts that [`TextId`]s name.
+    pub texts: Vec<Box<str>>,
+    /// Rate, errors, duration: one cell per minute, service, name, kind and status.
+    pub red: Vec<RedCell>,
+    /// The ends of calls between services.
+    pub half_edges: Vec<HalfEdge>,
+}
+
+impl Measures {
+    /// The text with this number; empty for a number that is not of these measures.
+    pub fn text(&self, id: TextId) -> &str {
+        self.texts.get(id.0 as usize).map_or("", |text| text)
+    }
+
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.red.is_empty() && self.half_edges.is_empty()
+    }
+}
+
+/// Spans of one minute, service, name, kind and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedCell {
+    /// Start of the minute, seconds since the Unix epoch. A span counts where it starts.
+    pub minute: u32,
+    /// The service.
+    pub service: TextId,
+    /// The span name.
+    pub name: TextId,
+    /// The span kind.
+    pub kind: SpanKind,
+    /// The span status.
+    pub status: StatusCode,
+    /// Number of spans.
+    pub count: u64,
+    /// Sum of their durations, nanoseconds.
+    pub duration_sum_ns: u64,
+    /// Spans per [bucket](buckets), by ascending key; empty buckets are left out.
+    pub buckets: Vec<(i16, u64)>,
+}
+
+/// Gathers measures; one per worker, emptied with each batch.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    measures: Measures,
+    text_ids: HashTable<TextId>,
+    cells: HashMap<CellKey, u32, RandomState>,
+    hasher: RandomState,
+    /// Bytes of texts, to bound a batch's memory.
+    text_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct CellKey {
+    minute: u32,
+    service: TextId,
+    name: TextId,
+    kind: SpanKind,
+    status: StatusCode,
+}
+
+impl Recorder {
+    /// Counts a span of the service whose number [`Recorder::text`] gave.
+    #[inline]
+    pub fn span(&mut self, service: TextId, span: &SpanRecord<'_>) {
+        self.red(service, span);
+        if matches!(
+            span.kind,
+            SpanKind::Client | SpanKind::Server | SpanKind::Producer | SpanKind::Consumer
+        ) {
+            let half = edges::half_edge(self, service, span);
+            self.measures.half_edges.push(half);
+        }
+    }
+
+    /// The number of a text in this batch.
+    #[inline]
+    pub fn text(&mut self, text: &str) -> TextId {
+        let texts = &mut self.measures.texts;
+        let hash = self.hasher.hash_one(text);
+        let same = |id: &TextId| {
+            texts
+                .get(id.0 as usize)
+                .is_some_and(|known| **known == *text)
+        };
+        if let Some(id) = self.text_ids.find(hash, same) {
+            return *id;
+        }
+        // A batch holds far fewer than 2^32 texts: its rows bound them.
+        let id = TextId(texts.len() as u32);
+        texts.push(text.into());
+        self.text_bytes += text.len();
+        let hasher = &self.hasher;
+        self.text_ids.insert_unique(hash, id, |id| {
+            hasher.hash_one(texts.get(id.0 as usize).map_or("", |text| text))
+        });
+        id
+    }
+
+    /// Memory held, in bytes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.text_bytes
+            + self.measures.texts.len() * 40
+            + self.measures.red.len() * 160
+            + self.measures.half_edges.len() * size_of::<HalfEdge>()
+    }
+
+    /// Takes what was gathered, and leaves the recorder empty.
+    pub fn take(&mut self) -> Measures {
+        self.text_ids.clear();
+        self.cells.clear();
+        self.text_bytes = 0;
+        std::mem::take(&mut self.measures)
+    }
+
+    #[inline]
+    fn red(&mut self, service: TextId, span: &SpanRecord<'_>) {
+        let name = self.text(span.name);
+        // Saturates in the year 6053.
+        let minute = u32::try_from(span.start_ns / NS_PER_MINUTE * 60).unwrap_or(u32::MAX);
+        let key = CellKey {
+            minute,
+            service,
+            name,
+            kind: span.kind,
+            status: span.status,
+        };
+        let red = &mut self.measures.red;
+        let index = *self.cells.entry(key).or_insert_with(|| {
+            red.push(RedCell {
+                minute,
+                service,
+                name,
+                kind: span.kind,
+                status: span.status,
+                count: 0,
+                duration_sum_ns: 0,
+                buckets: Vec::new(),
+            });
+            (red.len() - 1) as u32
+        });
+        if let Some(cell) = red.get_mut(index as usize) {
+            cell.add(span.duration_ns);
+        }
+    }
+}
+
+impl RedCell {
+    #[inline]
+    fn add(&mut self, duration_ns: u64) {
+        self.count += 1;
+        self.duration_sum_ns = self.duration_sum_ns.saturating_add(duration_ns);
+        let key = buckets::key_of(duration_ns);
+        match self.buckets.binary_search_by_key(&key, |&(key, _)| key) {
+            Ok(at) => {
+                if let Some((_, count)) = self.buckets.get_mut(at) {
+                    *count += 1;
+                }
+            }
+            Err(at) => self.buckets.insert(at, (key, 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

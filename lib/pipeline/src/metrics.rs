@@ -1,0 +1,244 @@
+//! What the pipeline counts. Names are the OpenTelemetry Collector's where it has one; counters get
+//! `_total` when they are encoded.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use crate::receive::Transport;
+use crate::server::Shared;
+use crate::tally::{Change, Rejection, Tally};
+
+/// Label names and values.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+/// The pipeline's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    accepted_spans: Family<Labels<2>, Counter>,
+    refused_spans: Family<Labels<3>, Counter>,
+    requests: Family<Labels<3>, Counter>,
+    refused_requests: Family<Labels<2>, Counter>,
+    changes: Family<Labels<1>, Counter>,
+    discarded_spans: Family<Labels<1>, Counter>,
+    unsupported: Family<Labels<2>, Counter>,
+    pub(crate) repeats: Counter,
+    pub(crate) repeats_evicted: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) batch_rows: Counter,
+    pub(crate) worker_panics: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "otelcol_receiver_accepted_spans",
+            "Spans stored, or discarded by a rule of the document",
+            self.accepted_spans.clone(),
+        );
+        registry.register(
+            "otelcol_receiver_refused_spans",
+            "Spans that could not be taken, by reason",
+            self.refused_spans.clone(),
+        );
+        registry.register(
+            "otelcol_receiver_requests",
+            "Export requests by outcome",
+            self.requests.clone(),
+        );
+        let mut ours = |name: &str, help: &str, metric: &Counter| {
+            registry.register(format!("spanloom_{name}"), help, metric.clone());
+        };
+        ours(
+            "receiver_repeats",
+            "Exports recognised as repeats",
+            &self.repeats,
+        );
+        ours(
+            "receiver_repeats_evicted",
+            "Exports forgotten before their time because too many came",
+            &self.repeats_evicted,
+        );
+        ours(
+            "receiver_connections_refused",
+            "Connections closed at once because too many are open",
+            &self.connections_refused,
+        );
+        ours("batches", "Batches handed to the exporter", &self.batches);
+        ours(
+            "batch_rows",
+            "Spans in batches handed to the exporter",
+            &self.batch_rows,
+        );
+        ours(
+            "worker_panics",
+            "Requests that made a worker fail",
+            &self.worker_panics,
+        );
+        registry.register(
+            "spanloom_receiver_refused_requests",
+            "Export requests refused before their spans were looked at, by reason",
+            self.refused_requests.clone(),
+        );
+        registry.register(
+            "spanloom_receiver_unsupported_requests",
+            "Requests for signals other than traces",
+            self.unsupported.clone(),
+        );
+        registry.register(
+            "spanloom_processing_changes",
+            "Repairs, cuts and redactions on spans that were kept, by reason",
+            self.changes.clone(),
+        );
+        registry.register(
+            "spanloom_processing_discarded_spans",
+            "Spans discarded by a rule of the document",
+            self.discarded_spans.clone(),
+        );
+        registry.register(
+            "spanloom_receiver_connections",
+            "Connections open",
+            self.connections.clone(),
+        );
+    }
+
+    /// A request whose spans are stored.
+    pub(crate) fn stored(&self, transport: Transport, tally: &Tally) {
+        let transport = ("transport", transport.label());
+        let receiver = ("receiver", "otlp");
+        let count = |counter: &Counter, n: u64| {
+            if n > 0 {
+                counter.inc_by(n);
+            }
+        };
+        count(
+            &self.accepted_spans.get_or_create(&[receiver, transport]),
+            tally.accepted(),
+        );
+        for &why in Rejection::ALL {
+            let n = tally.rejected_for(why);
+            if n > 0 {
+                self.refused_spans(transport, why.label(), n);
+            }
+        }
+        for &what in Change::ALL {
+            let n = tally.changed(what);
+            if n > 0 {
+                self.changes
+                    .get_or_create(&[("reason", what.label())])
+                    .inc_by(n);
+            }
+        }
+        for (rule, n) in [
+            ("drop", tally.dropped),
+            ("head_sampling", tally.sampled_out),
+        ] {
+            if n > 0 {
+                self.discarded_spans
+                    .get_or_create(&[("rule", rule)])
+                    .inc_by(n);
+            }
+        }
+    }
+
+    /// A request whose spans are not stored, though they were read.
+    pub(crate) fn unavailable(&self, transport: Transport, tally: &Tally) {
+        let spans = tally.accepted() + tally.rejected();
+        if spans > 0 {
+            self.refused_spans(("transport", transport.label()), "unavailable", spans);
+        }
+    }
+
+    fn refused_spans(&self, transport: (&'static str, &'static str), why: &'static str, n: u64) {
+        let labels = [("receiver", "otlp"), transport, ("reason", why)];
+        self.refused_spans.get_or_create(&labels).inc_by(n);
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, transport: Transport, outcome: &'static str) {
+        let labels = [
+            ("receiver", "otlp"),
+            ("transport", transport.label()),
+            ("outcome", outcome),
+        ];
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// A request was refused before its spans were looked at.
+    pub(crate) fn refused(&self, transport: Transport, reason: &'static str) {
+        let labels = [("transport", transport.label()), ("reason", reason)];
+        self.refused_requests.get_or_create(&labels).inc();
+    }
+
+    /// A request carried another signal.
+    pub(crate) fn unsupported_signal(&self, transport: Transport, signal: &'static str) {
+        let labels = [("transport", transport.label()), ("signal", signal)];
+        self.unsupported.get_or_create(&labels).inc();
+    }
+}
+
+/// Numbers that are read when they are asked for.
+pub(crate) struct Levels(pub(crate) Weak<Shared>);
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Levels")
+    }
+}
+
+impl Collector for Levels {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(shared) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let levels = [
+            (
+                "admission_bytes",
+                "Memory reserved for requests",
+                shared.budget.used(),
+            ),
+            (
+                "admission_limit_bytes",
+                "Memory that requests may use",
+                shared.budget.limit(),
+            ),
+            (
+                "queued_requests",
+                "Requests that wait for a worker",
+                shared.queued(),
+            ),
+            (
+                "exports_in_flight",
+                "Batches being stored",
+                shared.exports_in_flight(),
+            ),
+            (
+                "remembered_requests",
+                "Requests remembered for repeats",
+                shared.repeats.len(),
+            ),
+        ];
+        for (name, help, value) in levels {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            let name = format!("spanloom_{name}");
+            let metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+impl Levels {
+    pub(crate) fn of(shared: &Arc<Shared>) -> Box<Self> {
+        Box::new(Self(Arc::downgrade(shared)))
+    }
+}

@@ -1,0 +1,66 @@
+//! How a request ends, told to everyone who waits for it.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+/// The answer to one request, whatever the transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is stored, or discarded by a rule and counted; spans that could not be taken are
+    /// counted here.
+    Done {
+        /// Spans refused for good.
+        rejected: u64,
+        /// Why spans were refused or what was repaired; `None` when there is nothing to say.
+        message: Option<Arc<str>>,
+    },
+    /// The request cannot be read.
+    Malformed(Arc<str>),
+    /// The request is larger than the limit, as sent or decompressed.
+    TooLarge(Arc<str>),
+    /// Nothing is stored; a retry can succeed.
+    Unavailable(Arc<str>),
+    /// A fault of ours that a retry would meet again.
+    Internal(Arc<str>),
+}
+
+impl Outcome {
+    /// Full success.
+    pub const OK: Self = Self::Done {
+        rejected: 0,
+        message: None,
+    };
+}
+
+/// An outcome to come.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    outcome: OnceLock<Outcome>,
+    notify: Notify,
+}
+
+impl Pending {
+    /// Waits for the outcome.
+    pub(crate) async fn wait(&self) -> Outcome {
+        loop {
+            let notified = self.notify.notified();
+            // Made before the look, so that an outcome set in between is not missed.
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            notified.await;
+        }
+    }
+
+    pub(crate) fn set(&self, outcome: Outcome) {
+        // The first outcome stands.
+        if self.outcome.set(outcome).is_ok() {
+            self.notify.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+}

@@ -1,0 +1,280 @@
+//! Attributes: checked, made unique, redacted and cut.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+use spanloom_otlp::DecodeError;
+use spanloom_otlp::nested::Nested;
+use spanloom_otlp::record::{Attr, RawValue, Value};
+use spanloom_otlp::view::KeyValueView;
+
+use super::nested::{self, Finding, Rewriter};
+use super::redact::HIDDEN;
+use super::{Work, text};
+use crate::tally::Change;
+
+/// What stands where a value was nested too deep.
+pub(crate) const TOO_DEEP: &str = "[nested too deep]";
+
+/// Attributes collected, not yet redacted and cut.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Collected {
+    /// Attributes that were left out because there are too many.
+    pub(super) cut: u32,
+    /// Whether one of them may have to be cut or looked into.
+    pub(super) large: bool,
+}
+
+impl<'r> Work<'r, '_> {
+    /// Appends attributes to `out`, up to `max` of them.
+    #[inline]
+    pub(super) fn collect(
+        &mut self,
+        attributes: impl Iterator<Item = Result<KeyValueView<'r>, DecodeError>>,
+        max: usize,
+        out: &mut Vec<Attr<'r>>,
+    ) -> Result<Collected, DecodeError> {
+        let start = out.len();
+        let value_bytes = self.rules.limits.value_bytes;
+        let text_bytes = self.rules.limits.text_bytes();
+        let mut collected = Collected::default();
+        self.keys.clear();
+        for attribute in attributes {
+            let KeyValueView { key, value } = attribute?;
+            let so_far = out.get(start..).unwrap_or_default();
+            if so_far.len() >= max {
+                collected.cut = collected.cut.saturating_add(1);
+                continue;
+            }
+            let key = self.text(key);
+            if !self.keys.insert(key, so_far) {
+                self.tally.change(Change::DuplicateKey, 1);
+                continue;
+            }
+            collected.large |= key.len() > text_bytes;
+            let value = match value {
+                Value::Str(bytes) => {
+                    collected.large |= bytes.len() > value_bytes;
+                    Value::Str(self.text(bytes))
+                }
+                Value::Bytes(bytes) => {
+                    collected.large |= bytes.len() > value_bytes;
+                    Value::Bytes(bytes)
+                }
+                Value::Array(_) | Value::KvList(_) => {
+                    collected.large = true;
+                    self.nested(value)?
+                }
+                Value::Bool(bool) => Value::Bool(bool),
+                Value::Int(int) => Value::Int(int),
+                Value::Double(double) => Value::Double(double),
+                Value::Empty => Value::Empty,
+            };
+            out.push(Attr { key, value });
+        }
+        Ok(collected)
+    }
+
+    /// Redacts and cuts what was collected. Returns how many attributes stay and how many cuts were
+    /// made, for the dropped count.
+    #[inline]
+    pub(super) fn finish(
+        &mut self,
+        collected: Collected,
+        attributes: &mut [Attr<'r>],
+    ) -> (usize, u32) {
+        let max = self.rules.limits.attributes;
+        let kept = attributes.len().min(max);
+        let beyond = attributes.len() - kept;
+        let mut cut = collected
+            .cut
+            .saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        if cut > 0 {
+            self.tally.change(Change::AttributeCut, u64::from(cut));
+        }
+        if collected.large || self.rules.redactor.is_some() {
+            for attribute in attributes.iter_mut().take(kept) {
+                cut = cut.saturating_add(self.finish_one(attribute));
+            }
+        }
+        (kept, cut)
+    }
+
+    fn finish_one(&mut self, attribute: &mut Attr<'r>) -> u32 {
+        let mut cuts = 0;
+        let hides = match &self.rules.redactor {
+            Some(redactor) => self.decisions.hides_key(redactor, attribute.key),
+            None => false,
+        };
+        if hides {
+            self.tally.change(Change::Redacted, 1);
+            attribute.value = Value::Str(HIDDEN);
+        }
+        let limit = self.rules.limits.value_bytes;
+        attribute.value = match attribute.value {
+            Value::Str(value) => {
+                let value = self.redacted(value);
+                if value.len() > limit {
+                    self.tally.change(Change::ValueCut, 1);
+                    cuts = 1;
+                }
+                Value::Str(text::cut(value, limit))
+            }
+            Value::Bytes(bytes) => match bytes.get(..limit) {
+                Some(kept) if kept.len() < bytes.len() => {
+                    self.tally.change(Change::ValueCut, 1);
+                    cuts = 1;
+                    Value::Bytes(kept)
+                }
+                _ => Value::Bytes(bytes),
+            },
+            Value::Array(list) => {
+                let (list, cut) = self.rewritten(attribute.key, list, false);
+                cuts = cut;
+                Value::Array(list)
+            }
+            Value::KvList(list) => {
+                let (list, cut) = self.rewritten(attribute.key, list, true);
+                cuts = cut;
+                Value::KvList(list)
+            }
+            other => other,
+        };
+        attribute.key = self.shortened(attribute.key);
+        cuts
+    }
+
+    /// A nested value whose text is repaired; one that is too deep is replaced.
+    fn nested(&mut self, value: RawValue<'r>) -> Result<Value<'r>, DecodeError> {
+        let (list, pairs) = match value {
+            Value::Array(list) => (list, false),
+            Value::KvList(list) => (list, true),
+            _ => return Ok(Value::Empty),
+        };
+        let list = match nested::inspect(value)? {
+            Finding::Clean => list,
+            Finding::TooDeep => {
+                self.tally.change(Change::NestedTooDeep, 1);
+                return Ok(Value::Str(TOO_DEEP));
+            }
+            Finding::InvalidText => {
+                let mut rewriter = Rewriter {
+                    redactor: None,
+                    limit: usize::MAX,
+                    cut: false,
+                    repaired: 0,
+                    redacted: 0,
+                    path: String::new(),
+                };
+                let repaired = rewriter.list(list, pairs)?;
+                self.tally.change(Change::InvalidUtf8, rewriter.repaired);
+                Nested(self.arena.alloc_slice_copy(&repaired))
+            }
+        };
+        Ok(if pairs {
+            Value::KvList(list)
+        } else {
+            Value::Array(list)
+        })
+    }
+
+    /// A nested value redacted and cut, and whether it was cut.
+    fn rewritten(&mut self, key: &str, list: Nested<'r>, pairs: bool) -> (Nested<'r>, u32) {
+        let limit = self.rules.limits.value_bytes;
+        if self.rules.redactor.is_none() && list.0.len() <= limit {
+            return (list, 0);
+        }
+        let redactor = self.rules.redactor.as_ref();
+        let mut rewriter = Rewriter {
+            redactor: redactor.map(|redactor| (redactor, &mut *self.decisions)),
+            limit,
+            cut: false,
+            repaired: 0,
+            redacted: 0,
+            path: key.to_owned(),
+        };
+        // It was inspected when it was collected, so it can be read.
+        let bytes = rewriter.list(list, pairs).unwrap_or_default();
+        let (cut, redacted) = (rewriter.cut, rewriter.redacted);
+        if redacted > 0 {
+            self.tally.change(Change::Redacted, redacted);
+        }
+        if cut {
+            self.tally.change(Change::ValueCut, 1);
+        }
+        if !cut && redacted == 0 {
+            return (list, 0);
+        }
+        (Nested(self.arena.alloc_slice_copy(&bytes)), u32::from(cut))
+    }
+}
+
+/// Bits for hashes: enough that of a dozen keys two rarely share one.
+const WORDS: usize = 16;
+
+/// The keys seen among one owner's attributes.
+#[derive(Debug)]
+pub(super) struct Keys<'r> {
+    /// A bit for each key's hash: a new bit proves a new key.
+    bits: [u64; WORDS],
+    /// All keys, once they are too many to compare with.
+    many: HashSet<&'r str, RandomState>,
+}
+
+impl<'r> Keys<'r> {
+    /// From this many keys on, a set is quicker than comparing.
+    const MANY: usize = 48;
+
+    pub(super) fn new() -> Self {
+        Self {
+            bits: [0; WORDS],
+            many: HashSet::default(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bits = [0; WORDS];
+        if !self.many.is_empty() {
+            self.many.clear();
+        }
+    }
+
+    /// Notes a key; false if it is one of `so_far`, the attributes of the keys noted before.
+    #[inline]
+    fn insert(&mut self, key: &'r str, so_far: &[Attr<'r>]) -> bool {
+        if so_far.len() >= Self::MANY {
+            return self.insert_many(key, so_far);
+        }
+        let hash = hash(key.as_bytes());
+        let bit = 1 << (hash % 64);
+        let Some(word) = self.bits.get_mut(hash / 64 % WORDS) else {
+            return true;
+        };
+        let maybe_seen = *word & bit != 0;
+        *word |= bit;
+        !maybe_seen || so_far.iter().all(|attribute| attribute.key != key)
+    }
+
+    #[cold]
+    fn insert_many(&mut self, key: &'r str, so_far: &[Attr<'r>]) -> bool {
+        if self.many.is_empty() {
+            self.many
+                .extend(so_far.iter().map(|attribute| attribute.key));
+        }
+        self.many.insert(key)
+    }
+}
+
+/// A cheap hash of a short text: its length, its start and its end.
+#[inline]
+fn hash(key: &[u8]) -> usize {
+    let mixed = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29)
+        }
+        _ => key
+            .iter()
+            .fold(0, |hash, &byte| hash << 8 | u64::from(byte)),
+    };
+    let mixed = (mixed ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 54) as usize
+}

@@ -1,0 +1,263 @@
+//! What is done to each span between the wire and the batch, the same wherever it runs and always
+//! in this order: resource, drop, redact, limits, measure, head sampling.
+//!
+//! A request is walked once, in place. What must change is written to an arena that lives as
+//! long as the request; what need not change is not touched, and steps without rules cost nothing.
+
+mod attributes;
+mod filter;
+mod nested;
+mod redact;
+mod rules;
+mod span;
+pub(crate) mod text;
+
+use std::sync::Arc;
+
+use bumpalo::Bump;
+use spanloom_otlp::DecodeError;
+use spanloom_otlp::record::{Attr, ResourceRecord, ScopeRecord, SpanSink, Value};
+use spanloom_otlp::view::{ResourceSpansView, ScopeSpansView, TracesView};
+
+pub(crate) use rules::Rules;
+pub use rules::{Limits, Processing, ProcessingError, Redaction, ValueClass, ValuePattern};
+
+use crate::measure::Recorder;
+use crate::tally::{Change, Tally};
+use attributes::Keys;
+use redact::Decisions;
+use span::{Owner, RawOwner, Scratch};
+
+/// The service of a resource that names none (semantic conventions).
+pub const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// The arena is given back to the system when a request left it larger than this.
+const MAX_IDLE_ARENA: usize = 1 << 20;
+
+/// Processes requests; one per worker.
+#[derive(Debug)]
+pub struct Processor {
+    rules: Arc<Rules>,
+    decisions: Decisions,
+    arena: Bump,
+}
+
+impl Processor {
+    /// A processor with these rules.
+    pub fn new(processing: &Processing) -> Result<Self, ProcessingError> {
+        Ok(Self::with_rules(Arc::new(Rules::compile(processing)?)))
+    }
+
+    pub(crate) fn with_rules(rules: Arc<Rules>) -> Self {
+        Self {
+            rules,
+            decisions: Decisions::new(),
+            arena: Bump::new(),
+        }
+    }
+
+    /// Walks `request`, an `ExportTraceServiceRequest`, and writes its spans to `sink`.
+    ///
+    /// An error means that the bytes are not such a message from there on: the spans before it are
+    /// counted in the tally, and have been written. `now_ns` is the time, nanoseconds since the
+    /// Unix epoch.
+    pub fn process<S: SpanSink>(
+        &mut self,
+        request: &[u8],
+        now_ns: u64,
+        sink: &mut S,
+        recorder: &mut Recorder,
+        tally: &mut Tally,
+    ) -> Result<(), DecodeError> {
+        if self.arena.allocated_bytes() > MAX_IDLE_ARENA {
+            self.arena = Bump::new();
+        } else {
+            self.arena.reset();
+        }
+        let rules = &*self.rules;
+        let filtered = !rules.drop.is_empty();
+        let mut work = Work {
+            rules,
+            decisions: &mut self.decisions,
+            arena: &self.arena,
+            tally,
+            keys: Keys::new(),
+            now_ns,
+            oldest_ns: now_ns.saturating_sub(rules.retention_ns),
+            max: if filtered {
+                usize::MAX
+            } else {
+                rules.limits.attributes
+            },
+        };
+        let mut scratch = Scratch::default();
+        for resource_spans in TracesView::new(request).resource_spans() {
+            work.resource_spans(&resource_spans?, &mut scratch, sink, recorder)?;
+        }
+        Ok(())
+    }
+}
+
+/// One request's way through the rules. `'r` is the life of the request's bytes and arena.
+struct Work<'r, 'w> {
+    rules: &'r Rules,
+    decisions: &'w mut Decisions,
+    arena: &'r Bump,
+    tally: &'w mut Tally,
+    keys: Keys<'r>,
+    now_ns: u64,
+    oldest_ns: u64,
+    /// How many attributes are collected: all of them where a filter may look at them.
+    max: usize,
+}
+
+impl<'r> Work<'r, '_> {
+    fn resource_spans<S: SpanSink>(
+        &mut self,
+        view: &ResourceSpansView<'r>,
+        scratch: &mut Scratch<'r>,
+        sink: &mut S,
+        recorder: &mut Recorder,
+    ) -> Result<(), DecodeError> {
+        let mut raw = RawOwner::default();
+        let resource = self.resource(view, &mut raw)?;
+        let service = recorder.text(resource.service);
+        // A resource or scope of which nothing is kept leaves no trace in the sink.
+        let mut resource_written = false;
+        for scope_spans in view.scope_spans() {
+            let scope_spans = scope_spans?;
+            let scope = self.scope(&scope_spans, &mut raw)?;
+            let owner = Owner {
+                resource,
+                scope,
+                raw,
+                service,
+            };
+            let mut scope_written = false;
+            for span in scope_spans.spans() {
+                let span = span?;
+                self.span(&span, &owner, scratch, recorder, |record| {
+                    if !resource_written {
+                        sink.resource(&owner.resource);
+                        resource_written = true;
+                    }
+                    if !scope_written {
+                        sink.scope(&owner.scope);
+                        scope_written = true;
+                    }
+                    sink.span(record);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn resource(
+        &mut self,
+        view: &ResourceSpansView<'r>,
+        raw: &mut RawOwner<'r>,
+    ) -> Result<ResourceRecord<'r>, DecodeError> {
+        let mut list = Vec::new();
+        let collected = self.collect(view.resource.attributes(), self.max, &mut list)?;
+        for (key, value) in &self.rules.resource {
+            let own = Attr {
+                key,
+                value: Value::Str(value),
+            };
+            match list.iter_mut().find(|attribute| attribute.key == own.key) {
+                Some(sent) => *sent = own,
+                // In front, so that a limit cuts what was sent and not what the document adds.
+                None => list.insert(0, own),
+            }
+        }
+        if !self.rules.drop.is_empty() {
+            raw.resource = self.arena.alloc_slice_copy(&list);
+        }
+        let (attributes, cut) = self.settle(collected, &mut list);
+        let service = attributes
+            .iter()
+            .find_map(|attribute| match attribute.value {
+                Value::Str(name) if attribute.key == "service.name" && !name.is_empty() => {
+                    Some(name)
+                }
+                _ => None,
+            });
+        Ok(ResourceRecord {
+            service: service.unwrap_or(UNKNOWN_SERVICE),
+            attributes,
+            dropped_attributes_count: view.resource.dropped_attributes_count.saturating_add(cut),
+            schema_url: self.text(view.schema_url),
+        })
+    }
+
+    fn scope(
+        &mut self,
+        view: &ScopeSpansView<'r>,
+        raw: &mut RawOwner<'r>,
+    ) -> Result<ScopeRecord<'r>, DecodeError> {
+        let mut list = Vec::new();
+        let collected = self.collect(view.scope.attributes(), self.max, &mut list)?;
+        let (name, version) = (self.text(view.scope.name), self.text(view.scope.version));
+        if !self.rules.drop.is_empty() {
+            raw.scope = self.arena.alloc_slice_copy(&list);
+            (raw.scope_name, raw.scope_version) = (name, version);
+        }
+        let (attributes, cut) = self.settle(collected, &mut list);
+        Ok(ScopeRecord {
+            name: self.label(name),
+            version: self.label(version),
+            attributes,
+            dropped_attributes_count: view.scope.dropped_attributes_count.saturating_add(cut),
+            schema_url: self.text(view.schema_url),
+        })
+    }
+
+    /// Bytes as text, repaired if need be.
+    #[inline]
+    fn text(&mut self, bytes: &'r [u8]) -> &'r str {
+        match text::utf8(bytes) {
+            Some(text) => text,
+            None => self.repaired(bytes),
+        }
+    }
+
+    #[cold]
+    fn repaired(&mut self, bytes: &[u8]) -> &'r str {
+        self.tally.change(Change::InvalidUtf8, 1);
+        self.arena.alloc_str(&String::from_utf8_lossy(bytes))
+    }
+
+    /// A name or message, redacted and cut.
+    #[inline]
+    fn label(&mut self, text: &'r str) -> &'r str {
+        let text = self.redacted(text);
+        self.shortened(text)
+    }
+
+    #[inline]
+    fn redacted(&mut self, text: &'r str) -> &'r str {
+        let Some(redactor) = &self.rules.redactor else {
+            return text;
+        };
+        match self.decisions.hidden(redactor, text) {
+            Some(hidden) => {
+                self.tally.change(Change::Redacted, 1);
+                self.arena.alloc_str(&hidden)
+            }
+            None => text,
+        }
+    }
+
+    #[inline]
+    fn shortened(&mut self, text: &'r str) -> &'r str {
+        let max = self.rules.limits.text_bytes();
+        if text.len() <= max {
+            return text;
+        }
+        self.tally.change(Change::TextCut, 1);
+        text::cut(text, max)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! One span: read, filtered, redacted, cut, measured, sampled and written.
+
+use spanloom_otlp::DecodeError;
+use spanloom_otlp::record::{
+    Attr, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanKind, SpanRecord, StatusCode,
+};
+use spanloom_otlp::sampling::{self, OtelState, Threshold};
+use spanloom_otlp::view::{KeyValueView, SpanView};
+
+use super::attributes::Collected;
+use super::{Work, filter};
+use crate::measure::{Recorder, TextId};
+use crate::tally::{Change, Rejection};
+
+/// How far ahead of our clock a span may begin.
+const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
+
+/// What the spans of one scope have in common.
+pub(super) struct Owner<'r> {
+    pub(super) resource: ResourceRecord<'r>,
+    pub(super) scope: ScopeRecord<'r>,
+    /// Before redaction, for filters; empty where there are none.
+    pub(super) raw: RawOwner<'r>,
+    pub(super) service: TextId,
+}
+
+/// What filters see of a resource and scope.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RawOwner<'r> {
+    pub(super) resource: &'r [Attr<'r>],
+    pub(super) scope: &'r [Attr<'r>],
+    pub(super) scope_name: &'r str,
+    pub(super) scope_version: &'r str,
+}
+
+/// A span's lists, reused from span to span.
+#[derive(Default)]
+pub(super) struct Scratch<'r> {
+    pub(super) attributes: Vec<Attr<'r>>,
+    /// Attributes of all events and links.
+    pub(super) inner: Vec<Attr<'r>>,
+    pub(super) events: Vec<Inner<EventRecord<'r>>>,
+    pub(super) links: Vec<Inner<LinkRecord<'r>>>,
+    event_records: Vec<EventRecord<'r>>,
+    link_records: Vec<LinkRecord<'r>>,
+}
+
+/// An event or link whose attributes are still being worked on.
+pub(super) struct Inner<T> {
+    pub(super) record: T,
+    /// Where its attributes are in [`Scratch::inner`].
+    pub(super) start: usize,
+    pub(super) end: usize,
+    collected: Collected,
+}
+
+impl<'r> Work<'r, '_> {
+    /// Takes one span to `write`, or counts why not.
+    #[inline]
+    pub(super) fn span(
+        &mut self,
+        view: &SpanView<'r>,
+        owner: &Owner<'r>,
+        scratch: &mut Scratch<'r>,
+        recorder: &mut Recorder,
+        write: impl FnOnce(&SpanRecord<'_>),
+    ) {
+        let mut record = match self.frame(view) {
+            Ok(record) => record,
+            Err(why) => return self.tally.reject(why, 1),
+        };
+        let Ok(collected) = self.lists(view, scratch, &mut record) else {
+            return self.tally.reject(Rejection::Malformed, 1);
+        };
+        if !self.rules.drop.is_empty() {
+            let span = filter::Candidate {
+                owner: &owner.raw,
+                record: &record,
+                scratch,
+            };
+            if self.rules.drop.iter().any(|filter| filter.matches(&span)) {
+                self.tally.dropped += 1;
+                return;
+            }
+        }
+        record.name = self.label(record.name);
+        record.status_message = self.label(record.status_message);
+        let (kept, cut) = self.finish(collected, &mut scratch.attributes);
+        record.dropped_attributes_count = record.dropped_attributes_count.saturating_add(cut);
+        if !scratch.events.is_empty() {
+            self.finish_events(scratch);
+        }
+        if !scratch.links.is_empty() {
+            self.finish_links(scratch);
+        }
+        let record = SpanRecord {
+            attributes: scratch.attributes.get(..kept).unwrap_or_default(),
+            events: &scratch.event_records,
+            links: &scratch.link_records,
+            ..record
+        };
+        recorder.span(owner.service, &record);
+        self.sample(record, write);
+    }
+
+    /// What a span is without its lists, if it can be taken.
+    #[inline]
+    fn frame(&mut self, view: &SpanView<'r>) -> Result<SpanRecord<'r>, Rejection> {
+        let trace_id = id(view.trace_id).ok_or(Rejection::TraceId)?;
+        let span_id = id(view.span_id).ok_or(Rejection::SpanId)?;
+        let parent_span_id = match view.parent_span_id {
+            [] => [0; 8],
+            parent => parent.try_into().map_err(|_| Rejection::ParentSpanId)?,
+        };
+        let start_ns = view.start_ns;
+        if start_ns == 0 {
+            return Err(Rejection::NoStart);
+        }
+        if start_ns < self.oldest_ns {
+            return Err(Rejection::TooOld);
+        }
+        if start_ns > self.now_ns.saturating_add(FUTURE_NS) {
+            return Err(Rejection::InTheFuture);
+        }
+        if view.end_ns < start_ns {
+            self.tally.change(Change::EndBeforeStart, 1);
+        }
+        Ok(SpanRecord {
+            trace_id,
+            span_id,
+            parent_span_id,
+            trace_state: self.text(view.trace_state),
+            flags: view.flags,
+            name: self.text(view.name),
+            kind: SpanKind::from_i32(view.kind),
+            start_ns,
+            duration_ns: view.end_ns.saturating_sub(start_ns),
+            status: StatusCode::from_i32(view.status_code),
+            status_message: self.text(view.status_message),
+            attributes: &[],
+            dropped_attributes_count: view.dropped_attributes_count,
+            events: &[],
+            dropped_events_count: view.dropped_events_count,
+            links: &[],
+            dropped_links_count: view.dropped_links_count,
+        })
+    }
+
+    /// Reads attributes, events and links.
+    #[inline]
+    fn lists(
+        &mut self,
+        view: &SpanView<'r>,
+        scratch: &mut Scratch<'r>,
+        record: &mut SpanRecord<'r>,
+    ) -> Result<Collected, DecodeError> {
+        scratch.attributes.clear();
+        scratch.inner.clear();
+        scratch.events.clear();
+        scratch.event_records.clear();
+        scratch.links.clear();
+        scratch.link_records.clear();
+        let collected = self.collect(view.attributes(), self.max, &mut scratch.attributes)?;
+        self.events(view, scratch, record)?;
+        self.links(view, scratch, record)?;
+        Ok(collected)
+    }
+
+    fn events(
+        &mut self,
+        view: &SpanView<'r>,
+        scratch: &mut Scratch<'r>,
+        record: &mut SpanRecord<'r>,
+    ) -> Result<(), DecodeError> {
+        for event in view.events() {
+            let event = event?;
+            if scratch.events.len() >= self.rules.limits.events {
+                self.tally.change(Change::EventCut, 1);
+                record.dropped_events_count = record.dropped_events_count.saturating_add(1);
+                continue;
+            }
+            let (start, end, collected) = self.inner(event.attributes(), &mut scratch.inner)?;
+            let record = EventRecord {
+                time_ns: event.time_ns,
+                name: self.text(event.name),
+                attributes: &[],
+                dropped_attributes_count: event.dropped_attributes_count,
+            };
+            scratch.events.push(Inner {
+                record,
+                start,
+                end,
+                collected,
+            });
+        }
+        Ok(())
+    }
+
+    fn links(
+        &mut self,
+        view: &SpanView<'r>,
+        scratch: &mut Scratch<'r>,
+        record: &mut SpanRecord<'r>,
+    ) -> Result<(), DecodeError> {
+        for link in view.links() {
+            let link = link?;
+            let ids = id(link.trace_id).zip(id(link.span_id));
+            let fits = scratch.links.len() < self.rules.limits.links;
+            let (Some((trace_id, span_id)), true) = (ids, fits) else {
+                let why = if ids.is_none() {
+                    Change::InvalidLink
+                } else {
+                    Change::LinkCut
+                };
+                self.tally.change(why, 1);
+                record.dropped_links_count = record.dropped_links_count.saturating_add(1);
+                continue;
+            };
+            let (start, end, collected) = self.inner(link.attributes(), &mut scratch.inner)?;
+            let record = LinkRecord {
+                trace_id,
+                span_id,
+                trace_state: self.text(link.trace_state),
+                flags: link.flags,
+                attributes: &[],
+                dropped_attributes_count: link.dropped_attributes_count,
+            };
+            scratch.links.push(Inner {
+                record,
+                start,
+                end,
+                collected,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the attributes of an event or link; says where they are.
+    fn inner(
+        &mut self,
+        attributes: impl Iterator<Item = Result<KeyValueView<'r>, DecodeError>>,
+        out: &mut Vec<Attr<'r>>,
+    ) -> Result<(usize, usize, Collected), DecodeError> {
+        let start = out.len();
+        let collected = self.collect(attributes, self.max, out)?;
+        Ok((start, out.len(), collected))
+    }
+
+    fn finish_events(&mut self, scratch: &mut Scratch<'r>) {
+        for event in &scratch.events {
+            let attributes = scratch
+                .inner
+                .get_mut(event.start..event.end)
+                .unwrap_or_default();
+            let (attributes, cut) = self.settle(event.collected, attributes);
+            let mut record = event.record;
+            record.name = self.label(record.name);
+            record.attributes = attributes;
+            record.dropped_attributes_count = record.dropped_attributes_count.saturating_add(cut);
+            scratch.event_records.push(record);
+        }
+    }
+
+    fn finish_links(&mut self, scratch: &mut Scratch<'r>) {
+        for link in &scratch.links {
+            let attributes = scratch
+                .inner
+                .get_mut(link.start..link.end)
+                .unwrap_or_default();
+            let (attributes, cut) = self.settle(link.collected, attributes);
+            let mut record = link.record;
+            record.attributes = attributes;
+            record.dropped_attributes_count = record.dropped_attributes_count.saturating_add(cut);
+            scratch.link_records.push(record);
+        }
+    }
+
+    /// Finishes attributes and moves them to the arena, where they outlive the scratch.
+    pub(super) fn settle(
+        &mut self,
+        collected: Collected,
+        attributes: &mut [Attr<'r>],
+    ) -> (&'r [Attr<'r>], u32) {
+        let (kept, cut) = self.finish(collected, attributes);
+        let kept = attributes.get(..kept).unwrap_or_default();
+        if kept.is_empty() {
+            return (&[], cut);
+        }
+        (self.arena.alloc_slice_copy(kept), cut)
+    }
+
+    /// Writes the span if head sampling keeps its trace.
+    #[inline]
+    fn sample<'s>(&mut self, mut record: SpanRecord<'s>, write: impl FnOnce(&SpanRecord<'_>))
+    where
+        'r: 's,
+    {
+        if self.rules.threshold != Some(Threshold::ALWAYS) {
+            let passed = self
+                .rules
+                .threshold
+                .and_then(|own| sampling::sample(record.trace_state, &record.trace_id, own));
+            let Some(passed) = passed else {
+                self.tally.sampled_out += 1;
+                return;
+            };
+            if OtelState::parse(record.trace_state).threshold != Some(passed) {
+                let state = sampling::update_tracestate(record.trace_state, passed);
+                record.trace_state = self.arena.alloc_str(&state);
+            }
+        }
+        write(&record);
+        self.tally.kept += 1;
+    }
+}
+
+/// An id of `N` bytes that is not zero.
+#[inline]
+fn id<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let id: [u8; N] = bytes.try_into().ok()?;
+    (id != [0; N]).then_some(id)
+}

@@ -1,0 +1,137 @@
+//! Bodies read, within admission and the size limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::answer::Refusal;
+use crate::admission::{Budget, Expansion, Permit, Refused};
+
+/// A body, and the memory reserved for it.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: Vec<u8>,
+    pub(super) permit: Permit,
+}
+
+/// What a body must keep to.
+pub(super) struct Reading<'s> {
+    pub(super) budget: &'s Arc<Budget>,
+    pub(super) expansion: &'s Expansion,
+    pub(super) max_bytes: usize,
+    /// How long it may take: what it promises is reserved meanwhile, so it cannot be long.
+    pub(super) patience: Duration,
+    /// Whether its first 5 bytes are gRPC's prefix, which says how long the message is.
+    pub(super) prefixed: bool,
+}
+
+/// What is reserved for a body that does not say how long it is.
+const UNKNOWN_LEN: usize = 16 << 10;
+/// Until a client has sent something, no more memory than this is taken for it at once.
+const MAX_TRUSTED_LEN: usize = 1 << 20;
+/// gRPC's prefix: whether the message is compressed, and its length.
+pub(super) const PREFIX: usize = 5;
+
+impl Reading<'_> {
+    /// Reads all of a body, within the time that one may take.
+    pub(super) async fn read(&self, body: &mut Incoming) -> Result<Received, Refusal> {
+        let all = tokio::time::timeout(self.patience, self.read_all(body)).await;
+        all.unwrap_or(Err(Refusal::Stalled))
+    }
+
+    async fn read_all(&self, body: &mut Incoming) -> Result<Received, Refusal> {
+        let promised = body.size_hint().exact();
+        let promised = promised.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        if promised.is_some_and(|len| len > self.max()) {
+            return Err(self.too_large());
+        }
+        let estimate = self.expansion.estimate(promised.unwrap_or(UNKNOWN_LEN));
+        let mut permit = self.admit(estimate)?;
+        let mut reserved = promised.unwrap_or(UNKNOWN_LEN);
+        let mut bytes = Vec::with_capacity(promised.unwrap_or(0).min(MAX_TRUSTED_LEN));
+        let mut announced = false;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refusal::ClientGone)?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let total = bytes.len() + data.len();
+            if total > self.max() {
+                return Err(self.too_large());
+            }
+            if total > reserved {
+                // In doubling steps, so that each byte is counted a few times at most.
+                reserved = (reserved * 2).clamp(total, self.max().max(total));
+                self.grow(&mut permit, reserved)?;
+            }
+            bytes.extend_from_slice(&data);
+            if self.prefixed
+                && !announced
+                && let Some(&[_, a, b, c, d]) = bytes.first_chunk()
+            {
+                announced = true;
+                let len = u32::from_be_bytes([a, b, c, d]) as usize;
+                if len > self.max_bytes {
+                    return Err(self.too_large());
+                }
+                reserved = reserved.max(len + PREFIX);
+                self.grow(&mut permit, reserved)?;
+                let expected = (len + PREFIX).saturating_sub(bytes.len());
+                bytes.reserve_exact(expected.min(MAX_TRUSTED_LEN));
+            }
+        }
+        Ok(Received { bytes, permit })
+    }
+
+    fn max(&self) -> usize {
+        self.max_bytes
+            .saturating_add(if self.prefixed { PREFIX } else { 0 })
+    }
+
+    fn admit(&self, bytes: usize) -> Result<Permit, Refusal> {
+        // An estimate is no reason to say that a request never fits.
+        Ok(self.budget.reserve(bytes.min(self.budget.limit()))?)
+    }
+
+    fn grow(&self, permit: &mut Permit, wire: usize) -> Result<(), Refusal> {
+        if wire > self.budget.limit() {
+            return Err(Refused::NeverFits {
+                limit: self.budget.limit(),
+            }
+            .into());
+        }
+        let estimate = self.expansion.estimate(wire).min(self.budget.limit());
+        Ok(permit.grow_to(estimate)?)
+    }
+
+    fn too_large(&self) -> Refusal {
+        Refusal::TooLarge {
+            limit: self.max_bytes,
+        }
+    }
+}
+
+/// Reads what is left of a small body and throws it away, so that a client that sends before it
+/// listens sees its answer. Says whether the end was reached.
+pub(super) async fn drain(body: &mut Incoming) -> bool {
+    const MAX_BYTES: usize = 512 << 10;
+    const MAX_TIME: Duration = Duration::from_millis(500);
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return false;
+    }
+    let all = async {
+        let mut left = MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, bytes::Bytes::len);
+            match left.checked_sub(len) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    tokio::time::timeout(MAX_TIME, all).await.unwrap_or(false)
+}

@@ -1,0 +1,180 @@
+//! Connections: accepted, limited in number, age and silence, and closed in good order.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::export::{Receiver, Settings};
+use super::{PeerInfo, Transport, grpc, http};
+use crate::config::Connections;
+use crate::server::{Shared, StartError};
+
+/// Connections that the system may hold for us before they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// A place to listen.
+pub(crate) struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    transport: Transport,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        address: Option<SocketAddr>,
+        transport: Transport,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let bound = bind(address).and_then(|socket| {
+            let address = socket.local_addr()?;
+            Ok(Self {
+                socket: TcpListener::from_std(socket)?,
+                address,
+                transport,
+            })
+        });
+        let listen = |error| StartError::Listen {
+            transport: transport.name(),
+            address,
+            error,
+        };
+        bound.map(Some).map_err(listen)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections until the pipeline closes.
+    pub(crate) async fn serve(self, settings: Arc<Settings>, shared: Arc<Shared>) {
+        let slots = Arc::new(Semaphore::new(settings.connections.max));
+        let builder = Arc::new(builder(&settings.connections, self.transport));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = shared.closing.cancelled() => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of file descriptors, most likely: let some connections end.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                shared.metrics.connections_refused.inc();
+                continue;
+            };
+            let receiver = Receiver {
+                settings: Arc::clone(&settings),
+                shared: Arc::clone(&shared),
+                transport: self.transport,
+                peer: PeerInfo { address },
+            };
+            let builder = Arc::clone(&builder);
+            shared.connections.spawn(async move {
+                receiver.shared.metrics.connections.inc();
+                connection(stream, &receiver, &builder).await;
+                receiver.shared.metrics.connections.dec();
+                drop(slot);
+            });
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart finds its port free though old connections are still winding down.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn builder(limits: &Connections, transport: Transport) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.max_header_bytes.max(8192) as usize)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.http2_stream_window)
+        .initial_connection_window_size(limits.http2_connection_window)
+        .max_frame_size(limits.http2_max_frame)
+        .max_concurrent_streams(limits.http2_max_streams)
+        .max_header_list_size(limits.max_header_bytes)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    match transport {
+        Transport::Grpc => builder.http2_only(),
+        Transport::Http => builder,
+    }
+}
+
+/// Serves a connection until it ends: by itself, by its age, in silence, or with the pipeline.
+async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<TokioExecutor>) {
+    // Answers are small and wait for nothing. Failing is only slower.
+    let _ = stream.set_nodelay(true);
+    let limits = &receiver.settings.connections;
+    let spoken = Arc::new(AtomicBool::new(false));
+    let service = service_fn(|request: Request<Incoming>| {
+        spoken.store(true, Ordering::Relaxed);
+        let receiver = receiver.clone();
+        async move {
+            Ok::<_, Infallible>(match receiver.transport {
+                Transport::Grpc => grpc::answer(&receiver, request).await,
+                Transport::Http => http::answer(&receiver, request).await,
+            })
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
+    let mut age = pin!(tokio::time::sleep(
+        limits.max_age.map_or(Duration::MAX, jittered)
+    ));
+    let mut silent = true;
+    loop {
+        tokio::select! {
+            // It ended. How is the client's business: its requests were answered or will be
+            // repeated.
+            _ = connection.as_mut() => return,
+            () = silence.as_mut(), if silent => {
+                silent = false;
+                if !spoken.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            () = age.as_mut() => break,
+            () = receiver.shared.closing.cancelled() => break,
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    // At the pipeline's end its own deadline counts; a request is answered before that or never.
+    let _ = tokio::time::timeout(limits.max_age_grace, connection).await;
+}
+
+/// A tenth more or less, so that connections that began together do not end together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(rand::random_range(0.9..=1.1))
+}

@@ -1,0 +1,349 @@
+//! OTLP over gRPC: unary calls only, so the framing is done here. One piece of memory takes the
+//! message as it comes, and a worker unpacks it whole.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use spanloom_otlp::response;
+
+use super::Format;
+use super::answer::{AnswerBody, Ending, Refusal, Verdict};
+use super::body::{PREFIX, Received};
+use super::export::{Form, Receiver};
+use crate::decompress::Encoding;
+use crate::outcome::Outcome;
+
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// Other signals' services, with what to call them.
+const SIGNALS: [(&str, &str); 4] = [
+    (
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/",
+        "metrics",
+    ),
+    (
+        "/opentelemetry.proto.collector.logs.v1.LogsService/",
+        "logs",
+    ),
+    (
+        "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/",
+        "profiles",
+    ),
+    (
+        "/opentelemetry.proto.collector.profiles.v1.ProfilesService/",
+        "profiles",
+    ),
+];
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,zstd");
+
+/// What a call ends with, before it is written.
+enum Reply {
+    Message(Vec<u8>),
+    Failed(Verdict),
+}
+
+/// Answers one call.
+pub(super) async fn answer(
+    receiver: &Receiver,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let (head, mut body) = request.into_parts();
+    let content_type = head
+        .headers
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    if !content_type.starts_with(b"application/grpc") {
+        let mut answer = Response::new(AnswerBody::default());
+        *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return answer;
+    }
+    let path = head.uri.path();
+    let retry_after = receiver.settings.retry_after;
+    let reply = if head.method != Method::POST {
+        failed(receiver, Refusal::Method)
+    } else if path == TRACES {
+        match receiver.ending(traces(receiver, &head.headers, &mut body).await) {
+            Ending::Failed(verdict) => Reply::Failed(verdict),
+            Ending::Done { rejected, message } => {
+                let message = message.as_deref().unwrap_or_default();
+                Reply::Message(response::export_response(
+                    rejected,
+                    message,
+                    Format::Protobuf,
+                ))
+            }
+        }
+    } else if path == HEALTH {
+        health(receiver, &head.headers, &mut body).await
+    } else if let Some((_, signal)) = SIGNALS.iter().find(|(start, _)| path.starts_with(start)) {
+        receiver
+            .shared
+            .metrics
+            .unsupported_signal(receiver.transport, signal);
+        failed(receiver, Refusal::Signal(signal))
+    } else {
+        failed(receiver, Refusal::GrpcMethod(path.to_owned()))
+    };
+    match reply {
+        Reply::Message(message) => message_response(&message),
+        Reply::Failed(verdict) => failed_response(&verdict, retry_after),
+    }
+}
+
+fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {
+    let verdict = Verdict::from(&refusal);
+    receiver
+        .shared
+        .metrics
+        .refused(receiver.transport, verdict.reason);
+    Reply::Failed(verdict)
+}
+
+async fn traces(
+    receiver: &Receiver,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Result<Outcome, Refusal> {
+    let deadline = deadline(headers);
+    let begun = tokio::time::Instant::now();
+    let declared = declared_encoding(headers)?;
+    let received = within(
+        deadline,
+        receiver.read(
+            body,
+            Form {
+                encoding: declared,
+                json: false,
+            },
+        ),
+    )
+    .await?;
+    let encoding = check_prefix(&received, declared)?;
+    let left = deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()));
+    receiver
+        .export(
+            received,
+            Form {
+                encoding,
+                json: false,
+            },
+            left,
+        )
+        .await
+}
+
+async fn within<T>(
+    deadline: Option<Duration>,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout(deadline, work)
+            .await
+            .unwrap_or(Err(Refusal::Deadline)),
+    }
+}
+
+fn declared_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    let Some(name) = headers.get(GRPC_ENCODING) else {
+        return Ok(Encoding::Identity);
+    };
+    let name = String::from_utf8_lossy(name.as_bytes());
+    Encoding::from_name(&name).ok_or_else(|| Refusal::Encoding(name.into_owned()))
+}
+
+/// The encoding of the one message, whose prefix must be whole and fit it.
+fn check_prefix(received: &Received, declared: Encoding) -> Result<Encoding, Refusal> {
+    let malformed = |text: &'static str| Err(Refusal::Malformed(text.into()));
+    let Some(&[flag, a, b, c, d]) = received.bytes.first_chunk::<PREFIX>() else {
+        return malformed("the call has no message");
+    };
+    if u32::from_be_bytes([a, b, c, d]) as usize != received.bytes.len() - PREFIX {
+        return malformed("the call must have exactly one whole message");
+    }
+    match (flag, declared) {
+        (0, _) => Ok(Encoding::Identity),
+        (1, Encoding::Identity) => {
+            malformed("the message is marked as compressed, but no grpc-encoding is given")
+        }
+        (1, encoding) => Ok(encoding),
+        _ => malformed("the message's compression flag is neither 0 nor 1"),
+    }
+}
+
+/// `grpc-timeout`: up to 8 digits and a unit. One that cannot be read is ignored.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// `grpc.health.v1.Health/Check`, for the whole server and for the trace service.
+async fn health(receiver: &Receiver, headers: &HeaderMap, body: &mut Incoming) -> Reply {
+    const SERVING: u8 = 1;
+    const NOT_SERVING: u8 = 2;
+    const NOT_FOUND: i32 = 5;
+    let form = Form {
+        encoding: Encoding::Identity,
+        json: false,
+    };
+    let read = within(deadline(headers), receiver.read(body, form)).await;
+    let checked = read.and_then(|received| {
+        check_prefix(&received, Encoding::Identity)?;
+        Ok(received.bytes)
+    });
+    let bytes = match checked {
+        Ok(bytes) => bytes,
+        Err(refusal) => return failed(receiver, refusal),
+    };
+    // The message has one field, the service's name: field 1, whose length fits one byte here.
+    let known = match bytes.get(PREFIX..).unwrap_or_default() {
+        [] | [0x0a, 0] => true,
+        [0x0a, _, name @ ..] => name == b"opentelemetry.proto.collector.trace.v1.TraceService",
+        _ => false,
+    };
+    if !known {
+        return Reply::Failed(Verdict {
+            grpc: NOT_FOUND,
+            http: 404,
+            retry: false,
+            reason: "path",
+            message: "there is no such service".into(),
+        });
+    }
+    let closing = receiver.shared.closing.is_cancelled();
+    Reply::Message(vec![0x08, if closing { NOT_SERVING } else { SERVING }])
+}
+
+fn message_response(message: &[u8]) -> Response<AnswerBody> {
+    let mut data = BytesMut::with_capacity(PREFIX + message.len());
+    data.put_u8(0);
+    data.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    data.put_slice(message);
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    let mut answer = Response::new(AnswerBody::new(data.freeze(), Some(trailers)));
+    answer.headers_mut().insert(CONTENT_TYPE, APPLICATION_GRPC);
+    answer
+}
+
+/// A failed call has no message, so its status goes where the headers are.
+fn failed_response(verdict: &Verdict, retry_after: Duration) -> Response<AnswerBody> {
+    let mut answer = Response::new(AnswerBody::new(Bytes::new(), None));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, APPLICATION_GRPC);
+    headers.insert(GRPC_STATUS, HeaderValue::from(verdict.grpc));
+    headers.insert(GRPC_MESSAGE, percent_encoded(&verdict.message));
+    headers.insert(GRPC_ACCEPT_ENCODING, ENCODINGS);
+    let delay = verdict.retry.then_some(retry_after);
+    let details = response::status(verdict.grpc, &verdict.message, delay, Format::Protobuf);
+    if let Ok(details) = HeaderValue::from_str(&base64(&details)) {
+        headers.insert(GRPC_STATUS_DETAILS, details);
+    }
+    answer
+}
+
+/// `grpc-message` is percent-encoded but for printable ASCII. A long one is cut: clients limit what
+/// headers they take.
+fn percent_encoded(text: &str) -> HeaderValue {
+    const MAX: usize = 1024;
+    let mut out = String::with_capacity(text.len().min(MAX));
+    for byte in crate::process::text::cut(text, MAX).bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => {
+                const HEX: [u8; 16] = *b"0123456789ABCDEF";
+                let digit =
+                    |value: u8| char::from(HEX.get(usize::from(value)).copied().unwrap_or(b'0'));
+                out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
+    HeaderValue::from_str(&out).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Base64 without padding, as gRPC wants binary headers.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: [u8; 64] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let group = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..=chunk.len() {
+            let index = group >> (18 - 6 * digit) & 63;
+            out.push(char::from(
+                DIGITS.get(index as usize).copied().unwrap_or(b'A'),
+            ));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        let check = |text: &str, expect: Option<Duration>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_TIMEOUT, text.parse().unwrap());
+            assert_eq!(deadline(&headers), expect, "{text:?}");
+        };
+        check("10S", Some(Duration::from_secs(10)));
+        check("2H", Some(Duration::from_secs(7200)));
+        check("3M", Some(Duration::from_secs(180)));
+        check("99999999m", Some(Duration::from_millis(99_999_999)));
+        check("5u", Some(Duration::from_micros(5)));
+        check("0n", Some(Duration::ZERO));
+        check("100000000S", None);
+        check("10", None);
+        check("S", None);
+        check("-1S", None);
+        check("1s", None);
+        check("", None);
+        assert_eq!(deadline(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn binary_headers() {
+        let check = |bytes: &[u8], expect| assert_eq!(base64(bytes), expect);
+        check(b"", "");
+        check(b"f", "Zg");
+        check(b"fo", "Zm8");
+        check(b"foo", "Zm9v");
+        check(b"foob", "Zm9vYg");
+        check(&[0xff, 0xfe, 0xfd], "//79");
+    }
+
+    #[test]
+    fn messages() {
+        let check = |text: &str, expect: &str| assert_eq!(percent_encoded(text), expect);
+        check("try again", "try again");
+        check("100 % é\n", "100 %25 %C3%A9%0A");
+        assert_eq!(percent_encoded(&"x".repeat(5000)).len(), 1024);
+    }
+}

@@ -1,0 +1,337 @@
+//! A pipeline that listens, a store that does as it is told, and clients.
+
+#![allow(dead_code)] // each test file uses its part
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prometheus_client::registry::Registry;
+use prost::Message as _;
+use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use spanloom_pipeline::measure::Measures;
+use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Server};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+
+/// The spans of a batch by their ids.
+#[derive(Default)]
+pub struct FakeBatch {
+    pub spans: Vec<[u8; 8]>,
+}
+
+impl SpanSink for FakeBatch {
+    fn resource(&mut self, _: &ResourceRecord<'_>) {}
+    fn scope(&mut self, _: &ScopeRecord<'_>) {}
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        if span.name == "panic" {
+            panic!("as the test asked");
+        }
+        self.spans.push(span.span_id);
+    }
+}
+
+impl Batch for FakeBatch {
+    type Frozen = (Vec<[u8; 8]>, Measures);
+
+    fn rows(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.spans.len() * 500
+    }
+
+    fn freeze(&mut self, measures: Measures) -> Self::Frozen {
+        (std::mem::take(&mut self.spans), measures)
+    }
+}
+
+type Behave = Box<dyn Fn(&[[u8; 8]]) -> ExportOutcome + Send + Sync>;
+
+/// Remembers what was stored; how exports end, and when, is for the test to say.
+pub struct Store {
+    pub stored: Mutex<Vec<[u8; 8]>>,
+    pub measured: Mutex<u64>,
+    pub batches: watch::Sender<usize>,
+    behave: Mutex<Behave>,
+    /// A permit for each export that may end.
+    pub gate: Option<Semaphore>,
+}
+
+#[derive(Clone)]
+pub struct FakeExport(pub Arc<Store>);
+
+impl Export for FakeExport {
+    type Frozen = (Vec<[u8; 8]>, Measures);
+
+    async fn export(&self, (spans, measures): Self::Frozen) -> ExportOutcome {
+        let store = &self.0;
+        store.batches.send_modify(|batches| *batches += 1);
+        if let Some(gate) = &store.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        let outcome = (store.behave.lock().unwrap())(&spans);
+        if let ExportOutcome::Unavailable(_) = outcome {
+            return outcome;
+        }
+        *store.measured.lock().unwrap() += measures.red.iter().map(|cell| cell.count).sum::<u64>();
+        store.stored.lock().unwrap().extend(spans);
+        outcome
+    }
+}
+
+impl Store {
+    pub fn behave(&self, behave: impl Fn(&[[u8; 8]]) -> ExportOutcome + Send + Sync + 'static) {
+        *self.behave.lock().unwrap() = Box::new(behave);
+    }
+
+    pub fn len(&self) -> usize {
+        self.stored.lock().unwrap().len()
+    }
+
+    /// Waits until so many exports have begun.
+    pub async fn begun(&self, batches: usize) {
+        self.batches
+            .subscribe()
+            .wait_for(|&seen| seen >= batches)
+            .await
+            .unwrap();
+    }
+}
+
+/// A listening pipeline and its store.
+pub struct Pipeline {
+    pub server: Server,
+    pub store: Arc<Store>,
+    pub registry: Registry,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+pub fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A configuration that answers fast.
+pub fn quick() -> Config {
+    let mut config = Config {
+        grpc: Some(any_port()),
+        http: Some(any_port()),
+        workers: 2,
+        ..Config::default()
+    };
+    config.batch.max_age = Duration::from_millis(10);
+    config
+}
+
+pub fn start(config: Config) -> Pipeline {
+    start_gated(config, None)
+}
+
+/// Exports end only when the test gives permits to the gate.
+pub fn start_gated(config: Config, gate: Option<Semaphore>) -> Pipeline {
+    let store = Arc::new(Store {
+        stored: Mutex::default(),
+        measured: Mutex::default(),
+        batches: watch::channel(0).0,
+        behave: Mutex::new(Box::new(|_| ExportOutcome::Stored)),
+        gate,
+    });
+    let mut registry = Registry::default();
+    let export = FakeExport(Arc::clone(&store));
+    let server = Server::start(config, FakeBatch::default, export, &mut registry).unwrap();
+    let (grpc, http) = (
+        server.grpc_address().unwrap(),
+        server.http_address().unwrap(),
+    );
+    Pipeline {
+        server,
+        store,
+        registry,
+        grpc,
+        http,
+    }
+}
+
+impl Pipeline {
+    /// The value of a metric line that begins with `line`.
+    pub fn metric(&self, line: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let found = text.lines().find(|candidate| candidate.starts_with(line));
+        let value = found.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or(0)
+    }
+
+    pub async fn post(&self, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        request(self.http, Method::POST, "/v1/traces", headers, body).await
+    }
+
+    pub async fn protobuf(&self, body: impl Into<Bytes>) -> Answer {
+        self.post(&[("content-type", "application/x-protobuf")], body)
+            .await
+    }
+
+    pub async fn json(&self, body: impl Into<Bytes>) -> Answer {
+        self.post(&[("content-type", "application/json")], body)
+            .await
+    }
+
+    pub async fn export(&self, message: &[u8]) -> Answer {
+        self.export_with(&[], message, 0).await
+    }
+
+    pub async fn export_with(&self, headers: &[(&str, &str)], message: &[u8], flag: u8) -> Answer {
+        grpc(self.grpc, TRACES, headers, framed(flag, message)).await
+    }
+}
+
+pub const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+pub fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag], &len[..], message].concat()
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: HeaderMap,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let value = self.headers.get(name).or_else(|| self.trailers.get(name))?;
+        Some(value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The message of a gRPC answer.
+    pub fn message(&self) -> &[u8] {
+        &self.body[5..]
+    }
+
+    pub fn grpc_status(&self) -> i32 {
+        self.header("grpc-status").unwrap().parse().unwrap()
+    }
+}
+
+async fn collect(response: http::Response<hyper::body::Incoming>) -> Answer {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: body.to_bytes(),
+        trailers,
+    }
+}
+
+pub async fn request(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "test");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    collect(sender.send_request(request).await.unwrap()).await
+}
+
+pub type GrpcClient = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+pub async fn grpc_client(address: SocketAddr) -> GrpcClient {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+pub async fn grpc_call(
+    client: &mut GrpcClient,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut request = Request::post(format!("http://test{path}"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    client.ready().await.unwrap();
+    collect(client.send_request(request).await.unwrap()).await
+}
+
+pub async fn grpc(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    grpc_call(&mut grpc_client(address).await, path, headers, body).await
+}
+
+pub fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64
+}
+
+/// A span whose id is this number.
+pub fn span(id: u64) -> Span {
+    Span {
+        trace_id: vec![1; 16],
+        span_id: id.to_be_bytes().to_vec(),
+        name: "GET".into(),
+        start_time_unix_nano: now_ns(),
+        end_time_unix_nano: now_ns() + 1000,
+        ..Span::default()
+    }
+}
+
+pub fn request_of(spans: Vec<Span>) -> Vec<u8> {
+    let scope_spans = vec![ScopeSpans {
+        spans,
+        ..ScopeSpans::default()
+    }];
+    let resource_spans = vec![ResourceSpans {
+        scope_spans,
+        ..ResourceSpans::default()
+    }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+}
+
+/// A request of so many spans with ids from `first` on.
+pub fn spans(first: u64, count: u64) -> Vec<u8> {
+    request_of((first..first + count).map(span).collect())
+}

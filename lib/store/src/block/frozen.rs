@@ -1,0 +1,200 @@
+//! A batch that does not change any more, on its way into the store.
+
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::compress::Compressor;
+use super::measures::{HALF_EDGE_COLUMNS, RED_COLUMNS};
+use super::pool::{BlockPool, Parts};
+use super::{spans, tags, traces};
+use crate::schema::identifier;
+
+/// The tables that a batch goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // their names say it
+pub enum TableId {
+    Spans,
+    TraceIndex,
+    Tags,
+    Red,
+    HalfEdges,
+}
+
+impl TableId {
+    /// All of them: first the bundle of the spans, then that of the measures.
+    pub const ALL: [Self; 5] = [
+        Self::Spans,
+        Self::TraceIndex,
+        Self::Tags,
+        Self::Red,
+        Self::HalfEdges,
+    ];
+
+    /// The table's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spans => "spans",
+            Self::TraceIndex => "trace_index",
+            Self::Tags => "tags",
+            Self::Red => "red",
+            Self::HalfEdges => "half_edges",
+        }
+    }
+
+    /// The columns that a batch writes.
+    pub fn columns(self) -> Vec<&'static str> {
+        match self {
+            Self::Spans => spans::column_names(),
+            Self::TraceIndex => traces::COLUMNS.to_vec(),
+            Self::Tags => tags::COLUMNS.to_vec(),
+            Self::Red => RED_COLUMNS.to_vec(),
+            Self::HalfEdges => HALF_EDGE_COLUMNS.to_vec(),
+        }
+    }
+
+    /// The statement that a batch's block is sent with.
+    pub fn insert(self, database: &str) -> String {
+        let columns: Vec<String> = self.columns().into_iter().map(identifier).collect();
+        format!(
+            "INSERT INTO {}.{} ({}) FORMAT Native",
+            identifier(database),
+            identifier(self.name()),
+            columns.join(", ")
+        )
+    }
+}
+
+/// A batch's rows for one table.
+#[derive(Debug)]
+pub(crate) struct FrozenTable {
+    pub(crate) id: TableId,
+    pub(crate) rows: usize,
+    pub(crate) token: String,
+    /// The compressed Native block.
+    pub(crate) body: Bytes,
+}
+
+/// A batch: for each table a compressed block and its token. Dropped, its memory goes back.
+#[derive(Debug)]
+pub struct Frozen {
+    pool: Arc<BlockPool>,
+    parts: Option<Parts>,
+    pub(crate) tables: Vec<FrozenTable>,
+}
+
+impl Frozen {
+    pub(super) fn new(
+        pool: Arc<BlockPool>,
+        parts: Parts,
+        raw: &mut Vec<u8>,
+        compressor: &mut Compressor,
+    ) -> Self {
+        let batch: u128 = rand::random();
+        let mut tables = Vec::with_capacity(TableId::ALL.len());
+        for id in TableId::ALL {
+            let rows = parts.rows(id);
+            if rows == 0 {
+                continue;
+            }
+            tables.push(FrozenTable {
+                id,
+                rows,
+                token: format!("{batch:032x}-{}", id.name()),
+                body: parts.body(id, 0..rows, raw, compressor),
+            });
+        }
+        Self {
+            pool,
+            parts: Some(parts),
+            tables,
+        }
+    }
+
+    /// Spans in the batch.
+    pub fn spans(&self) -> usize {
+        self.parts().map_or(0, |parts| parts.spans.rows.len())
+    }
+
+    /// Memory that the batch uses.
+    pub fn bytes(&self) -> usize {
+        self.parts().map_or(0, Parts::bytes)
+            + self
+                .tables
+                .iter()
+                .map(|table| table.body.len())
+                .sum::<usize>()
+    }
+
+    /// The token of a table's insert; `None` when the batch has no rows for it.
+    pub fn token(&self, id: TableId) -> Option<&str> {
+        let table = self.tables.iter().find(|table| table.id == id)?;
+        Some(&table.token)
+    }
+
+    /// The compressed bytes for all tables.
+    pub fn compressed_bytes(&self) -> usize {
+        self.tables.iter().map(|table| table.body.len()).sum()
+    }
+
+    fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
+    }
+
+    /// Some rows of a table as a compressed block, for inserts of less than the whole.
+    pub(crate) fn body_of(&self, id: TableId, rows: Range<usize>) -> Bytes {
+        let mut raw = Vec::new();
+        self.parts().map_or_else(Bytes::new, |parts| {
+            parts.body(id, rows, &mut raw, &mut Compressor::default())
+        })
+    }
+
+    /// The catalogue's rows are stored: they need not be written again.
+    pub(crate) fn tags_are_stored(&self) {
+        if let Some(parts) = self.parts() {
+            let rows = parts.tags.rows.iter();
+            let tags = rows.map(|tag| (tag.hash, tag.key_hash, tag.has_value()));
+            self.pool.tags().stored(tags);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Some(parts) = self.parts.take() {
+            self.pool.put(parts);
+        }
+    }
+}
+
+impl Parts {
+    fn rows(&self, id: TableId) -> usize {
+        match id {
+            TableId::Spans => self.spans.rows.len(),
+            TableId::TraceIndex => self.traces.len(),
+            TableId::Tags => self.tags.rows.len(),
+            TableId::Red => self.measures.red_rows(),
+            TableId::HalfEdges => self.measures.half_edge_rows(),
+        }
+    }
+
+    fn body(
+        &self,
+        id: TableId,
+        rows: Range<usize>,
+        raw: &mut Vec<u8>,
+        compressor: &mut Compressor,
+    ) -> Bytes {
+        raw.clear();
+        match id {
+            TableId::Spans => self.spans.write(rows, raw),
+            TableId::TraceIndex => self.traces.write(&self.spans, rows, raw),
+            TableId::Tags => self.tags.write(rows, raw),
+            TableId::Red => self.measures.write_red(rows, raw),
+            TableId::HalfEdges => self.measures.write_half_edges(rows, raw),
+        }
+        let mut body = Vec::with_capacity(raw.len() / 4);
+        compressor.compress(raw, &mut body);
+        Bytes::from(body)
+    }
+}

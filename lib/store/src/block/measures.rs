@@ -1,0 +1,246 @@
+//! The measures of a batch: RED cells and half-edges.
+
+use spanloom_otlp::record::{SpanKind, StatusCode};
+use std::ops::Range;
+
+use super::dictionary::Dictionary;
+use super::native;
+use super::nested::date_time;
+use crate::schema::spans::{KIND, STATUS};
+use crate::schema::tables::{CONNECTION, SIDE};
+
+/// Spans of one minute, service, name, kind and status.
+#[derive(Debug, Clone, Copy)]
+pub struct RedRow<'a> {
+    /// Start of the minute, seconds since the Unix epoch.
+    pub minute: u32,
+    /// The service.
+    pub service: &'a str,
+    /// The span name.
+    pub name: &'a str,
+    /// The span kind.
+    pub kind: SpanKind,
+    /// The span status.
+    pub status: StatusCode,
+    /// Number of spans.
+    pub count: u64,
+    /// Sum of their durations.
+    pub duration_sum_ns: u64,
+    /// Spans by bucket; key k holds durations in (2 ms·2^((k-1)/8), 2 ms·2^(k/8)].
+    pub buckets: &'a [(i16, u64)],
+}
+
+/// Which end of a call, by the column's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // as in the schema
+pub enum Side {
+    Client = 1,
+    Server = 2,
+}
+
+/// What lies between the ends of a call, by the column's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)] // as in the schema
+pub enum ConnectionType {
+    #[default]
+    Unset = 0,
+    MessagingSystem = 1,
+    Database = 2,
+    VirtualNode = 3,
+}
+
+/// One end of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct HalfEdgeRow<'a> {
+    /// Start of the span, nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The client span's id; on the server's side that is the parent's.
+    pub span_id: [u8; 8],
+    /// Which end.
+    pub side: Side,
+    /// The service at this end.
+    pub service: &'a str,
+    /// The span's duration.
+    pub duration_ns: u64,
+    /// Whether its status is an error.
+    pub error: bool,
+    /// What the client calls the other end; empty when unknown and on the server's side.
+    pub peer: &'a str,
+    /// What lies between.
+    pub connection_type: ConnectionType,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Red {
+    minute: u32,
+    service: u32,
+    name: u32,
+    kind: u8,
+    status: u8,
+    count: u64,
+    sum: u64,
+    buckets_end: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Half {
+    time: i64,
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    service: u32,
+    peer: u32,
+    duration_ns: u64,
+    side: u8,
+    error: u8,
+    connection: u8,
+}
+
+/// The rows of `red` and `half_edges` that go with a batch.
+#[derive(Debug, Default)]
+pub struct MeasureBlock {
+    texts: Dictionary,
+    red: Vec<Red>,
+    buckets: Vec<(i16, u64)>,
+    halves: Vec<Half>,
+}
+
+impl MeasureBlock {
+    /// Adds a RED cell.
+    pub fn push_red(&mut self, row: &RedRow<'_>) {
+        self.buckets.extend_from_slice(row.buckets);
+        self.red.push(Red {
+            minute: row.minute,
+            service: self.texts.intern(row.service.as_bytes()),
+            name: self.texts.intern(row.name.as_bytes()),
+            kind: row.kind as u8,
+            status: row.status as u8,
+            count: row.count,
+            sum: row.duration_sum_ns,
+            buckets_end: self.buckets.len(),
+        });
+    }
+
+    /// Adds a half-edge.
+    pub fn push_half(&mut self, row: &HalfEdgeRow<'_>) {
+        self.halves.push(Half {
+            time: date_time(row.time_ns),
+            trace_id: row.trace_id,
+            span_id: row.span_id,
+            service: self.texts.intern(row.service.as_bytes()),
+            peer: self.texts.intern(row.peer.as_bytes()),
+            duration_ns: row.duration_ns,
+            side: row.side as u8,
+            error: u8::from(row.error),
+            connection: row.connection_type as u8,
+        });
+    }
+
+    /// RED cells.
+    pub fn red_rows(&self) -> usize {
+        self.red.len()
+    }
+
+    /// Half-edges.
+    pub fn half_edge_rows(&self) -> usize {
+        self.halves.len()
+    }
+
+    /// Memory that the rows use.
+    pub fn bytes(&self) -> usize {
+        self.texts.bytes()
+            + self.red.len() * size_of::<Red>()
+            + self.buckets.len() * size_of::<(i16, u64)>()
+            + self.halves.len() * size_of::<Half>()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.texts.capacity()
+            + self.red.capacity() * size_of::<Red>()
+            + self.buckets.capacity() * size_of::<(i16, u64)>()
+            + self.halves.capacity() * size_of::<Half>()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.texts.clear();
+        self.red.clear();
+        self.buckets.clear();
+        self.halves.clear();
+    }
+
+    pub(crate) fn write_red(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        let before = range.start.checked_sub(1).and_then(|row| self.red.get(row));
+        let before = before.map_or(0, |red| red.buckets_end);
+        let rows = self.red.get(range).unwrap_or_default();
+        let after = rows.last().map_or(before, |red| red.buckets_end);
+        let buckets = self.buckets.get(before..after).unwrap_or_default();
+        native::block(out, RED_COLUMNS.len(), rows.len());
+        native::column(out, "minute", "DateTime");
+        native::all(out, rows.iter().map(|red| red.minute));
+        self.texts
+            .write_column(out, "service", rows.iter().map(|red| red.service));
+        self.texts
+            .write_column(out, "name", rows.iter().map(|red| red.name));
+        native::column(out, "kind", KIND);
+        native::all(out, rows.iter().map(|red| red.kind));
+        native::column(out, "status", STATUS);
+        native::all(out, rows.iter().map(|red| red.status));
+        native::column(out, "count", "UInt64");
+        native::all(out, rows.iter().map(|red| red.count));
+        native::column(out, "duration_sum_ns", "UInt64");
+        native::all(out, rows.iter().map(|red| red.sum));
+        native::column(out, "buckets", "Map(Int16, UInt64)");
+        native::offsets(out, before, rows.iter().map(|red| red.buckets_end));
+        native::all(out, buckets.iter().map(|bucket| bucket.0));
+        native::all(out, buckets.iter().map(|bucket| bucket.1));
+    }
+
+    pub(crate) fn write_half_edges(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        let rows = self.halves.get(range).unwrap_or_default();
+        native::block(out, HALF_EDGE_COLUMNS.len(), rows.len());
+        native::column(out, "time", "DateTime64(9)");
+        native::all(out, rows.iter().map(|half| half.time));
+        native::column(out, "trace_id", "FixedString(16)");
+        native::all(out, rows.iter().map(|half| half.trace_id));
+        native::column(out, "span_id", "FixedString(8)");
+        native::all(out, rows.iter().map(|half| half.span_id));
+        native::column(out, "side", SIDE);
+        native::all(out, rows.iter().map(|half| half.side));
+        self.texts
+            .write_column(out, "service", rows.iter().map(|half| half.service));
+        native::column(out, "duration_ns", "UInt64");
+        native::all(out, rows.iter().map(|half| half.duration_ns));
+        native::column(out, "error", "Bool");
+        native::all(out, rows.iter().map(|half| half.error));
+        self.texts
+            .write_column(out, "peer", rows.iter().map(|half| half.peer));
+        native::column(out, "connection_type", CONNECTION);
+        native::all(out, rows.iter().map(|half| half.connection));
+    }
+}
+
+/// The columns that [`MeasureBlock::write_red`] writes.
+pub(crate) const RED_COLUMNS: [&str; 8] = [
+    "minute",
+    "service",
+    "name",
+    "kind",
+    "status",
+    "count",
+    "duration_sum_ns",
+    "buckets",
+];
+
+/// The columns that [`MeasureBlock::write_half_edges`] writes.
+pub(crate) const HALF_EDGE_COLUMNS: [&str; 9] = [
+    "time",
+    "trace_id",
+    "span_id",
+    "side",
+    "service",
+    "duration_ns",
+    "error",
+    "peer",
+    "connection_type",
+];

@@ -1,0 +1,252 @@
+//! Batches of spans as ClickHouse columns.
+//!
+//! [`SpanBlock`] takes what the pipeline made of each span and keeps columns, not spans: texts that
+//! repeat become numbers, what a resource and scope have in common is kept once. Frozen, a batch is
+//! one compressed block of ClickHouse's Native format for each table, with the token under which it
+//! is inserted; nothing of that changes any more, however often it is sent.
+
+mod compress;
+mod dictionary;
+mod frozen;
+mod keys;
+mod measures;
+mod native;
+mod nested;
+mod pool;
+mod spans;
+mod strings;
+pub(crate) mod tags;
+mod traces;
+
+use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink, Value};
+use spanloom_otlp::value_json;
+use std::sync::Arc;
+
+use self::compress::Compressor;
+use self::keys::{Keys, Place};
+use self::nested::date_time;
+use self::spans::{CurrentResource, Row};
+use self::tags::{Held, Scope, Tags};
+use crate::tag_cache::Verdict;
+
+pub(crate) use self::frozen::FrozenTable;
+pub use self::frozen::{Frozen, TableId};
+pub use self::measures::{ConnectionType, HalfEdgeRow, MeasureBlock, RedRow, Side};
+pub(crate) use self::pool::Parts;
+pub use self::pool::{BlockPool, BlockPoolOptions};
+
+/// Builds batches; one for each worker.
+#[derive(Debug)]
+pub struct SpanBlock {
+    pool: Arc<BlockPool>,
+    parts: Parts,
+    keys: Keys,
+    current: CurrentResource,
+    held: Held,
+    scratch: Vec<u8>,
+    raw: Vec<u8>,
+    compressor: Compressor,
+}
+
+impl SpanBlock {
+    /// A builder whose memory comes from `pool` and goes back there once a batch is stored.
+    pub fn new(pool: &Arc<BlockPool>) -> Self {
+        Self {
+            parts: pool.take(),
+            keys: Keys::new(pool.tags().state.clone()),
+            pool: Arc::clone(pool),
+            current: CurrentResource::default(),
+            held: Held::default(),
+            scratch: Vec::new(),
+            raw: Vec::new(),
+            compressor: Compressor::default(),
+        }
+    }
+
+    /// The columns of `spans` that a block writes, in its order; all others have defaults.
+    pub fn column_names() -> Vec<&'static str> {
+        spans::column_names()
+    }
+
+    /// Spans held.
+    pub fn rows(&self) -> usize {
+        self.parts.spans.rows.len()
+    }
+
+    /// Memory that the batch uses, the measures included.
+    pub fn bytes(&self) -> usize {
+        self.parts.bytes() + self.keys.bytes()
+    }
+
+    /// The measures that go with this batch.
+    pub fn measures(&mut self) -> &mut MeasureBlock {
+        &mut self.parts.measures
+    }
+
+    /// Appends the `spans` rows of a range as one uncompressed Native block.
+    pub fn write_native(&self, range: std::ops::Range<usize>, out: &mut Vec<u8>) {
+        self.parts.spans.write(range, out);
+    }
+
+    /// Takes the batch out and leaves the builder empty. The next span needs its resource and scope
+    /// again.
+    pub fn freeze(&mut self) -> Frozen {
+        self.leave_out_known_tags();
+        let parts = std::mem::replace(&mut self.parts, self.pool.take());
+        let frozen = Frozen::new(
+            Arc::clone(&self.pool),
+            parts,
+            &mut self.raw,
+            &mut self.compressor,
+        );
+        self.keys.next_block();
+        self.current = CurrentResource::default();
+        self.held.clear();
+        frozen
+    }
+
+    fn leave_out_known_tags(&mut self) {
+        let Self {
+            pool, parts, keys, ..
+        } = self;
+        let metrics = &pool.tags().metrics;
+        let rows = &parts.tags.rows;
+        let asked = rows
+            .iter()
+            .map(|tag| (tag.hash, tag.key_hash, tag.has_value()));
+        let mut verdicts = pool.tags().check(asked).into_iter();
+        parts.tags.rows.retain(|tag| {
+            let verdict = verdicts.next().unwrap_or(Verdict::New);
+            if verdict == Verdict::TooMany {
+                metrics.high_cardinality.inc();
+                if let Some(key) = keys.key(tag.number) {
+                    key.tag.high_until = key.tag.high_until.max(tag.day());
+                }
+            }
+            verdict == Verdict::New
+        });
+        metrics.batch_full.inc_by(parts.tags.refused);
+    }
+}
+
+impl SpanSink for SpanBlock {
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        self.held.clear();
+        self.held
+            .replace(&mut self.keys, Scope::Resource, resource.attributes);
+        self.parts
+            .spans
+            .resource(&mut self.current, resource, &mut self.scratch);
+    }
+
+    fn scope(&mut self, scope: &ScopeRecord<'_>) {
+        self.held
+            .replace(&mut self.keys, Scope::Instrumentation, scope.attributes);
+        self.parts
+            .spans
+            .scope(&self.current, scope, &mut self.scratch);
+    }
+
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        let Parts {
+            spans,
+            traces,
+            tags,
+            ..
+        } = &mut self.parts;
+        let group = spans.current_group();
+        let mut row = Row {
+            time: date_time(span.start_ns),
+            duration_ns: span.duration_ns,
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            parent_span_id: span.parent_span_id,
+            group,
+            name: spans.names.intern(span.name.as_bytes()),
+            flags: span.flags,
+            dropped_attributes: span.dropped_attributes_count,
+            dropped_events: span.dropped_events_count,
+            dropped_links: span.dropped_links_count,
+            kind: span.kind as u8,
+            status: span.status as u8,
+            ..Row::default()
+        };
+        let day = traces::day(row.time);
+        let state = &self.pool.tags().state;
+        self.held.note(tags, state, &mut self.keys, day);
+        let mut attributes = Attributes {
+            tags,
+            keys: &mut self.keys,
+            scratch: &mut self.scratch,
+        };
+        let url_path = attributes.add(spans, &mut row, span, (state, day));
+        for event in span.events {
+            spans.events.push(event, &mut self.scratch);
+            tags.add_all((state, &mut self.keys), Scope::Event, day, event.attributes);
+        }
+        for link in span.links {
+            spans.links.push(link, &mut self.scratch);
+            tags.add_all((state, &mut self.keys), Scope::Link, day, link.attributes);
+        }
+        traces.add(&row, spans.group(group).service);
+        spans.push_row(row, [span.status_message, span.trace_state, url_path]);
+    }
+}
+
+/// What a span's attributes are written with.
+struct Attributes<'b> {
+    tags: &'b mut Tags,
+    keys: &'b mut Keys,
+    scratch: &'b mut Vec<u8>,
+}
+
+impl Attributes<'_> {
+    /// Puts a span's attributes into the columns, except for `url.path`, which is returned.
+    #[inline]
+    fn add<'a>(
+        &mut self,
+        spans: &mut spans::SpanColumns,
+        row: &mut Row,
+        span: &SpanRecord<'a>,
+        (state, day): (&foldhash::fast::RandomState, u16),
+    ) -> &'a str {
+        let keys = &mut *self.keys;
+        let mut url_path = "";
+        keys.restart();
+        for attribute in span.attributes {
+            let number = keys.intern(attribute.key.as_bytes());
+            self.tags
+                .add((state, keys), number, Scope::Span, day, &attribute.value);
+            let place = keys.key(number).map_or(Place::Map, |key| key.place);
+            match (attribute.value, place) {
+                (Value::Str(text), Place::Text(column))
+                    if !text.is_empty() && row.promoted.get(column) == Some(&0) =>
+                {
+                    if let Some(promoted) = row.promoted.get_mut(column) {
+                        *promoted = spans.promote(column, text);
+                    }
+                }
+                (Value::Str(text), Place::UrlPath) if !text.is_empty() && url_path.is_empty() => {
+                    url_path = text;
+                }
+                (Value::Int(code @ 1..=0xFFFF), Place::StatusCode) if row.status_code == 0 => {
+                    row.status_code = code as u16;
+                }
+                (Value::Str(text), _) => spans.push_str(keys, number, text),
+                (Value::Int(value), _) => spans.push_int(keys, number, value),
+                (Value::Double(value), _) => spans.push_double(keys, number, value),
+                (Value::Bool(true), _) => spans.push_other(keys, number, b"true"),
+                (Value::Bool(false), _) => spans.push_other(keys, number, b"false"),
+                (other, _) => {
+                    self.scratch.clear();
+                    value_json::write_value(self.scratch, &other);
+                    spans.push_other(keys, number, self.scratch);
+                }
+            }
+        }
+        url_path
+    }
+}
+
+#[cfg(test)]
+mod bench;

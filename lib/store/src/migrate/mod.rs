@@ -1,0 +1,360 @@
+//! Migrations: make a database what this version needs.
+//!
+//! ClickHouse has no transactions and no locks for this, so each step may run twice and on two
+//! machines at once. A version table says what has run, and whose database it is: a second pipeline
+//! is refused, so that two documents do not pull one schema to and fro.
+
+mod steps;
+
+use clickhouse::Client;
+use serde::Deserialize;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::failure::{Class, Failure};
+use crate::schema::tables::schema_migrations;
+use crate::schema::{SchemaOptions, Table, literal, tables};
+
+pub use steps::{Migration, checksum, migrations};
+
+/// Why the database is not ready.
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    /// ClickHouse did not answer in time.
+    #[error(
+        "ClickHouse at {url} is not there after {waited:?}: {reason}; is it running, and is the address right?"
+    )]
+    Away {
+        /// Where it should be.
+        url: String,
+        /// How long we waited.
+        waited: Duration,
+        /// The last error.
+        reason: String,
+    },
+    /// ClickHouse refused a statement.
+    #[error("ClickHouse refused to {what}: {reason}")]
+    Refused {
+        /// What the statement was for.
+        what: String,
+        /// Its answer.
+        reason: String,
+    },
+    /// The database belongs to another pipeline.
+    #[error(
+        "database {database} belongs to pipeline {owner:?}, not to {pipeline:?}; give this pipeline a database of its own"
+    )]
+    OtherPipeline {
+        /// The database.
+        database: String,
+        /// Whose it is.
+        owner: String,
+        /// Who asked.
+        pipeline: String,
+    },
+    /// A migration is not what it was when it ran.
+    #[error(
+        "migration {version} of database {database} ran as {found}, but is {expected} in this version; use the version that made this database, or another database"
+    )]
+    Changed {
+        /// The database.
+        database: String,
+        /// The migration.
+        version: u32,
+        /// The checksum in the version table.
+        found: String,
+        /// The checksum now.
+        expected: String,
+    },
+    /// The database was made by a later version.
+    #[error(
+        "database {database} is at schema version {found}, this version knows {known}; use a later version"
+    )]
+    TooNew {
+        /// The database.
+        database: String,
+        /// Its version.
+        found: u32,
+        /// The highest that we know.
+        known: u32,
+    },
+    /// A table lacks columns, or has them with other types.
+    #[error("table {table} is not as it should be: {problems}")]
+    Columns {
+        /// The table.
+        table: String,
+        /// Which columns, and what is wrong with them.
+        problems: String,
+    },
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Migrations that ran now.
+    pub applied: Vec<u32>,
+    /// Tables that were given the present retention.
+    pub ttl_changed: Vec<String>,
+}
+
+/// How long to wait for ClickHouse at first, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrateOptions {
+    /// The pipeline that the database belongs to.
+    pub pipeline: String,
+    /// How long ClickHouse may be away.
+    pub patience: Duration,
+}
+
+#[derive(Debug, clickhouse::Row, Deserialize)]
+struct Applied {
+    version: u32,
+    checksum: String,
+    pipeline: String,
+}
+
+#[derive(Debug, clickhouse::Row, Deserialize)]
+struct NameAndType {
+    name: String,
+    r#type: String,
+}
+
+/// Codes that say that another migrator was quicker.
+const RACES: [u32; 5] = [57, 82, 253, 517, 609];
+
+struct Run<'a> {
+    client: Client,
+    options: &'a SchemaOptions,
+    migrate: &'a MigrateOptions,
+}
+
+/// Brings a database to the present schema and retention.
+pub async fn run(
+    connection: &Connection,
+    options: &SchemaOptions,
+    migrate: &MigrateOptions,
+) -> Result<Report, MigrateError> {
+    let run = Run {
+        client: connection.client(),
+        options,
+        migrate,
+    };
+    run.wait_for_clickhouse(&connection.url).await?;
+    run.execute("create our database", &options.create_database())
+        .await?;
+    for statement in options.create_table(&schema_migrations()) {
+        run.execute("create the version table", &statement).await?;
+    }
+    run.claim().await?;
+    let mut report = Report {
+        applied: run.apply().await?,
+        ttl_changed: Vec::new(),
+    };
+    for table in tables() {
+        run.check_columns(&table).await?;
+        if run.update_ttl(&table).await? {
+            report.ttl_changed.push(table.name.to_string());
+        }
+    }
+    tracing::info!(
+        database = options.database,
+        ?report,
+        "the database is ready"
+    );
+    Ok(report)
+}
+
+impl Run<'_> {
+    async fn wait_for_clickhouse(&self, url: &str) -> Result<(), MigrateError> {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let Err(error) = self.client.query_raw("SELECT 1").execute().await else {
+                return Ok(());
+            };
+            let failure = Failure::of(&error);
+            let refused = failure.class == Class::Fault;
+            if refused || start.elapsed() + pause > self.migrate.patience {
+                return Err(match refused {
+                    true => refusal("let us in", failure),
+                    false => MigrateError::Away {
+                        url: url.to_owned(),
+                        waited: start.elapsed(),
+                        reason: failure.message,
+                    },
+                });
+            }
+            let seconds = start.elapsed().as_secs();
+            tracing::info!(
+                url,
+                seconds,
+                reason = failure.message,
+                "waiting for ClickHouse"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Runs a statement that may run twice; again if it met another migrator.
+    async fn execute(&self, what: &str, sql: &str) -> Result<(), MigrateError> {
+        let mut races = 0;
+        loop {
+            let Err(error) = self.client.query_raw(sql).execute().await else {
+                return Ok(());
+            };
+            let failure = Failure::of(&error);
+            races += 1;
+            if races > 5 || !failure.code.is_some_and(|code| RACES.contains(&code)) {
+                return Err(refusal(what, failure));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn rows<T>(&self, what: &str, sql: &str) -> Result<Vec<T>, MigrateError>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let rows = self.client.query_raw(sql).fetch_all::<T>().await;
+        rows.map_err(|error| refusal(what, Failure::of(&error)))
+    }
+
+    /// The version table, the pipeline that came first at its head.
+    async fn applied(&self) -> Result<Vec<Applied>, MigrateError> {
+        let sql = format!(
+            "SELECT version, argMin(checksum, applied_at) AS checksum, pipeline FROM {} \
+             GROUP BY version, pipeline ORDER BY min(applied_at), pipeline",
+            self.options.qualified("schema_migrations")
+        );
+        self.rows("read the version table", &sql).await
+    }
+
+    async fn note(&self, version: u32, name: &str, checksum: &str) -> Result<(), MigrateError> {
+        let sql = format!(
+            "INSERT INTO {} (version, name, checksum, pipeline) \
+             SELECT {version}, {}, {}, {}",
+            self.options.qualified("schema_migrations"),
+            literal(name),
+            literal(checksum),
+            literal(&self.migrate.pipeline),
+        );
+        self.execute("write the version table", &sql).await
+    }
+
+    /// Makes the database ours, unless it is another's. Of two that come at once, the earlier row
+    /// wins, and both see that.
+    async fn claim(&self) -> Result<(), MigrateError> {
+        if self.applied().await?.is_empty() {
+            self.note(0, "claim", "").await?;
+        }
+        match self.applied().await?.first() {
+            Some(first) if first.pipeline != self.migrate.pipeline => {
+                Err(MigrateError::OtherPipeline {
+                    database: self.options.database.clone(),
+                    owner: first.pipeline.clone(),
+                    pipeline: self.migrate.pipeline.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn apply(&self) -> Result<Vec<u32>, MigrateError> {
+        let applied = self.applied().await?;
+        let all = migrations(self.options);
+        let known = all.last().map_or(0, |migration| migration.version);
+        let found = applied.iter().map(|row| row.version).max().unwrap_or(0);
+        if found > known {
+            let database = self.options.database.clone();
+            return Err(MigrateError::TooNew {
+                database,
+                found,
+                known,
+            });
+        }
+        let mut ran = Vec::new();
+        for migration in all {
+            let expected = checksum(self.options, migration.version);
+            let row = applied.iter().find(|row| row.version == migration.version);
+            match row {
+                Some(row) if row.checksum == expected => continue,
+                Some(row) => {
+                    return Err(MigrateError::Changed {
+                        database: self.options.database.clone(),
+                        version: migration.version,
+                        found: row.checksum.clone(),
+                        expected,
+                    });
+                }
+                None => {}
+            }
+            let what = format!("apply migration {} ({})", migration.version, migration.name);
+            for statement in &migration.statements {
+                self.execute(&what, statement).await?;
+            }
+            self.note(migration.version, migration.name, &expected)
+                .await?;
+            ran.push(migration.version);
+        }
+        Ok(ran)
+    }
+
+    async fn check_columns(&self, table: &Table) -> Result<(), MigrateError> {
+        let sql = format!(
+            "SELECT name, type FROM system.columns WHERE database = {} AND table = {}",
+            literal(&self.options.database),
+            literal(&table.name)
+        );
+        let what = format!("describe table {}", table.name);
+        let present: Vec<NameAndType> = self.rows(&what, &sql).await?;
+        let mut problems = Vec::new();
+        for column in &table.columns {
+            match present.iter().find(|found| found.name == column.name) {
+                None => problems.push(format!("column {} is missing", column.name)),
+                Some(found) if found.r#type != column.ty => problems.push(format!(
+                    "column {} is {} instead of {}",
+                    column.name, found.r#type, column.ty
+                )),
+                Some(_) => {}
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(MigrateError::Columns {
+                table: self.options.qualified(&table.name),
+                problems: problems.join(", "),
+            }),
+        }
+    }
+
+    /// Gives a table the present retention; `true` if it had another.
+    async fn update_ttl(&self, table: &Table) -> Result<bool, MigrateError> {
+        let (Some(ttl), Some(modify)) = (&table.ttl, self.options.modify_ttl(table)) else {
+            return Ok(false);
+        };
+        let sql = format!(
+            "SELECT engine_full FROM system.tables WHERE database = {} AND name = {}",
+            literal(&self.options.database),
+            literal(&self.options.table_with_rows(table))
+        );
+        let what = format!("read the retention of table {}", table.name);
+        let engines: Vec<String> = self.rows(&what, &sql).await?;
+        let wanted = format!(" TTL {}", self.options.ttl_expression(ttl));
+        if engines.iter().all(|engine| engine.contains(&wanted)) {
+            return Ok(false);
+        }
+        let what = format!("change the retention of table {}", table.name);
+        self.execute(&what, &modify).await?;
+        Ok(true)
+    }
+}
+
+fn refusal(what: &str, failure: Failure) -> MigrateError {
+    MigrateError::Refused {
+        what: what.to_owned(),
+        reason: failure.message,
+    }
+}

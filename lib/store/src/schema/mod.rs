@@ -1,0 +1,79 @@
+//! What is in the database: definitions, and the SQL that creates them.
+//!
+//! [`tables()`] are plain data; [`SchemaOptions`] renders them, to `MergeTree` on a single node and to
+//! `Replicated…MergeTree` with a `Distributed` table over it on a cluster. A benchmark that wants
+//! another sort key, id or index changes a [`Table`] and renders that.
+
+pub mod render;
+pub mod rollup;
+pub mod spans;
+pub mod table;
+pub mod tables;
+pub mod views;
+
+use std::time::Duration;
+
+pub use render::{identifier, literal};
+pub use table::{Column, Engine, Index, Object, Table};
+
+/// What differs from one installation to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaOptions {
+    /// The database, our own.
+    pub database: String,
+    /// The name of the ClickHouse cluster; `None` for a single node.
+    pub cluster: Option<String>,
+    /// How long spans, measures and catalogue live.
+    pub retention: Duration,
+    /// How long half-edges live; at least some minutes more than the spans of a trace are apart.
+    pub half_edges_ttl: Duration,
+    /// How many inserts a table remembers by their tokens. It must exceed writers × batches per
+    /// second × the longest outage after which a writer still repeats an insert: two writers with
+    /// five batches a second each, and ten minutes, are 6,000. The server pays for it: on a single
+    /// node about 200 bytes of memory and of a log file for each insert (4 MB a table at 20,000),
+    /// on a cluster a node in Keeper for each.
+    pub deduplication_window: u32,
+}
+
+impl Default for SchemaOptions {
+    fn default() -> Self {
+        Self {
+            database: "spanloom".to_owned(),
+            cluster: None,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            half_edges_ttl: Duration::from_secs(2 * 3600),
+            deduplication_window: 20_000,
+        }
+    }
+}
+
+/// All tables that hold data.
+pub fn tables() -> Vec<Table> {
+    vec![
+        spans::spans(),
+        tables::trace_index(),
+        tables::tags(),
+        tables::red(),
+        tables::half_edges(),
+        tables::edges(),
+    ]
+}
+
+/// Everything a database holds but the version table, in an order that can be created.
+pub fn objects(options: &SchemaOptions) -> Vec<Object> {
+    let mut objects: Vec<Object> = tables().into_iter().map(Object::Table).collect();
+    objects.push(Object::View(views::otel_traces(options)));
+    objects.push(Object::View(views::otel_traces_trace_id_ts(options)));
+    objects.push(Object::Rollup(rollup::edges_rollup(options)));
+    objects
+}
+
+/// The statements that create it all, the database included. Each may run again without harm.
+pub fn statements(options: &SchemaOptions) -> Vec<String> {
+    let mut statements = vec![options.create_database()];
+    statements.extend(options.create_table(&tables::schema_migrations()));
+    for object in objects(options) {
+        statements.extend(options.create(&object));
+    }
+    statements
+}

@@ -1,0 +1,144 @@
+//! The `spans` table: one row a span, everything that OTLP carries.
+
+use super::table::{Column, Engine, Index, Lifetime, Table, Ttl};
+
+/// Where a promoted attribute goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promoted {
+    /// The attribute's key.
+    pub key: &'static str,
+    /// The column.
+    pub column: &'static str,
+    /// The column's type.
+    pub ty: &'static str,
+}
+
+const LC: &str = "LowCardinality(String)";
+
+const fn text(key: &'static str, column: &'static str) -> Promoted {
+    Promoted {
+        key,
+        column,
+        ty: LC,
+    }
+}
+
+/// Span attributes that have columns of their own, in the columns' order. Their values are moved:
+/// a non-empty string, or for the status code an integer of 1 to 65535. Any other value stays in the
+/// attribute maps.
+pub const PROMOTED_SPAN: [Promoted; 11] = [
+    text("http.request.method", "http_request_method"),
+    text("http.route", "http_route"),
+    Promoted {
+        key: "url.path",
+        column: "url_path",
+        ty: "String",
+    },
+    text("rpc.service", "rpc_service"),
+    text("rpc.method", "rpc_method"),
+    text("db.system.name", "db_system_name"),
+    text("messaging.destination.name", "messaging_destination_name"),
+    text("server.address", "server_address"),
+    text("peer.service", "peer_service"),
+    text("error.type", "error_type"),
+    Promoted {
+        key: "http.response.status_code",
+        column: "http_response_status_code",
+        ty: "UInt16",
+    },
+];
+
+/// Resource attributes that have columns of their own. Their values are copied; `resource` keeps all.
+pub const PROMOTED_RESOURCE: [Promoted; 5] = [
+    text("service.version", "service_version"),
+    text("deployment.environment.name", "deployment_environment_name"),
+    text("k8s.namespace.name", "k8s_namespace_name"),
+    text("k8s.pod.name", "k8s_pod_name"),
+    text("k8s.node.name", "k8s_node_name"),
+];
+
+pub(crate) const KIND: &str = "Enum8('UNSPECIFIED' = 0, 'INTERNAL' = 1, 'SERVER' = 2, \
+     'CLIENT' = 3, 'PRODUCER' = 4, 'CONSUMER' = 5)";
+pub(crate) const STATUS: &str = "Enum8('UNSET' = 0, 'OK' = 1, 'ERROR' = 2)";
+pub(crate) const MAP_TO_STRING: &str = "Map(LowCardinality(String), String)";
+pub(crate) const EVENTS: &str = "Array(Tuple(time DateTime64(9), name LowCardinality(String), \
+     attributes String, dropped UInt32))";
+pub(crate) const LINKS: &str = "Array(Tuple(trace_id FixedString(16), span_id FixedString(8), \
+     trace_state String, flags UInt32, attributes String, dropped UInt32))";
+
+/// `tenant` stands first in every key and is constant until there are tenants.
+pub(super) fn tenant() -> Column {
+    Column::new("tenant", LC).default_to("''").codec("ZSTD(1)")
+}
+
+fn columns() -> Vec<Column> {
+    // ZSTD(1) reads about as fast as LZ4 and takes a third less room; numbers that move in small
+    // steps are turned into their steps first.
+    let zstd = |name: &'static str, ty: &'static str| Column::new(name, ty).codec("ZSTD(1)");
+    let mut columns = vec![
+        tenant(),
+        Column::new("time", "DateTime64(9)").codec("Delta(8), ZSTD(1)"),
+        Column::new("duration_ns", "UInt64").codec("T64, ZSTD(1)"),
+        zstd("service", LC),
+        zstd("name", LC),
+        zstd("kind", KIND),
+        zstd("status", STATUS),
+        zstd("status_message", "String"),
+        zstd("trace_id", "FixedString(16)"),
+        zstd("span_id", "FixedString(8)"),
+        zstd("parent_span_id", "FixedString(8)"),
+        zstd("trace_state", "String"),
+        zstd("flags", "UInt32"),
+    ];
+    columns.extend(PROMOTED_SPAN.iter().map(|p| zstd(p.column, p.ty)));
+    columns.extend(PROMOTED_RESOURCE.iter().map(|p| zstd(p.column, p.ty)));
+    columns.extend([
+        zstd("resource", LC),
+        zstd("scope_name", LC),
+        zstd("scope_version", LC),
+        zstd("scope_attributes", LC),
+        zstd("envelope", LC),
+        zstd("attr_str", MAP_TO_STRING),
+        zstd("attr_int", "Map(LowCardinality(String), Int64)"),
+        zstd("attr_double", "Map(LowCardinality(String), Float64)"),
+        zstd("attr_other", MAP_TO_STRING),
+        zstd("dropped_attributes_count", "UInt32"),
+        zstd("dropped_events_count", "UInt32"),
+        zstd("dropped_links_count", "UInt32"),
+        zstd("events", EVENTS),
+        zstd("links", LINKS),
+    ]);
+    columns
+}
+
+/// The table of spans.
+pub fn spans() -> Table {
+    Table {
+        name: "spans".into(),
+        columns: columns(),
+        indices: vec![
+            Index::new("idx_trace_id", "trace_id", "bloom_filter(0.001)"),
+            // For lookups by the view's `TraceId`, which is this expression.
+            Index::new(
+                "idx_trace_id_hex",
+                "lower(hex(trace_id))",
+                "bloom_filter(0.001)",
+            ),
+            Index::new("idx_duration", "duration_ns", "minmax"),
+            Index::new("idx_time", "time", "minmax"),
+        ],
+        engine: Engine::MergeTree,
+        partition_by: "toDate(time)".into(),
+        // Searches have a time range, mostly a short one: the time first, in steps long enough that
+        // a service's spans still lie together in them (docs/schema-benchmark.md).
+        order_by: "(tenant, toStartOfFiveMinutes(time), service, name, time)".into(),
+        ttl: Some(Ttl {
+            from: "toDateTime(time)".into(),
+            lifetime: Lifetime::Retention,
+            whole_parts: true,
+        }),
+        sharding_key: "cityHash64(trace_id)".into(),
+        deduplicated: true,
+        settings: Vec::new(),
+    }
+}

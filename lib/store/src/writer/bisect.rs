@@ -1,0 +1,121 @@
+//! Finding the rows that ClickHouse refuses: a piece that fails is cut in two.
+//!
+//! Pieces have tokens of their own, derived from the batch's, so that a repeated piece is recognised
+//! as well.
+
+use bytes::Bytes;
+use std::ops::Range;
+
+use crate::block::{Frozen, FrozenTable, TableId};
+
+/// Rows that ClickHouse refused for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRows {
+    /// Which rows of the batch, counted from 0 in the order they were written.
+    pub range: Range<usize>,
+    /// Why.
+    pub reason: String,
+}
+
+/// With this many pieces cut, what still fails is refused whole: bad rows must not cost the server
+/// an insert each without end.
+const MAX_CUTS: usize = 256;
+
+/// When so many single rows were refused and none was stored, it is not the rows.
+const HOPELESS: usize = 8;
+
+/// Some rows and how they are inserted.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
+    pub(crate) token: String,
+    pub(crate) body: Bytes,
+}
+
+/// What is left to do for one table.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: TableId,
+    whole: Piece,
+    pieces: Vec<Piece>,
+    pub(crate) refused: Vec<RefusedRows>,
+    stored: bool,
+    unknown: bool,
+    cuts: usize,
+}
+
+impl Job {
+    pub(crate) fn new(table: FrozenTable) -> Self {
+        let whole = Piece {
+            rows: 0..table.rows,
+            token: table.token,
+            body: table.body,
+        };
+        Self {
+            id: table.id,
+            pieces: vec![whole.clone()],
+            whole,
+            refused: Vec::new(),
+            stored: false,
+            unknown: false,
+            cuts: 0,
+        }
+    }
+
+    /// The next piece to insert; `None` when all is done.
+    pub(crate) fn next(&self) -> Option<&Piece> {
+        self.pieces.last()
+    }
+
+    /// Whether some of it is stored, or may be.
+    pub(crate) fn touched(&self) -> bool {
+        self.stored || self.unknown
+    }
+
+    /// Whether pieces are smaller than the batch.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cuts > 0
+    }
+
+    /// The piece is stored.
+    pub(crate) fn done(&mut self) {
+        self.pieces.pop();
+        self.stored = true;
+    }
+
+    /// Nobody knows whether the piece is stored.
+    pub(crate) fn uncertain(&mut self) {
+        self.unknown = true;
+    }
+
+    /// The piece has a bad row. `false` when it looks as if no row could ever be stored; the job is
+    /// then as it was at first.
+    pub(crate) fn bad_rows(&mut self, frozen: &Frozen, reason: &str) -> bool {
+        let Some(piece) = self.pieces.pop() else {
+            return true;
+        };
+        if piece.rows.len() <= 1 || self.cuts >= MAX_CUTS {
+            self.refused.push(RefusedRows {
+                range: piece.rows,
+                reason: reason.to_owned(),
+            });
+            if !self.touched() && self.refused.len() >= HOPELESS && !self.pieces.is_empty() {
+                self.refused.clear();
+                self.pieces = vec![self.whole.clone()];
+                self.cuts = 0;
+                return false;
+            }
+            return true;
+        }
+        self.cuts += 1;
+        let middle = piece.rows.start + piece.rows.len() / 2;
+        for rows in [middle..piece.rows.end, piece.rows.start..middle] {
+            self.pieces.push(Piece {
+                token: format!("{}:{}-{}", self.whole.token, rows.start, rows.end),
+                body: frozen.body_of(self.id, rows.clone()),
+                rows,
+            });
+        }
+        true
+    }
+}

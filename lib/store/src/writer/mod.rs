@@ -1,0 +1,331 @@
+//! The writer: sends frozen batches until ClickHouse has confirmed them.
+//!
+//! A batch is sent in rounds, all its tables at once. What failed is sent again in the next round,
+//! the same bytes under the same token, so that ClickHouse drops what it already has. Three classes
+//! of errors ([`Class`]) say how: repeat with growing pauses, cut the batch to find a bad row, or hold
+//! it and call for help. A batch of which nothing is stored for certain is given up after a while, and
+//! clients are told to retry; one that may be stored is repeated for much longer, since a client's
+//! retry would come in another batch and be stored twice.
+
+mod bisect;
+mod metrics;
+
+use futures_util::future::join_all;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use rand::RngExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::block::{Frozen, TableId};
+use crate::connection::Connection;
+use crate::failure::{Class, Failure};
+
+use self::bisect::Job;
+pub use self::bisect::RefusedRows;
+pub use self::metrics::{Label, WriterMetrics};
+
+/// How the writer behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterConfig {
+    /// Where ClickHouse is.
+    pub connection: Connection,
+    /// The database.
+    pub database: String,
+    /// How long one insert may take. ClickHouse is told the same, and a little less.
+    pub insert_timeout: Duration,
+    /// After this long a batch of which certainly nothing is stored is given up.
+    pub give_up_after: Duration,
+    /// After this long a batch is given up though it may be stored. It must stay inside the
+    /// deduplication window's reach, see
+    /// [`deduplication_window`](crate::schema::SchemaOptions::deduplication_window).
+    pub keep_unknown_for: Duration,
+    /// The pause after a first failure; it doubles with each.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl WriterConfig {
+    /// The defaults for a database at this place.
+    pub fn new(connection: Connection, database: impl Into<String>) -> Self {
+        Self {
+            connection,
+            database: database.into(),
+            insert_timeout: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(5),
+            keep_unknown_for: Duration::from_secs(600),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// All rows are stored.
+    Stored,
+    /// These spans were refused for good; everything else is stored.
+    Partial(Vec<RefusedRows>),
+    /// The batch is given up, and clients are told to retry: the reason.
+    Unavailable(String),
+}
+
+/// Sends batches to one database.
+#[derive(Debug)]
+pub struct Writer {
+    client: clickhouse::Client,
+    config: WriterConfig,
+    metrics: WriterMetrics,
+    /// Second of the last error log, counted from the writer's start.
+    logged: AtomicU64,
+    started: Instant,
+}
+
+/// How often an error that goes on is logged.
+const LOG_EVERY_SECONDS: u64 = 30;
+
+impl Writer {
+    /// A writer; it connects with its first batch.
+    pub fn new(config: WriterConfig) -> Self {
+        let seconds = config.insert_timeout.as_secs().max(1);
+        let client = config
+            .connection
+            .client()
+            // Blocks come compressed; the server is told so by hand.
+            .with_compression(clickhouse::Compression::None)
+            .with_setting("decompress", "1")
+            .with_setting("async_insert", "0")
+            // Spans of many days in one batch are the pipeline's to refuse, by the retention; here
+            // they must not keep the others out.
+            .with_setting("max_partitions_per_insert_block", "0")
+            .with_setting("max_execution_time", seconds.to_string());
+        Self {
+            client,
+            config,
+            metrics: WriterMetrics::default(),
+            logged: AtomicU64::new(u64::MAX),
+            started: Instant::now(),
+        }
+    }
+
+    /// Adds the writer's metrics to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// The writer's metrics.
+    pub fn metrics(&self) -> &WriterMetrics {
+        &self.metrics
+    }
+
+    /// Stores a batch. Ends when it is stored, or given up after the times in the configuration.
+    pub async fn write(&self, mut frozen: Frozen) -> WriteOutcome {
+        let in_flight = self
+            .metrics
+            .in_flight
+            .get_or_create_owned(&metrics::EXPORTER);
+        let in_flight = Raised::new(in_flight, true);
+        let outcome = self.write_rounds(&mut frozen).await;
+        drop(in_flight);
+        self.count(&frozen, &outcome);
+        outcome
+    }
+
+    async fn write_rounds(&self, frozen: &mut Frozen) -> WriteOutcome {
+        let mut jobs: Vec<Job> = frozen.tables.drain(..).map(Job::new).collect();
+        let frozen = &*frozen;
+        let start = Instant::now();
+        let mut pause = self.config.first_pause;
+        loop {
+            let round = jobs.iter_mut().map(|job| self.work_on(frozen, job));
+            let failures: Vec<Failure> = join_all(round).await.into_iter().flatten().collect();
+            if failures.is_empty() {
+                return self.finished(frozen, jobs);
+            }
+            let Some(worst) = worst(failures) else {
+                return self.finished(frozen, jobs);
+            };
+            let touched = jobs.iter().any(Job::touched);
+            let limit = match touched {
+                true => self.config.keep_unknown_for,
+                false => self.config.give_up_after,
+            };
+            if start.elapsed() + pause >= limit {
+                return self.give_up(touched, &worst);
+            }
+            self.log(&worst);
+            let fault = worst.class == Class::Fault;
+            let held = Raised::new(self.metrics.held_batches.clone(), fault);
+            tokio::time::sleep(jitter(pause)).await;
+            drop(held);
+            pause = (pause * 2).min(self.config.longest_pause);
+        }
+    }
+
+    /// Inserts what a table still lacks, until all is in or something fails.
+    async fn work_on(&self, frozen: &Frozen, job: &mut Job) -> Option<Failure> {
+        while let Some(piece) = job.next() {
+            if job.is_cut() {
+                self.metrics.bisect_inserts.inc();
+            }
+            let error = match self.insert(job.id, &piece.token, piece.body.clone()).await {
+                Ok(()) => {
+                    job.done();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let mut failure = Failure::of(&error);
+            let label = [("class", failure.class.label())];
+            self.metrics.failures.get_or_create(&label).inc();
+            if failure.class == Class::BadRows {
+                if job.bad_rows(frozen, &failure.message) {
+                    continue;
+                }
+                failure.class = Class::Fault;
+            }
+            if !failure.absent {
+                job.uncertain();
+            }
+            failure.message = format!("insert into {}: {}", job.id.name(), failure.message);
+            return Some(failure);
+        }
+        None
+    }
+
+    async fn insert(
+        &self,
+        id: TableId,
+        token: &str,
+        body: bytes::Bytes,
+    ) -> Result<(), clickhouse::error::Error> {
+        let start = Instant::now();
+        // The server must give up before we do: then its answer says what became of the insert.
+        let timeout = self.config.insert_timeout + Duration::from_secs(2);
+        let mut insert = self
+            .client
+            .insert_formatted_with(id.insert(&self.config.database))
+            .with_setting("insert_deduplication_token", token)
+            .with_timeouts(Some(timeout), Some(timeout));
+        insert.send(body).await?;
+        insert.end().await?;
+        let label = [("table", id.name())];
+        let seconds = self.metrics.insert_seconds.get_or_create_owned(&label);
+        seconds.observe(start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn finished(&self, frozen: &Frozen, jobs: Vec<Job>) -> WriteOutcome {
+        let mut refused_spans = Vec::new();
+        for job in jobs {
+            let rows: usize = job.refused.iter().map(|refused| refused.range.len()).sum();
+            if rows > 0 {
+                let label = [("table", job.id.name())];
+                let refused = self.metrics.refused_rows.get_or_create_owned(&label);
+                refused.inc_by(rows as u64);
+                let reason = job.refused.first().map_or("", |refused| &refused.reason);
+                tracing::warn!(table = job.id.name(), rows, reason, "rows refused for good");
+            }
+            match job.id {
+                TableId::Spans => refused_spans = job.refused,
+                TableId::Tags if rows == 0 => frozen.tags_are_stored(),
+                _ => {}
+            }
+        }
+        if refused_spans.is_empty() {
+            return WriteOutcome::Stored;
+        }
+        refused_spans.sort_by_key(|refused| refused.range.start);
+        WriteOutcome::Partial(refused_spans)
+    }
+
+    fn give_up(&self, touched: bool, failure: &Failure) -> WriteOutcome {
+        let reason = failure.message.as_str();
+        if touched {
+            self.metrics.uncertain_batches.inc();
+            tracing::error!(
+                reason,
+                "a batch is given up that may be stored, in part or whole"
+            );
+        }
+        WriteOutcome::Unavailable(failure.message.clone())
+    }
+
+    fn count(&self, frozen: &Frozen, outcome: &WriteOutcome) {
+        let spans = frozen.spans() as u64;
+        let refused = match outcome {
+            WriteOutcome::Stored => 0,
+            WriteOutcome::Partial(refused) => refused.iter().map(|r| r.range.len() as u64).sum(),
+            WriteOutcome::Unavailable(_) => spans,
+        };
+        let sent = self
+            .metrics
+            .sent_spans
+            .get_or_create_owned(&metrics::EXPORTER);
+        sent.inc_by(spans.saturating_sub(refused));
+        let failed = self
+            .metrics
+            .send_failed_spans
+            .get_or_create_owned(&metrics::EXPORTER);
+        failed.inc_by(refused);
+    }
+
+    /// Logs an error that goes on, now and then.
+    fn log(&self, failure: &Failure) {
+        let now = self.started.elapsed().as_secs();
+        let last = self.logged.load(Ordering::Relaxed);
+        if last != u64::MAX && now < last.saturating_add(LOG_EVERY_SECONDS) {
+            return;
+        }
+        let swap = self
+            .logged
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        if swap.is_err() {
+            return; // another batch logs it
+        }
+        let (code, reason) = (failure.code, failure.message.as_str());
+        match failure.class {
+            Class::Fault => tracing::error!(
+                code,
+                reason,
+                "ClickHouse refuses all inserts: mend its schema or our credentials; batches wait"
+            ),
+            _ => tracing::warn!(code, reason, "an insert failed and is repeated"),
+        }
+    }
+}
+
+/// A gauge that is one higher while this lives, also when the future it is in is dropped.
+struct Raised(Option<Gauge>);
+
+impl Raised {
+    fn new(gauge: Gauge, raise: bool) -> Self {
+        if raise {
+            gauge.inc();
+        }
+        Self(raise.then_some(gauge))
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.0 {
+            gauge.dec();
+        }
+    }
+}
+
+/// A fault before anything else: it is the one that needs people.
+fn worst(failures: Vec<Failure>) -> Option<Failure> {
+    failures
+        .into_iter()
+        .max_by_key(|failure| failure.class == Class::Fault)
+}
+
+/// Half to all of a pause, so that writers do not come back all at once.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+}

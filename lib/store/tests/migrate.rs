@@ -1,0 +1,147 @@
+//! Migrations on a real engine.
+#![allow(clippy::expect_used)] // a test stops on the first surprise
+
+mod common;
+
+use common::*;
+use spanloom_store::migrate::{self, MigrateError, MigrateOptions, Report};
+use spanloom_store::{Connection, SchemaOptions};
+use std::time::Duration;
+
+fn options() -> SchemaOptions {
+    SchemaOptions {
+        database: unique("m"),
+        ..SchemaOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn two_at_once_and_again_and_again() {
+    let connection = connection().await;
+    let (options, migrate) = (options(), migrate_options());
+    let runs = (0..4).map(|_| migrate::run(&connection, &options, &migrate));
+    for report in futures_util::future::join_all(runs).await {
+        let report = report.expect("both succeed");
+        assert!(report.ttl_changed.is_empty(), "{report:?}");
+    }
+    let again = migrate::run(&connection, &options, &migrate).await;
+    assert_eq!(again.expect("it runs again"), Report::default());
+    let client = connection.client().with_database(&options.database);
+    let rows = "SELECT version, name, pipeline FROM schema_migrations FINAL ORDER BY version";
+    assert_eq!(
+        text(&client, rows).await,
+        "0\tclaim\tdefault\n1\tfirst schema\tdefault"
+    );
+}
+
+#[tokio::test]
+async fn two_pipelines_at_once_and_one_wins() {
+    let connection = connection().await;
+    let options = options();
+    let pipelines = ["red", "green", "blue"].map(|pipeline| MigrateOptions {
+        pipeline: pipeline.to_owned(),
+        ..migrate_options()
+    });
+    let runs = pipelines
+        .iter()
+        .map(|migrate| migrate::run(&connection, &options, migrate));
+    let results = futures_util::future::join_all(runs).await;
+    let won = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(won, 1, "{results:?}");
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(
+            matches!(error, MigrateError::OtherPipeline { .. }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_new_retention_changes_the_tables() {
+    let db = database().await;
+    let days = Duration::from_secs(3 * 86_400);
+    let options = SchemaOptions {
+        retention: days,
+        ..db.options.clone()
+    };
+    let report = migrate::run(&db.connection, &options, &migrate_options()).await;
+    let report = report.expect("it runs");
+    assert_eq!(
+        report.ttl_changed,
+        ["spans", "trace_index", "tags", "red", "edges"]
+    );
+    let engine = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() \
+                  AND name = 'spans'";
+    let engine = db.text(engine).await;
+    assert!(
+        engine.contains("TTL toDateTime(time) + toIntervalSecond(259200) "),
+        "{engine}"
+    );
+    let again = migrate::run(&db.connection, &options, &migrate_options()).await;
+    assert_eq!(again.expect("it runs"), Report::default());
+}
+
+async fn error_after(sql: &str) -> (Database, MigrateError) {
+    let db = database().await;
+    db.execute(sql).await;
+    let result = migrate::run(&db.connection, &db.options, &migrate_options()).await;
+    let error = result.expect_err(sql);
+    (db, error)
+}
+
+#[tokio::test]
+async fn what_does_not_match_is_named() {
+    let (_, error) = error_after("ALTER TABLE spans DROP COLUMN flags").await;
+    assert!(
+        error.to_string().ends_with("column flags is missing"),
+        "{error}"
+    );
+    let (_, error) = error_after("ALTER TABLE spans MODIFY COLUMN flags UInt64").await;
+    assert!(
+        error
+            .to_string()
+            .ends_with("column flags is UInt64 instead of UInt32"),
+        "{error}"
+    );
+    assert!(matches!(error, MigrateError::Columns { .. }));
+}
+
+#[tokio::test]
+async fn other_versions_are_refused() {
+    let insert =
+        "INSERT INTO schema_migrations (version, name, checksum, pipeline, applied_at) VALUES ";
+    let (_, error) = error_after(&format!("{insert} (99, 'later', '', 'default', now64(3))")).await;
+    assert!(
+        matches!(error, MigrateError::TooNew { found: 99, .. }),
+        "{error}"
+    );
+    let (_, error) = error_after(&format!("{insert} (1, 'x', 'abc', 'default', 1)")).await;
+    assert!(
+        matches!(error, MigrateError::Changed { version: 1, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_there_and_nobody_let_in() {
+    let away = Connection {
+        url: "http://127.0.0.1:1".to_owned(),
+        user: String::new(),
+        password: String::new(),
+    };
+    let migrate = MigrateOptions {
+        patience: Duration::from_millis(200),
+        ..migrate_options()
+    };
+    let error = migrate::run(&away, &options(), &migrate)
+        .await
+        .expect_err("nobody is there");
+    assert!(matches!(error, MigrateError::Away { .. }), "{error}");
+    let wrong = Connection {
+        password: "wrong".to_owned(),
+        ..connection().await
+    };
+    let error = migrate::run(&wrong, &options(), &migrate_options()).await;
+    let error = error.expect_err("the password is wrong");
+    assert!(matches!(error, MigrateError::Refused { .. }), "{error}");
+}

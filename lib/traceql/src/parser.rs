@@ -1,0 +1,300 @@
+//! From tokens to the syntax tree, by precedence climbing with Tempo's precedences.
+
+use crate::ast::{ArithOp, CompareOp, Expr, Literal, Node};
+use crate::error::{Error, ErrorKind, Position};
+use crate::lexer::{Lexer, Tok, Token};
+
+/// The longest filter in bytes.
+pub const MAX_LENGTH: usize = 64 << 10;
+/// The deepest tree, so that nothing that walks one needs much stack.
+pub const MAX_DEPTH: u32 = 100;
+/// The deepest recursion of the parser: a printed tree has parentheses around each level at most.
+const MAX_RECURSION: u32 = 2 * MAX_DEPTH + 2;
+
+// How tightly operators bind. As in Tempo, `&&` and `||` bind alike, from the left.
+const LOGIC: u8 = 1;
+const COMPARE: u8 = 2;
+const ADD: u8 = 3;
+const NOT: u8 = 4;
+const MUL: u8 = 5;
+const POW: u8 = 6;
+
+/// Parses one spanset filter, braces included. [`crate::check`] says whether it can be meant.
+pub fn parse(text: &str) -> Result<Expr, Error> {
+    if text.len() > MAX_LENGTH {
+        let found = format!("{} bytes", text.len());
+        let expected = format!("a filter has at most {MAX_LENGTH} bytes");
+        let at = Position {
+            offset: 0,
+            line: 1,
+            column: 1,
+        };
+        return Err(Error::new(ErrorKind::TooLarge, at, expected, found));
+    }
+    let mut lexer = Lexer::new(text);
+    let token = lexer.next()?;
+    Parser { lexer, token }.filter()
+}
+
+struct Parser<'t> {
+    lexer: Lexer<'t>,
+    /// The token that is looked at, not yet taken.
+    token: Token,
+}
+
+/// A binary operator.
+#[derive(Clone, Copy)]
+enum Binary {
+    And,
+    Or,
+    Compare(CompareOp),
+    Arith(ArithOp),
+}
+
+fn binary(tok: &Tok) -> Option<(Binary, u8)> {
+    let Tok::Symbol(symbol) = tok else {
+        return None;
+    };
+    Some(match *symbol {
+        "&&" => (Binary::And, LOGIC),
+        "||" => (Binary::Or, LOGIC),
+        "=" => (Binary::Compare(CompareOp::Eq), COMPARE),
+        "!=" => (Binary::Compare(CompareOp::Ne), COMPARE),
+        "<" => (Binary::Compare(CompareOp::Lt), COMPARE),
+        "<=" => (Binary::Compare(CompareOp::Le), COMPARE),
+        ">" => (Binary::Compare(CompareOp::Gt), COMPARE),
+        ">=" => (Binary::Compare(CompareOp::Ge), COMPARE),
+        "=~" => (Binary::Compare(CompareOp::Match), COMPARE),
+        "!~" => (Binary::Compare(CompareOp::NotMatch), COMPARE),
+        "+" => (Binary::Arith(ArithOp::Add), ADD),
+        "-" => (Binary::Arith(ArithOp::Sub), ADD),
+        "*" => (Binary::Arith(ArithOp::Mul), MUL),
+        "/" => (Binary::Arith(ArithOp::Div), MUL),
+        "%" => (Binary::Arith(ArithOp::Mod), MUL),
+        "^" => (Binary::Arith(ArithOp::Pow), POW),
+        _ => return None,
+    })
+}
+
+/// An expression and the depth of its tree.
+type Deep = (Expr, u32);
+
+impl Parser<'_> {
+    fn take(&mut self) -> Result<Token, Error> {
+        let next = self.lexer.next()?;
+        Ok(std::mem::replace(&mut self.token, next))
+    }
+
+    fn is(&self, symbol: &str) -> bool {
+        matches!(self.token.tok, Tok::Symbol(s) if s == symbol)
+    }
+
+    fn error(&self, kind: ErrorKind, expected: &str) -> Error {
+        Error::new(kind, self.token.at, expected, self.lexer.shown(&self.token))
+    }
+
+    fn too_deep(&self) -> Error {
+        self.error(
+            ErrorKind::TooLarge,
+            &format!("a filter is at most {MAX_DEPTH} levels deep"),
+        )
+    }
+
+    fn filter(mut self) -> Result<Expr, Error> {
+        if !self.is("{") {
+            return Err(if self.is("(") {
+                self.one_filter()
+            } else {
+                self.error(ErrorKind::Syntax, "expected `{`")
+                    .hint("a filter stands in braces: { span.http.route = \"/healthz\" }")
+            });
+        }
+        let open = self.take()?;
+        let expr = if self.is("}") {
+            Expr {
+                node: Node::Literal(Literal::Bool(true)),
+                at: open.at,
+            }
+        } else {
+            self.expression(0, 0)?.0
+        };
+        if !self.is("}") {
+            return Err(self.unexpected("expected an operator or `}`"));
+        }
+        self.take()?;
+        match self.token.tok {
+            Tok::End => Ok(expr),
+            Tok::Symbol("}") | Tok::Symbol(")") => {
+                Err(self.error(ErrorKind::Syntax, "expected the end"))
+            }
+            _ => Err(self.one_filter()),
+        }
+    }
+
+    fn one_filter(&self) -> Error {
+        self.error(
+            ErrorKind::Unsupported,
+            "only one spanset filter is supported here",
+        )
+        .hint("write one { … }, its conditions joined with && and ||")
+    }
+
+    /// The error for a token that cannot stand here, with a hint where people often err.
+    fn unexpected(&self, expected: &str) -> Error {
+        let e = self.error(ErrorKind::Syntax, expected);
+        let word = self.lexer.shown(&self.token);
+        let word = word.trim_matches('`');
+        match &self.token.tok {
+            Tok::Symbol("=") => e.hint("equality is written with a single ="),
+            Tok::Symbol("|") => e.hint("\"or\" is written ||"),
+            Tok::Word if matches!(word, "and" | "AND") => e.hint("\"and\" is written &&"),
+            Tok::Word if matches!(word, "or" | "OR") => e.hint("\"or\" is written ||"),
+            Tok::Word => e.hint(format!(
+                "text needs quotes: \"{word}\"; an attribute needs a scope: span.{word}, \
+                 resource.{word} or .{word}"
+            )),
+            _ => e,
+        }
+    }
+
+    /// An expression of operators that bind at least as tightly as `tight`.
+    fn expression(&mut self, tight: u8, depth: u32) -> Result<Deep, Error> {
+        if depth >= MAX_RECURSION {
+            return Err(self.too_deep());
+        }
+        let mut left = self.prefix(depth)?;
+        if left.1 > MAX_DEPTH {
+            return Err(self.too_deep());
+        }
+        while let Some((op, binds)) = binary(&self.token.tok).filter(|(_, binds)| *binds >= tight) {
+            let operator = self.take()?;
+            // `^` groups from the right, everything else from the left.
+            let right = self.expression(if binds == POW { POW } else { binds + 1 }, depth + 1)?;
+            left = join(op, operator.at, left, right);
+            if left.1 > MAX_DEPTH {
+                return Err(self.too_deep());
+            }
+        }
+        Ok(left)
+    }
+
+    /// A value, or an expression with a sign, a `!` or parentheses.
+    fn prefix(&mut self, depth: u32) -> Result<Deep, Error> {
+        let at = self.token.at;
+        let node = match &self.token.tok {
+            Tok::Symbol("(") => {
+                self.take()?;
+                let inner = self.expression(0, depth + 1)?;
+                if !self.is(")") {
+                    return Err(self.unexpected("expected an operator or `)`"));
+                }
+                self.take()?;
+                return Ok(inner);
+            }
+            Tok::Symbol("!") => {
+                self.take()?;
+                let (inner, deep) = self.expression(NOT + 1, depth + 1)?;
+                return Ok((
+                    Expr {
+                        node: Node::Not(Box::new(inner)),
+                        at,
+                    },
+                    deep + 1,
+                ));
+            }
+            Tok::Symbol("-") => {
+                self.take()?;
+                if self.token.tok == Tok::Int(i64::MIN.unsigned_abs()) {
+                    self.take()?;
+                    let node = Node::Literal(Literal::Int(i64::MIN));
+                    return Ok((Expr { node, at }, 1));
+                }
+                let (inner, deep) = self.expression(ADD + 1, depth + 1)?;
+                return Ok((
+                    Expr {
+                        node: Node::Neg(Box::new(inner)),
+                        at,
+                    },
+                    deep + 1,
+                ));
+            }
+            Tok::Int(n) => match i64::try_from(*n) {
+                Ok(n) => Node::Literal(Literal::Int(n)),
+                Err(_) => {
+                    return Err(
+                        self.error(ErrorKind::Syntax, "expected a number that fits 64 bits")
+                    );
+                }
+            },
+            Tok::Literal(literal) => Node::Literal(literal.clone()),
+            Tok::Field(field) => Node::Field(field.clone()),
+            Tok::Word | Tok::End | Tok::Symbol(_) => {
+                return Err(self.unexpected("expected a value"));
+            }
+        };
+        self.take()?;
+        Ok((Expr { node, at }, 1))
+    }
+}
+
+/// Joins two operands; a chain of `&&` or of `||` becomes one node, however long.
+fn join(op: Binary, at: Position, left: Deep, right: Deep) -> Deep {
+    let mut deep = left.1.max(right.1) + 1;
+    let (left_deep, right_deep) = (left.1, right.1);
+    let (left, right) = (left.0, right.0);
+    let node = match op {
+        Binary::And | Binary::Or => {
+            let is_and = matches!(op, Binary::And);
+            let own = |e: &Expr| match e.node {
+                Node::And(_) => is_and,
+                Node::Or(_) => !is_and,
+                _ => false,
+            };
+            deep = (left_deep + u32::from(!own(&left))).max(right_deep + u32::from(!own(&right)));
+            let list = chain(is_and, left, right);
+            if is_and {
+                Node::And(list)
+            } else {
+                Node::Or(list)
+            }
+        }
+        Binary::Compare(op @ (CompareOp::Eq | CompareOp::Ne)) if is_nil(&right) => Node::Exists {
+            value: Box::new(left),
+            negated: op == CompareOp::Eq,
+        },
+        Binary::Compare(op @ (CompareOp::Eq | CompareOp::Ne)) if is_nil(&left) => Node::Exists {
+            value: Box::new(right),
+            negated: op == CompareOp::Eq,
+        },
+        Binary::Compare(op) => Node::Compare {
+            op,
+            left: Box::new(left),
+            right: Box::new(right),
+        },
+        Binary::Arith(op) => Node::Arith {
+            op,
+            left: Box::new(left),
+            right: Box::new(right),
+        },
+    };
+    (Expr { node, at }, deep)
+}
+
+fn is_nil(expr: &Expr) -> bool {
+    expr.node == Node::Literal(Literal::Nil)
+}
+
+/// The operands of `&&` (or of `||`), without lists of the same kind among them.
+fn chain(is_and: bool, left: Expr, right: Expr) -> Vec<Expr> {
+    let mut list = Vec::new();
+    for Expr { node, at } in [left, right] {
+        match node {
+            Node::And(inner) if is_and && list.is_empty() => list = inner,
+            Node::Or(inner) if !is_and && list.is_empty() => list = inner,
+            Node::And(inner) if is_and => list.extend(inner),
+            Node::Or(inner) if !is_and => list.extend(inner),
+            node => list.push(Expr { node, at }),
+        }
+    }
+    list
+}

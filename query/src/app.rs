@@ -1,0 +1,60 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Limits;
+use crate::db::Db;
+use crate::metrics::Metrics;
+
+/// Says why the program around the query service is not ready, or nothing when it is.
+pub type NotReady = dyn Fn() -> Option<String> + Send + Sync;
+
+/// What all requests share.
+pub struct App {
+    /// The way to ClickHouse.
+    pub db: Db,
+    /// Bounds on what requests may take.
+    pub limits: Limits,
+    /// The service's own metrics.
+    pub metrics: Metrics,
+    /// What `/metrics` shows; in `spanloom up`, the collector's as well.
+    pub registry: Arc<Registry>,
+    /// What `/readyz` asks besides ClickHouse.
+    pub not_ready: Arc<NotReady>,
+    trace_memory: Arc<Semaphore>,
+}
+
+/// What a permit of the memory for traces stands for.
+const MEMORY_UNIT_BYTES: usize = 1024;
+
+impl App {
+    /// Puts together what requests share.
+    pub fn new(
+        db: Db,
+        limits: Limits,
+        metrics: Metrics,
+        registry: Arc<Registry>,
+        not_ready: Arc<NotReady>,
+    ) -> Self {
+        let units = (limits.trace_bytes_in_flight / MEMORY_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        let trace_memory = Arc::new(Semaphore::new(units));
+        Self {
+            db,
+            limits,
+            metrics,
+            registry,
+            not_ready,
+            trace_memory,
+        }
+    }
+
+    /// Takes `bytes` of the memory for traces, if there are any left. Nobody waits: two half-read
+    /// traces that wait for each other would wait for good.
+    pub fn grant_trace_memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes / MEMORY_UNIT_BYTES).ok()?;
+        self.trace_memory.clone().try_acquire_many_owned(units).ok()
+    }
+}

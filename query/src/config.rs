@@ -1,0 +1,73 @@
+//! What the query service is told at its start.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Where ClickHouse is.
+#[derive(Clone)]
+pub struct ClickHouseConfig {
+    /// The HTTP interface, like `http://127.0.0.1:8123`.
+    pub url: String,
+    /// The user; it needs to read only.
+    pub user: String,
+    /// The user's password.
+    pub password: String,
+    /// The database that holds Spanloom's tables.
+    pub database: String,
+}
+
+impl std::fmt::Debug for ClickHouseConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClickHouseConfig")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bounds on what one request, and all of them together, may take.
+#[derive(Debug, Clone, Serialize)]
+pub struct Limits {
+    /// The time of one request's queries together.
+    pub query_timeout: Duration,
+    /// The memory of one query in ClickHouse.
+    pub query_memory_bytes: u64,
+    /// Queries at once; more wait, and are refused when their time runs out.
+    pub concurrent_queries: usize,
+    /// The spans of one trace that are read; what is beyond is cut, and said to be.
+    pub trace_spans: usize,
+    /// The bytes of one trace that are read; what is beyond is cut, and said to be.
+    pub trace_bytes: usize,
+    /// The bytes of all traces that are being answered.
+    pub trace_bytes_in_flight: usize,
+    /// Connections at once; more are not accepted until one ends.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            query_timeout: Duration::from_secs(30),
+            query_memory_bytes: 2 << 30,
+            concurrent_queries: 16,
+            trace_spans: 500_000,
+            trace_bytes: 128 << 20,
+            trace_bytes_in_flight: 512 << 20,
+            connections: 512,
+        }
+    }
+}
+
+/// All of the query service's configuration.
+#[derive(Debug, Clone)]
+pub struct QueryConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where ClickHouse is.
+    pub clickhouse: ClickHouseConfig,
+    /// Bounds on what requests may take.
+    pub limits: Limits,
+}

@@ -1,0 +1,349 @@
+//! Asking ClickHouse: within limits, counted, and with its errors sorted.
+
+use std::time::{Duration, Instant};
+
+use clickhouse::query::RowCursor;
+use clickhouse::{Client, RowOwned, RowRead};
+use serde::de::{Deserialize, Deserializer, Visitor};
+use tokio::sync::Semaphore;
+
+use crate::config::{ClickHouseConfig, Limits};
+use crate::metrics::{Metrics, QueryLabels};
+use crate::problem::{Problem, ProblemKind};
+use crate::sql::Sql;
+
+/// How much later than ClickHouse's own limit we give up, so that its error is the one that is
+/// seen.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a query has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// ClickHouse stopped the query at its time limit, or did not answer in time.
+    #[error("the query was stopped at its limit of {0:?}")]
+    Timeout(Duration),
+    /// The query wanted more memory than it may have.
+    #[error("the query needs more than its limit of {0} bytes of memory")]
+    Memory(u64),
+    /// All slots were taken until the request's time was over.
+    #[error("no slot for the query became free in time")]
+    Overloaded,
+    /// ClickHouse is away, refuses us, or has no schema yet.
+    #[error("ClickHouse cannot answer: {0}")]
+    Unavailable(String),
+    /// The query or its rows are not what we think: a fault of ours.
+    #[error("ClickHouse refused the query: {0}")]
+    Failed(String),
+}
+
+impl DbError {
+    /// The class of the error, for the metric.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Memory(_) => "memory",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Timeout(limit) => Self::new(
+                ProblemKind::Timeout,
+                format!(
+                    "the query was stopped at its limit of {} s; ask for a shorter window, or name \
+                     a service or an operation",
+                    limit.as_secs_f64()
+                ),
+            ),
+            DbError::Memory(bytes) => Self::new(
+                ProblemKind::TooMuchMemory,
+                format!(
+                    "the query needs more than its limit of {} MiB of memory; ask for a shorter \
+                     window, or name a service or an operation",
+                    bytes >> 20
+                ),
+            ),
+            DbError::Overloaded => Self::new(
+                ProblemKind::Overloaded,
+                "as many queries run as may run at once; try again",
+            ),
+            DbError::Unavailable(reason) => {
+                tracing::warn!(reason, "clickhouse is not available");
+                Self::new(
+                    ProblemKind::Unavailable,
+                    "ClickHouse cannot be asked now; try again",
+                )
+            }
+            DbError::Failed(reason) => {
+                tracing::error!(reason, "a query failed");
+                Self::new(ProblemKind::Internal, "the query failed; the log says why")
+            }
+        }
+    }
+}
+
+/// The time that one request has for all of its queries.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    begun: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn left(self) -> Result<Duration, DbError> {
+        let left = self.limit.saturating_sub(self.begun.elapsed());
+        if left.is_zero() {
+            Err(DbError::Timeout(self.limit))
+        } else {
+            Ok(left)
+        }
+    }
+}
+
+/// The way to ClickHouse.
+#[derive(Debug)]
+pub struct Db {
+    client: Client,
+    slots: Semaphore,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+impl Db {
+    /// A way to the server of `config`; nothing is sent yet.
+    pub fn new(config: &ClickHouseConfig, limits: Limits, metrics: Metrics) -> Self {
+        let client = Client::default()
+            .with_url(&config.url)
+            .with_user(&config.user)
+            .with_password(&config.password)
+            .with_database(&config.database)
+            .with_product_info("spanloom-query", env!("CARGO_PKG_VERSION"))
+            // Reads and settings only, whatever the text says.
+            .with_setting("readonly", "2")
+            .with_setting("max_memory_usage", limits.query_memory_bytes.to_string());
+        Self {
+            client,
+            slots: Semaphore::new(limits.concurrent_queries),
+            limits,
+            metrics,
+        }
+    }
+
+    /// The deadline of a request that begins now.
+    pub fn deadline(&self) -> Deadline {
+        Deadline {
+            begun: Instant::now(),
+            limit: self.limits.query_timeout,
+        }
+    }
+
+    /// All rows of a query whose LIMIT bounds them. `name` is for the metric.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn rows<T>(
+        &self,
+        name: &'static str,
+        sql: &Sql,
+        deadline: Deadline,
+    ) -> Result<Vec<T>, DbError>
+    where
+        T: RowOwned + RowRead,
+    {
+        let mut rows = Vec::new();
+        self.each(name, sql, deadline, |row| {
+            rows.push(row);
+            Flow::More
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// Gives each row of a query to `take`, which says whether it wants more.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn each<T>(
+        &self,
+        name: &'static str,
+        sql: &Sql,
+        deadline: Deadline,
+        take: impl FnMut(T) -> Flow,
+    ) -> Result<(), DbError>
+    where
+        T: RowOwned + RowRead,
+    {
+        let begun = Instant::now();
+        let result = self.run(sql, deadline, take).await;
+        let outcome = result.as_ref().map_or_else(DbError::label, |()| "ok");
+        self.metrics.queried(
+            &QueryLabels {
+                query: name,
+                outcome,
+            },
+            begun.elapsed(),
+        );
+        if matches!(result, Err(DbError::Overloaded)) {
+            self.metrics.refuse();
+        }
+        result
+    }
+
+    async fn run<T>(
+        &self,
+        sql: &Sql,
+        deadline: Deadline,
+        mut take: impl FnMut(T) -> Flow,
+    ) -> Result<(), DbError>
+    where
+        T: RowOwned + RowRead,
+    {
+        let slot = tokio::time::timeout(deadline.left()?, self.slots.acquire());
+        let _slot = slot
+            .await
+            .map_err(|_| DbError::Overloaded)?
+            .map_err(|_| DbError::Overloaded)?;
+        let _running = self.metrics.running();
+        let left = deadline.left()?;
+        let query = sql.query(&self.client).with_setting(
+            "max_execution_time",
+            format!("{:.3}", left.as_secs_f64().max(0.001)),
+        );
+        let read = async {
+            let mut cursor: RowCursor<T> = query.fetch()?;
+            while let Some(row) = cursor.next().await? {
+                if take(row) == Flow::Enough {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(left + GRACE, read).await {
+            Ok(result) => result.map_err(|error| self.classify(error, deadline)),
+            Err(_) => Err(DbError::Timeout(deadline.limit)),
+        }
+    }
+
+    fn classify(&self, error: clickhouse::error::Error, deadline: Deadline) -> DbError {
+        use clickhouse::error::Error;
+        match error {
+            Error::Network(_) => DbError::Unavailable(chain(&error)),
+            Error::TimedOut => DbError::Timeout(deadline.limit),
+            Error::BadResponse(text) => match exception_code(&text) {
+                // TIMEOUT_EXCEEDED, TOO_SLOW
+                Some(159 | 160) => DbError::Timeout(deadline.limit),
+                // MEMORY_LIMIT_EXCEEDED
+                Some(241) => DbError::Memory(self.limits.query_memory_bytes),
+                // UNKNOWN_TABLE, UNKNOWN_DATABASE: not migrated yet. TOO_MANY_SIMULTANEOUS_QUERIES,
+                // NETWORK_ERROR, SOCKET_TIMEOUT, QUERY_WAS_CANCELLED (it is shutting down),
+                // AUTHENTICATION_FAILED (credentials are being renewed), and a proxy's own page.
+                Some(60 | 81 | 202 | 209 | 210 | 394 | 516) | None => DbError::Unavailable(text),
+                Some(_) => DbError::Failed(text),
+            },
+            error => DbError::Failed(chain(&error)),
+        }
+    }
+
+    /// Whether ClickHouse answers at all, and has our tables.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn ping(&self) -> Result<(), DbError> {
+        const LIMIT: Duration = Duration::from_secs(3);
+        let deadline = Deadline {
+            begun: Instant::now(),
+            limit: LIMIT,
+        };
+        let sql = Sql::new("SELECT toUInt8(1) FROM spans LIMIT 0");
+        self.rows::<u8>("ping", &sql, deadline).await.map(drop)
+    }
+}
+
+/// What a reader of rows says after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    More,
+    /// The rest is not wanted.
+    Enough,
+}
+
+/// The number in `Code: 60. DB::Exception: …`.
+fn exception_code(text: &str) -> Option<u32> {
+    let digits = text.split_once("Code: ")?.1;
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    digits.get(..end)?.parse().ok()
+}
+
+/// An error with its causes, which the crate's own text leaves out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.ends_with(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Text of a row. Other writers may have put bytes that are not UTF-8 into the tables; one such
+/// span must not keep a whole trace from being read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Text(pub String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lossy;
+        impl Visitor<'_> for Lossy {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Text, E> {
+                Ok(Text(String::from_utf8(bytes).unwrap_or_else(|error| {
+                    String::from_utf8_lossy(error.as_bytes()).into_owned()
+                })))
+            }
+        }
+        deserializer.deserialize_byte_buf(Lossy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: Option<u32>) {
+        assert_eq!(exception_code(text), expect, "{text}");
+    }
+
+    #[test]
+    fn exception_codes() {
+        check(
+            "Code: 60. DB::Exception: Unknown table (UNKNOWN_TABLE)",
+            Some(60),
+        );
+        check(
+            "Code: 33. DB::Exception: Code: 34. DB::Exception: x",
+            Some(33),
+        );
+        check("Code: 159", Some(159));
+        check("Code: x", None);
+        check("502 Bad Gateway", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,46 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::app::App;
+
+/// The media type of the text that `/metrics` answers with.
+const OPENMETRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// The process answers, and that is all this says.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether questions can be answered now.
+pub async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let reason = match (app.not_ready)() {
+        Some(reason) => Some(reason),
+        None => app.db.ping().await.err().map(|error| error.to_string()),
+    };
+    match reason {
+        None => "ok\n".into_response(),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {reason}\n"),
+        )
+            .into_response(),
+    }
+}
+
+/// All metrics of the process.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut body = String::with_capacity(16 * 1024);
+    match prometheus_client::encoding::text::encode(&mut body, &app.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
+        Err(error) => {
+            let reason = format!("cannot encode the metrics: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response()
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The query service: the API over the store, and the first page.
+//!
+//! A request comes in through [`Server`] and its `router`; `params` reads its query string (an
+//! unknown or malformed parameter is a 400 that names it); `search`, `trace` and `rollup` each make
+//! SQL from literals and bound parameters (`sql`), have `db` run it within the request's time and
+//! memory, and turn rows into the answer. Every error becomes a `problem` document in one place.
+//! `openapi` is made from the handlers' annotations and tested against the routes; `ui` serves the
+//! page, which asks the same API.
+//!
+//! The crate reads ClickHouse only, and keeps nothing between requests.
+
+mod app;
+mod config;
+mod db;
+mod health;
+mod ids;
+mod metrics;
+mod openapi;
+mod params;
+mod problem;
+mod rollup;
+mod router;
+mod search;
+mod server;
+mod sql;
+mod times;
+mod trace;
+mod ui;
+
+pub use app::NotReady;
+pub use config::{ClickHouseConfig, Limits, QueryConfig};
+pub use metrics::Metrics;
+pub use server::{Server, StartError};

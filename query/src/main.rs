@@ -1,0 +1,119 @@
+//! `spanloom-query`: the query service alone, beside a ClickHouse that is already there.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use prometheus_client::registry::Registry;
+use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How long open requests have to end; the platform kills after 30 s as a rule.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Answers questions about the traces in ClickHouse.
+#[derive(Debug, Parser)]
+#[command(name = "spanloom-query", version)]
+struct Args {
+    /// Where to serve the API and the page.
+    #[arg(
+        long,
+        env = "SPANLOOM_QUERY_LISTEN",
+        value_name = "ADDR",
+        default_value = "0.0.0.0:3200"
+    )]
+    listen: SocketAddr,
+    /// ClickHouse's HTTP interface.
+    #[arg(
+        long,
+        env = "SPANLOOM_CLICKHOUSE_URL",
+        default_value = "http://127.0.0.1:8123"
+    )]
+    clickhouse_url: String,
+    /// ClickHouse's user.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
+    clickhouse_user: String,
+    /// The user's password; give it through the environment, where other users do not see it.
+    #[arg(
+        long,
+        env = "SPANLOOM_CLICKHOUSE_PASSWORD",
+        default_value = "",
+        hide_env_values = true
+    )]
+    clickhouse_password: String,
+    /// The database of Spanloom's tables.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
+    clickhouse_database: String,
+    /// The time of one request's queries together, in seconds.
+    #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    query_timeout_seconds: u64,
+    /// Logs as JSON, for machines.
+    #[arg(long, env = "SPANLOOM_LOG_JSON")]
+    log_json: bool,
+}
+
+impl Args {
+    fn config(self) -> QueryConfig {
+        let query_timeout = Duration::from_secs(self.query_timeout_seconds);
+        QueryConfig {
+            listen: self.listen,
+            clickhouse: ClickHouseConfig {
+                url: self.clickhouse_url,
+                user: self.clickhouse_user,
+                password: self.clickhouse_password,
+                database: self.clickhouse_database,
+            },
+            limits: Limits {
+                query_timeout,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(args.log_json);
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "spanloom-query ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(json: bool) {
+    let filter = EnvFilter::try_from_env("SPANLOOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        logs.json().init();
+    } else {
+        logs.init();
+    }
+}
+
+#[tokio::main]
+async fn run(args: Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let ready = Arc::new(|| None);
+    let server = Server::start(args.config(), metrics, Arc::new(registry), ready).await?;
+    tracing::info!(address = %server.address(), "serving");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    server.shutdown(DRAIN_DEADLINE).await;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! `GET /api/v1/latency`: percentiles, counts and errors by service and operation, from the RED
+//! rollup.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use clickhouse::Row;
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::db::Text;
+use crate::params::{Allowed, Params};
+use crate::problem::{Problem, ProblemDocument};
+use crate::rollup::histogram::{Histogram, RED_BASE_NS};
+use crate::rollup::{Minutes, ROWS_MAX, cut};
+use crate::sql::Sql;
+use crate::times::Window;
+
+/// What the route takes.
+pub const ALLOWED: Allowed = Allowed {
+    once: &["service", "operation", "start", "end"],
+    repeated: &[],
+};
+
+/// Latency over a window.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LatencyList {
+    /// The whole minutes that contain the window that was asked for; the end is exclusive.
+    pub window: Window,
+    /// By service, then by operation.
+    pub operations: Vec<OperationLatency>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// All spans of a service's operation, before sampling.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationLatency {
+    /// The spans' service.
+    pub service: String,
+    /// The spans' name.
+    pub operation: String,
+    /// How many there are.
+    pub count: u64,
+    /// Those with status error.
+    pub error_count: u64,
+    /// The mean duration in nanoseconds.
+    pub average_ns: String,
+    /// The median in nanoseconds; percentiles err by at most 5 %.
+    pub p50_ns: String,
+    /// The 95th percentile in nanoseconds.
+    pub p95_ns: String,
+    /// The 99th percentile in nanoseconds.
+    pub p99_ns: String,
+}
+
+#[derive(Debug, Row, Deserialize)]
+struct LatencyRow {
+    service_name: Text,
+    operation: Text,
+    spans: u64,
+    errors: u64,
+    total_ns: u64,
+    merged: Vec<(i16, u64)>,
+}
+
+impl From<LatencyRow> for OperationLatency {
+    fn from(row: LatencyRow) -> Self {
+        let histogram = Histogram::new(RED_BASE_NS, row.merged);
+        let quantile = |q| histogram.quantile(q).to_string();
+        Self {
+            service: row.service_name.0,
+            operation: row.operation.0,
+            count: row.spans,
+            error_count: row.errors,
+            average_ns: row.total_ns.checked_div(row.spans).unwrap_or(0).to_string(),
+            p50_ns: quantile(0.5),
+            p95_ns: quantile(0.95),
+            p99_ns: quantile(0.99),
+        }
+    }
+}
+
+/// Tells latency by service and operation.
+#[utoipa::path(
+    get,
+    path = "/api/v1/latency",
+    tag = "services",
+    operation_id = "latency",
+    params(
+        ("service" = Option<String>, Query, description = "Only this service"),
+        ("operation" = Option<String>, Query, description = "Only this operation"),
+        ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
+        ("end" = String, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+    ),
+    responses(
+        (status = 200, description = "Latency by service and operation", body = LatencyList),
+        (status = "default", description = "No answer", body = ProblemDocument,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn latency(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<LatencyList>, Problem> {
+    let params = Params::read(&uri, ALLOWED)?;
+    let window = Minutes::new(params.window()?);
+    let mut sql = Sql::new(
+        "SELECT toString(service) AS service_name, toString(name) AS operation, \
+         sum(count) AS spans, sumIf(count, status = 'ERROR') AS errors, \
+         sum(duration_sum_ns) AS total_ns, sumMap(buckets) AS merged FROM red WHERE ",
+    );
+    sql.append(&window.condition());
+    if let Some(service) = params.one("service") {
+        sql.push(" AND service = ").string(service);
+    }
+    if let Some(operation) = params.one("operation") {
+        sql.push(" AND name = ").string(operation);
+    }
+    sql.push(" GROUP BY service, name ORDER BY service, name LIMIT ")
+        .uint(ROWS_MAX as u64 + 1);
+    let rows: Vec<LatencyRow> = app.db.rows("latency", &sql, app.db.deadline()).await?;
+    let (rows, truncated) = cut(rows);
+    let operations = rows.into_iter().map(OperationLatency::from).collect();
+    Ok(Json(LatencyList {
+        window: window.window(),
+        operations,
+        truncated,
+    }))
+}

@@ -1,0 +1,474 @@
+//! What a search asks of a span, and the SQL of it.
+
+use crate::params::Params;
+use crate::problem::Problem;
+use crate::search::cursor::Question;
+use crate::sql::Sql;
+
+/// More tags than this in one search are refused: each may read a map.
+const TAGS_MAX: usize = 16;
+
+/// Span attributes with a column of their own, and the condition's text up to the value.
+const SPAN_COLUMNS: [(&str, &str); 10] = [
+    ("http.request.method", "http_request_method = "),
+    ("http.route", "http_route = "),
+    ("url.path", "url_path = "),
+    ("rpc.service", "rpc_service = "),
+    ("rpc.method", "rpc_method = "),
+    ("db.system.name", "db_system_name = "),
+    (
+        "messaging.destination.name",
+        "messaging_destination_name = ",
+    ),
+    ("server.address", "server_address = "),
+    ("peer.service", "peer_service = "),
+    ("error.type", "error_type = "),
+];
+
+/// The span attribute whose column is a number.
+const STATUS_CODE_KEY: &str = "http.response.status_code";
+
+/// Resource attributes with a column of their own.
+const RESOURCE_COLUMNS: [(&str, &str); 6] = [
+    ("service.name", "service = "),
+    ("service.version", "service_version = "),
+    (
+        "deployment.environment.name",
+        "deployment_environment_name = ",
+    ),
+    ("k8s.namespace.name", "k8s_namespace_name = "),
+    ("k8s.pod.name", "k8s_pod_name = "),
+    ("k8s.node.name", "k8s_node_name = "),
+];
+
+/// `status` conditions by OTLP's number.
+const STATUS_CONDITIONS: [&str; 3] = [
+    " AND status = 'UNSET'",
+    " AND status = 'OK'",
+    " AND status = 'ERROR'",
+];
+
+/// `kind` conditions by OTLP's number.
+const KIND_CONDITIONS: [&str; 6] = [
+    " AND kind = 'UNSPECIFIED'",
+    " AND kind = 'INTERNAL'",
+    " AND kind = 'SERVER'",
+    " AND kind = 'CLIENT'",
+    " AND kind = 'PRODUCER'",
+    " AND kind = 'CONSUMER'",
+];
+
+/// What a span must be to match.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// The window's first nanosecond.
+    pub start_ns: i64,
+    /// The window's last nanosecond.
+    pub end_ns: i64,
+    service: Option<String>,
+    operation: Option<String>,
+    status: Option<i8>,
+    kind: Option<i8>,
+    duration_min_ns: Option<u64>,
+    duration_max_ns: Option<u64>,
+    tags: Vec<(String, String)>,
+}
+
+impl Filter {
+    /// Reads the filter of a request.
+    ///
+    /// # Errors
+    /// When a parameter is missing or malformed.
+    pub fn read(params: &Params) -> Result<Self, Problem> {
+        let (start_ns, end_ns) = params.window()?;
+        let filter = Self {
+            start_ns,
+            end_ns,
+            service: params.one("service").map(str::to_owned),
+            operation: params.one("operation").map(str::to_owned),
+            status: params.status()?,
+            kind: params.kind()?,
+            duration_min_ns: params.duration("minDuration")?,
+            duration_max_ns: params.duration("maxDuration")?,
+            tags: read_tags(params)?,
+        };
+        if let (Some(min), Some(max)) = (filter.duration_min_ns, filter.duration_max_ns)
+            && min > max
+        {
+            return Err(Problem::parameter(
+                "maxDuration",
+                "maxDuration is below minDuration",
+            ));
+        }
+        Ok(filter)
+    }
+
+    /// Marks this question, so that a cursor of another one can be refused.
+    pub fn question(&self) -> u64 {
+        let mut question = Question::new();
+        question
+            .part(&self.start_ns.to_be_bytes())
+            .part(&self.end_ns.to_be_bytes());
+        for text in [&self.service, &self.operation] {
+            question.part(&[u8::from(text.is_some())]);
+            question.part(text.as_deref().unwrap_or_default().as_bytes());
+        }
+        for number in [self.status, self.kind] {
+            question.part(&number.map(i8::to_be_bytes).unwrap_or([0xff]));
+        }
+        for bound in [self.duration_min_ns, self.duration_max_ns] {
+            question.part(&[u8::from(bound.is_some())]);
+            question.part(&bound.unwrap_or(0).to_be_bytes());
+        }
+        for (key, value) in &self.tags {
+            question.part(key.as_bytes()).part(value.as_bytes());
+        }
+        question.mark()
+    }
+
+    /// The conditions on a span whose start is in `from_ns..=to_ns`, without WHERE.
+    pub fn conditions(&self, from_ns: i64, to_ns: i64) -> Sql {
+        let mut sql = Sql::new("tenant = '' AND time >= ");
+        sql.time(from_ns).push(" AND time <= ").time(to_ns);
+        if let Some(service) = &self.service {
+            sql.push(" AND service = ").string(service);
+        }
+        if let Some(operation) = &self.operation {
+            sql.push(" AND name = ").string(operation);
+        }
+        let numbered = |texts: &'static [&'static str], number: Option<i8>| {
+            number.and_then(|number| texts.get(usize::try_from(number).ok()?).copied())
+        };
+        sql.push(numbered(&STATUS_CONDITIONS, self.status).unwrap_or_default());
+        sql.push(numbered(&KIND_CONDITIONS, self.kind).unwrap_or_default());
+        if let Some(ns) = self.duration_min_ns {
+            sql.push(" AND duration_ns >= ").uint(ns);
+        }
+        if let Some(ns) = self.duration_max_ns {
+            sql.push(" AND duration_ns <= ").uint(ns);
+        }
+        for (key, value) in &self.tags {
+            sql.push(" AND (").append(&tag(key, value)).push(")");
+        }
+        sql
+    }
+}
+
+/// The tags in an order of their own, so that the order of giving does not matter to a cursor.
+fn read_tags(params: &Params) -> Result<Vec<(String, String)>, Problem> {
+    let mut tags = Vec::new();
+    for text in params.all("tag") {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => tags.push((key.to_owned(), value.to_owned())),
+            _ => {
+                return Err(Problem::parameter(
+                    "tag",
+                    "a tag is key=value, like http.route=/cart",
+                ));
+            }
+        }
+    }
+    if tags.len() > TAGS_MAX {
+        let detail = format!("{} tags; at most {TAGS_MAX} may be given", tags.len());
+        return Err(Problem::parameter("tag", detail));
+    }
+    tags.sort();
+    tags.dedup();
+    Ok(tags)
+}
+
+/// The condition that a span, or its resource, has `key` with `value`.
+fn tag(key: &str, value: &str) -> Sql {
+    let column = |columns: &[(&str, &'static str)]| {
+        columns
+            .iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, text)| *text)
+    };
+    if let Some(condition) = column(&RESOURCE_COLUMNS).filter(|_| !value.is_empty()) {
+        let mut sql = Sql::new(condition);
+        sql.string(value);
+        return sql;
+    }
+    if let Some(condition) = column(&SPAN_COLUMNS) {
+        // A column holds no empty value: '' in it means that there is no such attribute.
+        let mut sql = if value.is_empty() {
+            Sql::new("")
+        } else {
+            let mut sql = Sql::new(condition);
+            sql.string(value).push(" OR ");
+            sql
+        };
+        sql.append(&resource_tag(key, value));
+        return sql;
+    }
+    if key == STATUS_CODE_KEY {
+        let code = value.parse::<u16>().ok().filter(|code| *code != 0);
+        let mut sql = Sql::default();
+        match code {
+            Some(code) => sql.push("http_response_status_code = ").uint(code.into()),
+            None => sql.push("false"),
+        };
+        return sql;
+    }
+    let mut sql = span_tag(key, value);
+    sql.push(" OR ").append(&resource_tag(key, value));
+    sql
+}
+
+/// The condition on the attribute maps; only those maps are read that can hold such a value.
+fn span_tag(key: &str, value: &str) -> Sql {
+    let mut sql = Sql::default();
+    if value.is_empty() {
+        sql.push("(mapContains(attr_str, ")
+            .string(key)
+            .push(") AND attr_str[")
+            .string(key);
+        sql.push("] = '')");
+        return sql;
+    }
+    sql.push("attr_str[").string(key).push("] = ").string(value);
+    match number(value) {
+        Some(Number::Int(int)) => {
+            // A missing key reads as 0.
+            if int == 0 {
+                sql.push(" OR mapContains(attr_int, ")
+                    .string(key)
+                    .push(") AND attr_int[");
+                sql.string(key).push("] = 0");
+            } else {
+                sql.push(" OR attr_int[").string(key).push("] = ").int(int);
+            }
+            // The nearest double is what a person means who types a whole number.
+            #[expect(clippy::cast_precision_loss)]
+            push_double(&mut sql, key, int as f64);
+        }
+        Some(Number::Double(double)) => push_double(&mut sql, key, double),
+        None => {}
+    }
+    if matches!(value, "true" | "false") {
+        sql.push(" OR attr_other[")
+            .string(key)
+            .push("] = ")
+            .string(value);
+    }
+    sql
+}
+
+fn push_double(sql: &mut Sql, key: &str, double: f64) {
+    if double == 0.0 {
+        sql.push(" OR mapContains(attr_double, ")
+            .string(key)
+            .push(") AND attr_double[");
+        sql.string(key).push("] = 0");
+    } else {
+        sql.push(" OR attr_double[")
+            .string(key)
+            .push("] = ")
+            .double(double);
+    }
+}
+
+/// The condition on the resource. ClickHouse reads JSON row by row, but looks for a text in a
+/// dictionary-encoded column once per entry: only rows whose resource holds parts of the key and of
+/// the value have their JSON read.
+fn resource_tag(key: &str, value: &str) -> Sql {
+    let number = number(value);
+    // A number may be stored in another form than it is given in, unless it is a plain integer.
+    let as_given = match number {
+        Some(Number::Int(int)) => int.to_string() == value,
+        Some(Number::Double(_)) => false,
+        None => true,
+    };
+    let mut sql = Sql::default();
+    for part in [Some(key), Some(value).filter(|_| as_given)]
+        .into_iter()
+        .flatten()
+    {
+        let run = never_escaped(part);
+        if !run.is_empty() {
+            sql.push("position(resource, ")
+                .string(run)
+                .push(") > 0 AND ");
+        }
+    }
+    sql.push("(")
+        .append(&resource_json(key, value, number))
+        .push(")");
+    sql
+}
+
+/// The longest part of a text that every JSON writer writes as it is.
+fn never_escaped(text: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | ':' | '_');
+    text.split(|c| !plain(c))
+        .max_by_key(|run| run.len())
+        .unwrap_or_default()
+}
+
+fn resource_json(key: &str, value: &str, number: Option<Number>) -> Sql {
+    let mut sql = Sql::default();
+    if value.is_empty() {
+        sql.push("JSONExtractRaw(resource, ")
+            .string(key)
+            .push(") = '\"\"'");
+        return sql;
+    }
+    sql.push("JSONExtractString(resource, ")
+        .string(key)
+        .push(") = ")
+        .string(value);
+    match number {
+        Some(Number::Int(int)) => {
+            sql.push(" OR JSONExtractRaw(resource, ")
+                .string(key)
+                .push(") = ");
+            sql.string(&int.to_string());
+        }
+        Some(Number::Double(double)) => {
+            sql.push(" OR JSONType(resource, ")
+                .string(key)
+                .push(") = 'Double'");
+            sql.push(" AND JSONExtractFloat(resource, ")
+                .string(key)
+                .push(") = ")
+                .double(double);
+        }
+        None => {}
+    }
+    if matches!(value, "true" | "false") {
+        sql.push(" OR JSONExtractRaw(resource, ")
+            .string(key)
+            .push(") = ")
+            .string(value);
+    }
+    sql
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Number {
+    Int(i64),
+    Double(f64),
+}
+
+/// The number that a tag's value reads as.
+fn number(value: &str) -> Option<Number> {
+    if let Ok(int) = value.parse() {
+        return Some(Number::Int(int));
+    }
+    // Rust also reads "inf" and "nan", which no one writes as a tag to find a double.
+    let looks_like_one = value.bytes().any(|byte| byte.is_ascii_digit());
+    value
+        .parse()
+        .ok()
+        .filter(|double: &f64| looks_like_one && double.is_finite())
+        .map(Number::Double)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::ALLOWED;
+
+    fn read(query: &str) -> Result<Filter, Problem> {
+        let uri = format!("/x?start=1&end=2&{query}").parse().unwrap();
+        Filter::read(&Params::read(&uri, ALLOWED)?)
+    }
+
+    /// The columns of `spans` that a tag's condition names.
+    #[track_caller]
+    fn check_columns(tag: &str, expect: &[&str]) {
+        const COLUMNS: [&str; 8] = [
+            "service ",
+            "http_route",
+            "http_response_status_code",
+            "resource,",
+            "attr_str",
+            "attr_int",
+            "attr_double",
+            "attr_other",
+        ];
+        let text = read(&format!("tag={tag}")).unwrap().conditions(0, 1).text();
+        let named = COLUMNS
+            .iter()
+            .copied()
+            .filter(|column| text.contains(column));
+        assert_eq!(named.collect::<Vec<_>>(), expect, "{tag}: {text}");
+    }
+
+    #[test]
+    fn a_tag_reads_only_what_may_hold_it() {
+        check_columns("service.name%3Dcart", &["service "]);
+        check_columns("http.route%3D/cart", &["http_route", "resource,"]);
+        check_columns("http.route%3D", &["resource,"]);
+        check_columns(
+            "http.response.status_code%3D404",
+            &["http_response_status_code"],
+        );
+        check_columns("http.response.status_code%3Dx", &[]);
+        check_columns("http.response.status_code%3D0", &[]);
+        check_columns("user.id%3Dabc", &["resource,", "attr_str"]);
+        check_columns("user.id%3D", &["resource,", "attr_str"]);
+        check_columns(
+            "user.id%3D12",
+            &["resource,", "attr_str", "attr_int", "attr_double"],
+        );
+        check_columns(
+            "user.id%3D0",
+            &["resource,", "attr_str", "attr_int", "attr_double"],
+        );
+        check_columns("user.id%3D1.5", &["resource,", "attr_str", "attr_double"]);
+        check_columns("user.id%3Dinf", &["resource,", "attr_str"]);
+        check_columns("user.id%3Dtrue", &["resource,", "attr_str", "attr_other"]);
+    }
+
+    #[test]
+    fn parts_that_no_writer_escapes() {
+        assert_eq!(never_escaped("host.name"), "host.name");
+        assert_eq!(never_escaped("a/bcd\"e"), "bcd");
+        assert_eq!(never_escaped("naïves"), "ves");
+        assert_eq!(never_escaped("💡"), "");
+        assert_eq!(never_escaped(""), "");
+    }
+
+    #[test]
+    fn without_a_tag_no_attributes_are_read() {
+        let query = "service=a&operation=b&status=error&kind=server&minDuration=1ms&maxDuration=2s";
+        let text = read(query).unwrap().conditions(0, 1).text();
+        assert!(
+            !text.contains("attr_") && !text.contains("resource"),
+            "{text}"
+        );
+    }
+
+    #[track_caller]
+    fn check_refused(query: &str, parameter: &str) {
+        let problem = read(query).unwrap_err();
+        assert_eq!(problem.at_parameter(), Some(parameter), "{query}");
+    }
+
+    #[test]
+    fn bad_filters() {
+        check_refused("tag=x", "tag");
+        check_refused("tag=%3Dx", "tag");
+        check_refused("tag=", "tag");
+        check_refused(&"tag=a%3D1&".repeat(17), "tag");
+        check_refused("minDuration=2s&maxDuration=1s", "maxDuration");
+        check_refused("minDuration=5", "minDuration");
+        check_refused("maxDuration=x", "maxDuration");
+        check_refused("kind=x", "kind");
+        check_refused("status=x", "status");
+    }
+
+    #[test]
+    fn only_the_question_marks_a_cursor() {
+        let mark = |query: &str| read(query).unwrap().question();
+        assert_eq!(mark("tag=a%3D1&tag=b%3D2"), mark("tag=b%3D2&tag=a%3D1"));
+        assert_eq!(mark("limit=1"), mark("limit=2"));
+        assert_ne!(mark("service=a"), mark("operation=a"));
+        assert_ne!(mark("status=ok"), mark("kind=internal"));
+        assert_ne!(mark("minDuration=1s"), mark("maxDuration=1s"));
+        assert_ne!(mark(""), mark("status=unset"));
+        assert_ne!(mark("tag=a%3D1"), mark("tag=a%3D2"));
+    }
+}

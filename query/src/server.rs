@@ -1,0 +1,170 @@
+//! The server: accepts connections up to a bound, and ends them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, NotReady};
+use crate::config::QueryConfig;
+use crate::db::Db;
+use crate::metrics::Metrics;
+use crate::router::router;
+
+/// A client sends its request's head at once; one that does not is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// A query service that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens and serves. ClickHouse need not be there yet. `registry` is what `/metrics` shows
+    /// and should hold `metrics`; `not_ready` is what `/readyz` asks besides ClickHouse.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn start(
+        config: QueryConfig,
+        metrics: Metrics,
+        registry: Arc<Registry>,
+        not_ready: Arc<NotReady>,
+    ) -> Result<Self, StartError> {
+        let asked = config.listen;
+        let failed = |error| StartError::Listen {
+            address: asked,
+            error,
+        };
+        let listener = TcpListener::bind(asked).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let connections = config.limits.connections;
+        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
+        let app = Arc::new(App::new(db, config.limits, metrics, registry, not_ready));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router(app), connections, stop.clone()));
+        Ok(Self {
+            address,
+            stop,
+            task,
+        })
+    }
+
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more, lets the requests that run end, and cuts them off after `deadline`.
+    pub async fn shutdown(mut self, deadline: Duration) {
+        self.stop.cancel();
+        match tokio::time::timeout(deadline, &mut self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the query server ended abnormally"),
+            Err(_) => {
+                tracing::warn!("requests were cut off at the end of the drain time");
+                self.task.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(connections));
+    let graceful = GracefulShutdown::new();
+    // Dropped with this task, so that no connection outlives it.
+    let cut_off = CancellationToken::new();
+    let _cut_off = cut_off.clone().drop_guard();
+    let tracker = TaskTracker::new();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    while let Some((stream, slot)) = accept(&listener, &slots, &stop).await {
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
+        let watched = graceful.watch(connection);
+        let cut_off = cut_off.clone();
+        tracker.spawn(async move {
+            let _slot = slot;
+            let ended = tokio::select! {
+                ended = watched => ended,
+                () = cut_off.cancelled() => Ok(()),
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+    tracker.close();
+    tracker.wait().await;
+}
+
+/// The next connection with its slot; none when it is time to stop.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    loop {
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await, slot))
+        };
+        let (accepted, slot) = tokio::select! {
+            () = stop.cancelled() => return None,
+            accepted = accepted => accepted?,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Answers are written whole; waiting for more to send only delays them.
+                let _ = stream.set_nodelay(true);
+                return Some((stream, slot));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for one to come back.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `GET /api/v1/traces/{id}`: a whole trace, without a time range.
+//!
+//! The trace index tells the trace's window, so that its spans are looked for in few parts; they
+//! are read in the order of time up to the limits, merged by their ids, and put in tree order.
+
+mod rows;
+pub mod span;
+pub mod tree;
+pub mod value;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Uri, header};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::app::App;
+use crate::db::{Deadline, Flow};
+use crate::ids::{hex, parse_trace_id};
+use crate::params::{Allowed, Params};
+use crate::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::search::page::{Indexed, indexed};
+use crate::times::rfc3339;
+use crate::trace::rows::{Converter, SpanRow, spans_sql};
+use crate::trace::span::Trace;
+use crate::trace::tree::{Node, order};
+
+/// What the route takes.
+pub const ALLOWED: Allowed = Allowed::NONE;
+
+/// Above this many spans the answer is made on a thread that may block.
+const INLINE_SPANS_MAX: usize = 200;
+
+/// Reads a whole trace.
+#[utoipa::path(
+    get,
+    path = "/api/v1/traces/{id}",
+    tag = "traces",
+    operation_id = "getTrace",
+    params(
+        ("id" = String, Path,
+            description = "The trace id: up to 32 hexadecimal digits; leading zeros may be cut"),
+    ),
+    responses(
+        (status = 200, description = "The trace", body = Trace),
+        (status = "default", description = "No answer", body = ProblemDocument,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn trace(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Params::read(&uri, ALLOWED)?;
+    let Path(text) = id.map_err(|error| Problem::parameter("id", error.body_text()))?;
+    let Some(id) = parse_trace_id(&text) else {
+        let detail = "a trace id is 1 to 32 hexadecimal digits";
+        return Err(Problem::parameter("id", detail));
+    };
+    let deadline = app.db.deadline();
+    let not_found = || {
+        let detail = format!(
+            "no trace {} is stored; it may be too old, or sampled out",
+            hex(&id)
+        );
+        Problem::new(ProblemKind::NotFound, detail)
+    };
+    let window = indexed(&app.db, [id].into_iter(), deadline)
+        .await?
+        .remove(&id);
+    let spans = read_spans(&app, &window.ok_or_else(not_found)?, deadline).await?;
+    if spans.rows.is_empty() {
+        return Err(not_found());
+    }
+    let body = if spans.rows.len() <= INLINE_SPANS_MAX {
+        answer(id, spans)
+    } else {
+        let made = tokio::task::spawn_blocking(move || answer(id, spans)).await;
+        made.map_err(|error| internal(&error))?
+    };
+    let body = body.map_err(|error| internal(&error))?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+}
+
+fn internal(error: &dyn std::error::Error) -> Problem {
+    tracing::error!(%error, "a trace could not be written");
+    Problem::new(
+        ProblemKind::Internal,
+        "the trace could not be written; the log says why",
+    )
+}
+
+/// The rows of a trace, and the share of the memory for traces that they hold.
+struct Spans {
+    rows: Vec<SpanRow>,
+    truncated: bool,
+    _memory: Vec<OwnedSemaphorePermit>,
+}
+
+async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<Spans, Problem> {
+    /// What is taken of the shared memory at a time.
+    const STEP_BYTES: usize = 1 << 20;
+    let limits = &app.limits;
+    let sql = spans_sql(
+        window.trace_id,
+        window.start_ns,
+        window.end_ns,
+        limits.trace_spans + 1,
+    );
+    let mut spans = Spans {
+        rows: Vec::new(),
+        truncated: false,
+        _memory: Vec::new(),
+    };
+    let (mut bytes, mut granted, mut refused) = (0_usize, 0_usize, false);
+    let read = app.db.each("trace", &sql, deadline, |row: SpanRow| {
+        bytes += row.bytes();
+        if spans.rows.len() >= limits.trace_spans || bytes > limits.trace_bytes {
+            spans.truncated = true;
+            return Flow::Enough;
+        }
+        while granted < bytes {
+            match app.grant_trace_memory(STEP_BYTES) {
+                Some(permit) => spans._memory.push(permit),
+                None => {
+                    refused = true;
+                    return Flow::Enough;
+                }
+            }
+            granted += STEP_BYTES;
+        }
+        spans.rows.push(row);
+        Flow::More
+    });
+    read.await?;
+    if refused {
+        app.metrics.refuse();
+        return Err(Problem::new(
+            ProblemKind::Overloaded,
+            "as much trace data is being answered as may be at once; try again",
+        ));
+    }
+    Ok(spans)
+}
+
+/// The body of the answer.
+fn answer(id: [u8; 16], spans: Spans) -> serde_json::Result<Bytes> {
+    let truncated = spans.truncated;
+    let (rows, duplicates) = merge(spans.rows);
+    let nodes: Vec<Node> = rows
+        .iter()
+        .map(|row| Node {
+            id: row.span_id,
+            parent: row.parent_span_id,
+            start_ns: row.start_ns,
+        })
+        .collect();
+    let start_ns = rows.iter().map(|row| row.start_ns).min().unwrap_or(0);
+    let end = |row: &SpanRow| row.start_ns.saturating_add_unsigned(row.duration_ns);
+    let end_ns = rows.iter().map(end).max().unwrap_or(0);
+    let services: BTreeSet<String> = rows.iter().map(|row| row.service().to_owned()).collect();
+    let error_count = rows.iter().filter(|row| row.is_error()).count();
+    let mut rows: Vec<Option<SpanRow>> = rows.into_iter().map(Some).collect();
+    let mut converter = Converter::default();
+    let ordered = order(&nodes).into_iter().filter_map(|placed| {
+        let row = rows.get_mut(placed.index)?.take()?;
+        let copies = duplicates.get(&row.span_id).copied().unwrap_or(0);
+        Some(converter.span(row, placed, copies))
+    });
+    let trace = Trace {
+        trace_id: hex(&id),
+        start: rfc3339(start_ns),
+        start_unix_nano: start_ns.to_string(),
+        duration_ns: end_ns.saturating_sub(start_ns).to_string(),
+        span_count: nodes.len(),
+        error_count,
+        services: services.into_iter().collect(),
+        truncated,
+        spans: ordered.collect(),
+    };
+    serde_json::to_vec(&trace).map(Bytes::from)
+}
+
+/// One row for each span id, and how many more there were: a client that repeats an export to
+/// another collector stores its spans twice.
+fn merge(rows: Vec<SpanRow>) -> (Vec<SpanRow>, HashMap<[u8; 8], u32>) {
+    let mut merged: Vec<SpanRow> = Vec::with_capacity(rows.len());
+    let mut places: HashMap<[u8; 8], usize> = HashMap::with_capacity(rows.len());
+    let mut duplicates = HashMap::new();
+    for row in rows {
+        let kept = places
+            .get(&row.span_id)
+            .and_then(|place| merged.get_mut(*place));
+        match kept {
+            None => {
+                places.insert(row.span_id, merged.len());
+                merged.push(row);
+            }
+            Some(kept) => {
+                *duplicates.entry(row.span_id).or_insert(0_u32) += 1;
+                if row.supersedes(kept) {
+                    *kept = row;
+                }
+            }
+        }
+    }
+    (merged, duplicates)
+}

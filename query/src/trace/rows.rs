@@ -1,0 +1,314 @@
+//! A trace's rows in the store, and what they become.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::db::Text;
+use crate::ids::{hex, span_id};
+use crate::params::{SPAN_KINDS, SPAN_STATUSES};
+use crate::sql::Sql;
+use crate::times::rfc3339;
+use crate::trace::span::{Event, Link, Resource, Scope, Shared, Span, name_of};
+use crate::trace::tree::Placed;
+use crate::trace::value::{Attribute, TypedValue, stored_attributes};
+
+/// All columns of `spans` that an answer shows, by the names of [`SpanRow`]'s fields.
+const COLUMNS: &str = "SELECT span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
+     duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
+     toInt8(kind) AS kind_number, toInt8(status) AS status_number, status_message, trace_state, \
+     flags, array(toString(http_request_method), toString(http_route), toString(url_path), \
+     toString(rpc_service), toString(rpc_method), toString(db_system_name), \
+     toString(messaging_destination_name), toString(server_address), toString(peer_service), \
+     toString(error_type)) AS promoted, http_response_status_code, \
+     toString(resource) AS resource_json, toString(scope_name) AS scope, \
+     toString(scope_version) AS scope_version_text, toString(scope_attributes) AS scope_json, \
+     toString(envelope) AS envelope_json, attr_str, attr_int, attr_double, attr_other, \
+     dropped_attributes_count, dropped_events_count, dropped_links_count, \
+     CAST(events, 'Array(Tuple(DateTime64(9), String, String, UInt32))') AS event_list, \
+     CAST(links, 'Array(Tuple(FixedString(16), FixedString(8), String, UInt32, String, UInt32))') \
+     AS link_list \
+     FROM spans WHERE tenant = '' AND time >= ";
+
+/// The keys of `promoted`, in its order.
+const PROMOTED_KEYS: [&str; 10] = [
+    "http.request.method",
+    "http.route",
+    "url.path",
+    "rpc.service",
+    "rpc.method",
+    "db.system.name",
+    "messaging.destination.name",
+    "server.address",
+    "peer.service",
+    "error.type",
+];
+
+/// The query of a trace's first `limit` spans.
+pub fn spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
+    let mut sql = Sql::new(COLUMNS);
+    sql.time(start_ns).push(" AND time <= ").time(end_ns);
+    sql.push(" AND trace_id = ").trace_id(trace_id);
+    sql.push(" ORDER BY time, span_id LIMIT ")
+        .uint(limit as u64);
+    sql
+}
+
+type EventRow = (i64, Text, Text, u32);
+type LinkRow = ([u8; 16], [u8; 8], Text, u32, Text, u32);
+
+/// A row of `spans`.
+#[derive(Debug, Clone, Row, Deserialize)]
+pub struct SpanRow {
+    /// The span's id.
+    pub span_id: [u8; 8],
+    /// The parent's id; zeros for none.
+    pub parent_span_id: [u8; 8],
+    /// The start in nanoseconds since 1970.
+    pub start_ns: i64,
+    /// The duration in nanoseconds.
+    pub duration_ns: u64,
+    name_text: Text,
+    service_name: Text,
+    kind_number: i8,
+    status_number: i8,
+    status_message: Text,
+    trace_state: Text,
+    flags: u32,
+    promoted: Vec<Text>,
+    http_response_status_code: u16,
+    resource_json: Text,
+    scope: Text,
+    scope_version_text: Text,
+    scope_json: Text,
+    envelope_json: Text,
+    attr_str: Vec<(Text, Text)>,
+    attr_int: Vec<(Text, i64)>,
+    attr_double: Vec<(Text, f64)>,
+    attr_other: Vec<(Text, Text)>,
+    dropped_attributes_count: u32,
+    dropped_events_count: u32,
+    dropped_links_count: u32,
+    event_list: Vec<EventRow>,
+    link_list: Vec<LinkRow>,
+}
+
+impl SpanRow {
+    /// About what the row takes in memory, and more than what it takes in the answer.
+    pub fn bytes(&self) -> usize {
+        const FIXED: usize = 1024;
+        const PER_ATTRIBUTE: usize = 128;
+        let pairs = |pairs: &[(Text, Text)]| {
+            let texts = pairs.iter().map(|(key, value)| key.0.len() + value.0.len());
+            texts.sum::<usize>() + PER_ATTRIBUTE * pairs.len()
+        };
+        let numbers = self.attr_int.len() + self.attr_double.len();
+        let events = self
+            .event_list
+            .iter()
+            .map(|event| 256 + event.1.0.len() + event.2.0.len());
+        let links = self
+            .link_list
+            .iter()
+            .map(|link| 256 + link.2.0.len() + link.4.0.len());
+        FIXED
+            + pairs(&self.attr_str)
+            + pairs(&self.attr_other)
+            + 2 * PER_ATTRIBUTE * numbers
+            + events.sum::<usize>()
+            + links.sum::<usize>()
+            + [
+                &self.resource_json,
+                &self.scope_json,
+                &self.status_message,
+                &self.name_text,
+            ]
+            .iter()
+            .map(|text| text.0.len())
+            .sum::<usize>()
+    }
+
+    /// The service's name.
+    pub fn service(&self) -> &str {
+        &self.service_name.0
+    }
+
+    /// Whether the status is ERROR.
+    pub fn is_error(&self) -> bool {
+        self.status_number == 2
+    }
+
+    /// Of two rows of one span, the one that ended last is kept: a span that was sent again was
+    /// more complete then.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let end = |row: &Self| row.start_ns.saturating_add_unsigned(row.duration_ns);
+        end(self) > end(other)
+    }
+}
+
+/// What the envelope column holds: rare, so it is stored as one JSON text.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Envelope {
+    resource_schema_url: String,
+    resource_dropped_attributes_count: u32,
+    scope_schema_url: String,
+    scope_dropped_attributes_count: u32,
+}
+
+/// Turns rows into spans. Resources and scopes repeat, so each is read once.
+#[derive(Debug, Default)]
+pub struct Converter {
+    resources: HashMap<(Text, Text), Shared<Resource>>,
+    scopes: HashMap<[Text; 4], Shared<Scope>>,
+}
+
+impl Converter {
+    /// The span of `row` at its place in the tree.
+    pub fn span(&mut self, row: SpanRow, placed: Placed, duplicates: u32) -> Span {
+        let resource = self.resource(&row);
+        let scope = self.scope(&row);
+        let attributes = attributes(
+            &row.promoted,
+            row.http_response_status_code,
+            Maps {
+                strings: row.attr_str,
+                ints: row.attr_int,
+                doubles: row.attr_double,
+                others: row.attr_other,
+            },
+        );
+        Span {
+            span_id: hex(&row.span_id),
+            parent_span_id: span_id(row.parent_span_id),
+            depth: placed.depth,
+            orphan: placed.orphan,
+            clock_skew_ns: placed.skew_ns.map(|ns| ns.to_string()),
+            duplicates: Some(duplicates).filter(|count| *count > 0),
+            name: row.name_text.0,
+            service: row.service_name.0,
+            kind: name_of(&SPAN_KINDS, row.kind_number),
+            status: name_of(&SPAN_STATUSES, row.status_number),
+            status_message: row.status_message.0,
+            start: rfc3339(row.start_ns),
+            start_unix_nano: row.start_ns.to_string(),
+            duration_ns: row.duration_ns.to_string(),
+            trace_state: row.trace_state.0,
+            flags: row.flags,
+            attributes,
+            dropped_attributes_count: row.dropped_attributes_count,
+            events: row.event_list.into_iter().map(event).collect(),
+            dropped_events_count: row.dropped_events_count,
+            links: row.link_list.into_iter().map(link).collect(),
+            dropped_links_count: row.dropped_links_count,
+            resource,
+            scope,
+        }
+    }
+
+    fn resource(&mut self, row: &SpanRow) -> Shared<Resource> {
+        let key = (row.resource_json.clone(), row.envelope_json.clone());
+        let entry = self
+            .resources
+            .entry(key)
+            .or_insert_with_key(|(json, envelope)| {
+                let envelope = read_envelope(envelope);
+                Shared(Arc::new(Resource {
+                    attributes: stored_attributes(&json.0),
+                    dropped_attributes_count: envelope.resource_dropped_attributes_count,
+                    schema_url: envelope.resource_schema_url,
+                }))
+            });
+        entry.clone()
+    }
+
+    fn scope(&mut self, row: &SpanRow) -> Shared<Scope> {
+        let key = [
+            &row.scope,
+            &row.scope_version_text,
+            &row.scope_json,
+            &row.envelope_json,
+        ];
+        let entry = self
+            .scopes
+            .entry(key.map(Text::clone))
+            .or_insert_with_key(|key| {
+                let [name, version, json, envelope] = key;
+                let envelope = read_envelope(envelope);
+                Shared(Arc::new(Scope {
+                    name: name.0.clone(),
+                    version: version.0.clone(),
+                    attributes: stored_attributes(&json.0),
+                    dropped_attributes_count: envelope.scope_dropped_attributes_count,
+                    schema_url: envelope.scope_schema_url,
+                }))
+            });
+        entry.clone()
+    }
+}
+
+/// No envelope, or one of another writer, is an empty one.
+fn read_envelope(json: &Text) -> Envelope {
+    serde_json::from_str(&json.0).unwrap_or_default()
+}
+
+struct Maps {
+    strings: Vec<(Text, Text)>,
+    ints: Vec<(Text, i64)>,
+    doubles: Vec<(Text, f64)>,
+    others: Vec<(Text, Text)>,
+}
+
+/// All attributes of a span, from wherever they are stored, by key.
+fn attributes(promoted: &[Text], status_code: u16, maps: Maps) -> Vec<Attribute> {
+    let promoted = PROMOTED_KEYS
+        .into_iter()
+        .zip(promoted)
+        .filter(|(_, value)| !value.0.is_empty());
+    let mut all: Vec<Attribute> = promoted
+        .map(|(key, value)| TypedValue::string(value.0.clone()).under(key.to_owned()))
+        .collect();
+    if status_code != 0 {
+        let key = "http.response.status_code".to_owned();
+        all.push(TypedValue::int(status_code.into()).under(key));
+    }
+    let strings = maps.strings.into_iter();
+    all.extend(strings.map(|(key, value)| TypedValue::string(value.0).under(key.0)));
+    all.extend(
+        maps.ints
+            .into_iter()
+            .map(|(key, value)| TypedValue::int(value).under(key.0)),
+    );
+    all.extend(
+        maps.doubles
+            .into_iter()
+            .map(|(key, value)| TypedValue::double(value).under(key.0)),
+    );
+    let others = maps.others.into_iter();
+    all.extend(others.map(|(key, value)| TypedValue::stored(&value.0).under(key.0)));
+    all.sort_by(|one, other| one.key.cmp(&other.key));
+    all
+}
+
+fn event((time_ns, name, attributes, dropped): EventRow) -> Event {
+    Event {
+        name: name.0,
+        time: rfc3339(time_ns),
+        time_unix_nano: time_ns.to_string(),
+        attributes: stored_attributes(&attributes.0),
+        dropped_attributes_count: dropped,
+    }
+}
+
+fn link((trace_id, span_id, trace_state, flags, attributes, dropped): LinkRow) -> Link {
+    Link {
+        trace_id: hex(&trace_id),
+        span_id: hex(&span_id),
+        trace_state: trace_state.0,
+        flags,
+        attributes: stored_attributes(&attributes.0),
+        dropped_attributes_count: dropped,
+    }
+}

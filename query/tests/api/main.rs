@@ -1,0 +1,10 @@
+//! The API against the real engine: rows in, answers out, each answer checked against the OpenAPI
+//! document.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests, too
+
+mod errors;
+mod harness;
+mod rollups;
+mod schema;
+mod search;
+mod trace;

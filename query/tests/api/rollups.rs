@@ -1,0 +1,202 @@
+//! Services, operations, latency and dependencies.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Service, Span, T0, span};
+
+fn traffic() -> Vec<Span> {
+    let mut spans: Vec<_> = (0..100)
+        .map(|n| {
+            let status = if n % 10 == 0 { "ERROR" } else { "UNSET" };
+            // 1 ms to 100 ms, in the second minute.
+            span(1, n + 1, 0, 60_000)
+                .takes_ms(n + 1)
+                .is("SERVER", status)
+        })
+        .collect();
+    spans.push(
+        span(2, 1, 0, 0)
+            .service("a/b")
+            .name("x y")
+            .is("CLIENT", "OK"),
+    );
+    spans.push(
+        span(2, 2, 0, 0)
+            .service("a/b")
+            .name("x y")
+            .is("SERVER", "OK"),
+    );
+    spans
+}
+
+fn window(from: i64, to: i64) -> String {
+    format!("start={}&end={}", T0 + from, T0 + to)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_operations_and_latency() {
+    let service = Service::start().await;
+    service.insert(&traffic()).await;
+    let services = service.get("/api/v1/services", "/api/v1/services").await;
+    let expect = json!({"truncated": false, "services": [
+        {"name": "a/b", "spanCount": 2, "errorCount": 0},
+        {"name": "cart", "spanCount": 100, "errorCount": 10},
+    ]});
+    assert_eq!(services, expect);
+    let path = format!("/api/v1/services?{}", window(60, 60));
+    let later = service.get("/api/v1/services", &path).await;
+    assert_eq!(later["services"].as_array().unwrap().len(), 1);
+
+    let route = "/api/v1/services/{service}/operations";
+    let operations = service
+        .get(route, "/api/v1/services/a%2Fb/operations")
+        .await;
+    let expect = json!({"service": "a/b", "truncated": false, "operations": [
+        {"name": "x y", "kind": "server", "spanCount": 1, "errorCount": 0},
+        {"name": "x y", "kind": "client", "spanCount": 1, "errorCount": 0},
+    ]});
+    assert_eq!(operations, expect);
+    let unknown = service
+        .get(route, "/api/v1/services/nobody/operations")
+        .await;
+    assert_eq!(unknown["operations"], json!([]));
+
+    let path = format!(
+        "/api/v1/latency?{}&service=cart&operation=GET%20/cart",
+        window(0, 119)
+    );
+    let latency = service.get("/api/v1/latency", &path).await;
+    assert_eq!(
+        latency["window"],
+        json!({"start": "2026-05-28T20:27:00.000000000Z", "end": "2026-05-28T20:29:00.000000000Z"})
+    );
+    let row = &latency["operations"][0];
+    assert_eq!(
+        (&row["count"], &row["errorCount"]),
+        (&json!(100), &json!(10))
+    );
+    assert_eq!(row["averageNs"], "50500000");
+    for (name, exact) in [("p50Ns", 50e6), ("p95Ns", 95e6), ("p99Ns", 99e6)] {
+        let told: f64 = row[name].as_str().unwrap().parse().unwrap();
+        assert!((told - exact).abs() <= exact * 0.05, "{name}: {told}");
+    }
+    let all = service
+        .get(
+            "/api/v1/latency",
+            &format!("/api/v1/latency?{}", window(0, 119)),
+        )
+        .await;
+    assert_eq!(all["operations"].as_array().unwrap().len(), 2);
+    let none = service
+        .get(
+            "/api/v1/latency",
+            &format!("/api/v1/latency?{}", window(300, 400)),
+        )
+        .await;
+    assert_eq!(none["operations"], json!([]));
+}
+
+/// `caller>callee(type) calls/errors average p95 side` of each edge.
+fn edges(answer: &Value) -> Vec<String> {
+    let rows = answer["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            let ms = |name: &str| text(name).parse::<f64>().unwrap() / 1e6;
+            format!(
+                "{}>{}({}) {}/{} avg {:.0} p95 {:.0} {}",
+                text("caller"),
+                text("callee"),
+                text("connectionType"),
+                row["count"],
+                row["errorCount"],
+                ms("averageNs"),
+                ms("p95Ns"),
+                text("measuredBy")
+            )
+        });
+    rows.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dependencies_from_the_rollup_and_what_it_lacks() {
+    let service = Service::start().await;
+    // The test decides what is rolled up.
+    service.sql("SYSTEM STOP VIEW edges_rollup").await;
+    let edge = |minute: i64, version: u64, callee: &str, kind: &str, count: u64, server: &str| {
+        format!(
+            "INSERT INTO edges (minute, client, server, connection_type, version, first_version, \
+             count, error_count, client_duration_sum_ns, server_duration_sum_ns, client_buckets, \
+             server_buckets) SELECT toDateTime({}), 'web', '{callee}', '{kind}', {version}, {version}, \
+             {count}, 1, {count} * 200000000, {count} * 100000000, map(toInt16(8), toUInt64({count})), \
+             {server}",
+            T0 + minute * 60
+        )
+    };
+    let server = "map(toInt16(0), toUInt64(10))";
+    service.sql(&edge(0, 1, "gone", "unset", 99, server)).await;
+    service.sql(&edge(0, 2, "cart", "unset", 10, server)).await;
+    service.sql(&edge(1, 1, "cart", "unset", 10, server)).await;
+    service
+        .sql(&edge(
+            1,
+            1,
+            "pg",
+            "database",
+            5,
+            "CAST(map(), 'Map(Int16, UInt64)')",
+        ))
+        .await;
+    let route = "/api/v1/dependencies";
+    let answer = service
+        .get(route, &format!("{route}?{}", window(0, 119)))
+        .await;
+    assert_eq!(
+        edges(&answer),
+        [
+            "web>cart() 20/2 avg 100 p95 96 server",
+            "web>pg(database) 5/1 avg 200 p95 191 client",
+        ]
+    );
+
+    // Halves of now that no rollup has seen.
+    let half = |id: u64, side: &str, name: &str, peer: &str, kind: &str, duration_ms: u64| {
+        format!(
+            "INSERT INTO half_edges (time, trace_id, span_id, side, service, duration_ns, error, peer, \
+             connection_type) SELECT now64(9), toFixedString(unhex('{:032x}'), 16), \
+             toFixedString(unhex('{id:016x}'), 8), '{side}', '{name}', {duration_ms} * 1000000, \
+             {id} = 2 AND '{side}' = 'server', '{peer}', '{kind}'",
+            7
+        )
+    };
+    for statement in [
+        half(1, "client", "web", "", "unset", 100),
+        half(1, "server", "cart", "", "unset", 90),
+        half(2, "client", "web", "", "unset", 100),
+        half(2, "server", "cart", "", "unset", 90),
+        half(3, "client", "cart", "redis", "database", 50),
+        half(4, "client", "cart", "partner", "unset", 50),
+        half(5, "client", "cart", "", "unset", 50),
+        half(6, "server", "web", "", "unset", 50),
+    ] {
+        service.sql(&statement).await;
+    }
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    let path = format!("{route}?start={}&end={now}", now - 300);
+    let expect = [
+        "cart>partner(virtual_node) 1/0 avg 50 p95 48 client",
+        "cart>redis(database) 1/0 avg 50 p95 48 client",
+        "web>cart() 2/1 avg 90 p95 88 server",
+    ];
+    assert_eq!(edges(&service.get(route, &path).await), expect);
+    // Rolled up, they are told once all the same.
+    service.sql("SYSTEM START VIEW edges_rollup").await;
+    service.sql("SYSTEM REFRESH VIEW edges_rollup").await;
+    service.sql("SYSTEM WAIT VIEW edges_rollup").await;
+    assert_eq!(edges(&service.get(route, &path).await), expect);
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask bench`: what one core takes in, how long questions take, and which layout answers best.
+//!
+//! Standard output holds the result and nothing else; progress and notes go to standard error.
+
+mod build;
+mod ingest;
+mod load;
+mod overload;
+mod peers;
+mod proc;
+mod query;
+mod report;
+mod schema;
+mod sink;
+mod sql;
+
+use std::process::Command;
+
+/// The flags of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Spans into ClickHouse for each CPU second of the collector, beside its peers
+    Ingest(ingest::Args),
+    /// Five times the peak load: memory, goodput and refusals
+    Overload(overload::Args),
+    /// How long our API takes to answer on 10 million spans
+    Query(query::Args),
+    /// Layouts of the table of spans: size, insert cost and answers
+    Schema(schema::Args),
+}
+
+/// Runs the benchmark.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        // An unoptimised load generator would be the slowest part.
+        return again_optimised();
+    }
+    match args.what {
+        What::Ingest(args) => ingest::run(&args),
+        What::Overload(args) => overload::run(&args),
+        What::Query(args) => query::run(&args),
+        What::Schema(args) => schema::run(&args),
+    }
+}
+
+/// Builds this program optimised and runs it with the same arguments.
+fn again_optimised() -> anyhow::Result<()> {
+    let program = build::binary("xtask", "xtask", "fast")?;
+    let status = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .status()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        code => std::process::exit(code.unwrap_or(1)),
+    }
+}
+
+/// Prints the rows as one JSON array.
+fn print_json<T: serde::Serialize>(rows: &[T]) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(rows)? + "\n"));
+    Ok(())
+}
+
+/// Prints the result.
+fn print(text: &str) {
+    print!("{text}");
+}

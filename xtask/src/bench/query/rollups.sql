@@ -1,0 +1,18 @@
+-- What the collector writes beside the spans.
+INSERT INTO trace_index (day, trace_id, start, end, root_service, root_name, span_count, error_count)
+SELECT
+    toDate(min(time)), trace_id, min(time),
+    max(fromUnixTimestamp64Nano(toUnixTimestamp64Nano(time) + toInt64(duration_ns))),
+    maxIf(toString(service), parent_span_id = toFixedString('', 8)),
+    maxIf(toString(name), parent_span_id = toFixedString('', 8)),
+    count(), countIf(status = 'ERROR')
+FROM source GROUP BY trace_id;
+
+INSERT INTO red (minute, service, name, kind, status, count, duration_sum_ns, buckets)
+SELECT
+    toStartOfMinute(time) AS m, service, name, kind, status, count(), sum(duration_ns),
+    sumMap(map(toInt16(greatest(-168, least(240, ceil(8 * log2(greatest(duration_ns, 1) / 2e6))))), toUInt64(1)))
+FROM source GROUP BY m, service, name, kind, status;
+
+INSERT INTO tags (day, scope, key, type, value)
+SELECT DISTINCT toDate(time), 'span', arrayJoin(mapKeys(attributes)) AS key, 'string', '' FROM source

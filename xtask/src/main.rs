@@ -1,0 +1,38 @@
+//! Developer commands: `cargo xtask up`, `cargo xtask test`, `cargo xtask bench`.
+#![allow(clippy::print_stdout)] // a command for people
+
+mod bench;
+mod test;
+mod tidy;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Spanloom's developer commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Run Spanloom on this machine, with a demo trace in it
+    Up(up::Args),
+    /// Run all that CI runs
+    Test(test::Args),
+    /// Measure ingest and queries, beside the peers
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Up(args) => up::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
