@@ -8,6 +8,7 @@
 //!
 //! [`TracingPipeline::default`] is the empty document.
 
+pub mod agent;
 mod document;
 mod errors;
 mod laptop;
