@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout)] // a command for people
 
 mod bench;
+mod cache;
+mod kubetools;
 mod test;
 mod tidy;
 mod up;
