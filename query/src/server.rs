@@ -1,7 +1,9 @@
-//! The server: accepts connections up to a bound, and ends them in order.
+//! The server: accepts connections up to a bound, and ends them in order. The admin port, where
+//! there is one, is served beside the API's and a little longer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,13 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, NotReady};
+use crate::auth::{self, Tokens};
 use crate::config::QueryConfig;
 use crate::db::Db;
+use crate::health;
 use crate::metrics::Metrics;
 use crate::router::router;
 
 /// A client sends its request's head at once; one that does not is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The kubelet, Prometheus and the operator, each with a connection or two.
+const ADMIN_CONNECTIONS: usize = 32;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +48,14 @@ pub enum StartError {
 /// A query service that runs.
 #[derive(Debug)]
 pub struct Server {
+    api: Port,
+    admin: Option<Port>,
+    draining: Arc<AtomicBool>,
+}
+
+/// A port that is served.
+#[derive(Debug)]
+struct Port {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -51,25 +66,90 @@ impl Server {
     /// and should hold `metrics`; `not_ready` is what `/readyz` asks besides ClickHouse.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When an address cannot be listened on.
     pub async fn start(
         config: QueryConfig,
         metrics: Metrics,
         registry: Arc<Registry>,
         not_ready: Arc<NotReady>,
     ) -> Result<Self, StartError> {
-        let asked = config.listen;
+        let connections = config.limits.connections;
+        let draining = Arc::new(AtomicBool::new(false));
+        let not_ready = while_draining(draining.clone(), not_ready);
+        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
+        let app = App::new(db, config.limits, metrics.clone(), registry, not_ready);
+        let app = Arc::new(app);
+        let mut routes = router(app.clone());
+        if let Some(directory) = config.access.tokens_dir {
+            let tokens = Arc::new(Tokens::open(directory, metrics));
+            // Around the routes, not on them: a refused request must not learn which there are.
+            routes = Router::new()
+                .fallback_service(routes)
+                .layer(axum::middleware::from_fn_with_state(tokens, auth::check));
+        }
+        let api = Port::open(config.listen, routes, connections).await?;
+        let admin = match config.access.admin {
+            None => None,
+            Some(address) => {
+                Some(Port::open(address, health::admin(app), ADMIN_CONNECTIONS).await?)
+            }
+        };
+        Ok(Self {
+            api,
+            admin,
+            draining,
+        })
+    }
+
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    /// Where the admin port is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|port| port.address)
+    }
+
+    /// From now on `/readyz` says that the server is ending; requests are still answered, since
+    /// those who send them learn of it later.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Accepts no more, lets the requests that run end, and cuts them off after `deadline`.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.drain();
+        self.api.close(deadline).await;
+        if let Some(admin) = self.admin {
+            // Whoever asks how the process is has been answered, or will be by its end.
+            admin.close(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// What `/readyz` asks, and that the server is not ending.
+fn while_draining(draining: Arc<AtomicBool>, not_ready: Arc<NotReady>) -> Arc<NotReady> {
+    Arc::new(move || match draining.load(Ordering::Relaxed) {
+        true => Some("the process is ending".to_owned()),
+        false => not_ready(),
+    })
+}
+
+impl Port {
+    async fn open(
+        asked: SocketAddr,
+        routes: Router,
+        connections: usize,
+    ) -> Result<Self, StartError> {
         let failed = |error| StartError::Listen {
             address: asked,
             error,
         };
         let listener = TcpListener::bind(asked).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let connections = config.limits.connections;
-        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
-        let app = Arc::new(App::new(db, config.limits, metrics, registry, not_ready));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, router(app), connections, stop.clone()));
+        let task = tokio::spawn(serve(listener, routes, connections, stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -77,26 +157,20 @@ impl Server {
         })
     }
 
-    /// Where it listens; the port is the real one when 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts no more, lets the requests that run end, and cuts them off after `deadline`.
-    pub async fn shutdown(mut self, deadline: Duration) {
+    async fn close(mut self, deadline: Duration) {
         self.stop.cancel();
         match tokio::time::timeout(deadline, &mut self.task).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the query server ended abnormally"),
             Err(_) => {
-                tracing::warn!("requests were cut off at the end of the drain time");
+                tracing::warn!(address = %self.address, "requests were cut off at the end of the drain time");
                 self.task.abort();
             }
         }
     }
 }
 
-impl Drop for Server {
+impl Drop for Port {
     fn drop(&mut self) {
         self.task.abort();
     }
