@@ -14,11 +14,18 @@
 
 {{/* Labels of every object. */}}
 {{- define "spanloom.labels" -}}
-{{ include "spanloom.selector" . }}
+app.kubernetes.io/name: spanloom
+app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Values.images.tag | default .Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/part-of: spanloom
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | quote }}
+{{- end -}}
+
+{{/* Labels of the operator and what belongs to it. */}}
+{{- define "spanloom.operatorLabels" -}}
+{{ include "spanloom.labels" . }}
+app.kubernetes.io/component: operator
 {{- end -}}
 
 {{/* What the operator's pods are selected by: never changes. */}}
