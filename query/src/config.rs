@@ -80,6 +80,8 @@ pub struct QueryConfig {
 pub struct Access {
     /// A directory of bearer tokens; without one nobody is asked for a token.
     pub tokens_dir: Option<PathBuf>,
+    /// A directory with `tls.crt` and `tls.key`; without one the API speaks plain HTTP.
+    pub tls_dir: Option<PathBuf>,
     /// Where to serve metrics, health and probes, without a token and in plain text; port 0 takes a
     /// free one. Without it there is no such port, and the first one has to do.
     pub admin: Option<SocketAddr>,

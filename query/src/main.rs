@@ -36,6 +36,10 @@ struct Args {
     /// asks needs one [default: no token is asked for]
     #[arg(long, env = "SPANLOOM_QUERY_TOKENS_DIR", value_name = "DIR")]
     tokens_dir: Option<PathBuf>,
+    /// A directory with tls.crt and tls.key, read again when they change: with it, the API speaks
+    /// HTTPS and nothing else [default: plain HTTP]
+    #[arg(long, env = "SPANLOOM_QUERY_TLS_DIR", value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
     /// How long requests are still accepted after SIGTERM, in seconds, until everyone has learnt
     /// that this process is ending.
     #[arg(long, env = "SPANLOOM_QUERY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
@@ -88,6 +92,7 @@ impl Args {
             },
             access: Access {
                 tokens_dir: self.tokens_dir,
+                tls_dir: self.tls_dir,
                 admin: self.admin_listen,
             },
         }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
+use spanloom_tls::{HTTP1, HTTP2, ServerTls, TlsError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -43,6 +45,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The certificate or its key cannot be used.
+    #[error("cannot serve TLS: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A query service that runs.
@@ -66,7 +71,7 @@ impl Server {
     /// and should hold `metrics`; `not_ready` is what `/readyz` asks besides ClickHouse.
     ///
     /// # Errors
-    /// When an address cannot be listened on.
+    /// When an address cannot be listened on, or the certificate cannot be used.
     pub async fn start(
         config: QueryConfig,
         metrics: Metrics,
@@ -87,11 +92,13 @@ impl Server {
                 .fallback_service(routes)
                 .layer(axum::middleware::from_fn_with_state(tokens, auth::check));
         }
-        let api = Port::open(config.listen, routes, connections).await?;
+        let tls = config.access.tls_dir.as_deref();
+        let tls = tls.map(|directory| ServerTls::open(directory, &[HTTP2, HTTP1]));
+        let api = Port::open(config.listen, routes, tls.transpose()?, connections).await?;
         let admin = match config.access.admin {
             None => None,
             Some(address) => {
-                Some(Port::open(address, health::admin(app), ADMIN_CONNECTIONS).await?)
+                Some(Port::open(address, health::admin(app), None, ADMIN_CONNECTIONS).await?)
             }
         };
         Ok(Self {
@@ -140,6 +147,7 @@ impl Port {
     async fn open(
         asked: SocketAddr,
         routes: Router,
+        tls: Option<ServerTls>,
         connections: usize,
     ) -> Result<Self, StartError> {
         let failed = |error| StartError::Listen {
@@ -149,7 +157,7 @@ impl Port {
         let listener = TcpListener::bind(asked).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, routes, connections, stop.clone()));
+        let task = tokio::spawn(serve(listener, routes, tls, connections, stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -176,34 +184,27 @@ impl Drop for Port {
     }
 }
 
-async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    tls: Option<ServerTls>,
+    connections: usize,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     // Dropped with this task, so that no connection outlives it.
     let cut_off = CancellationToken::new();
     let _cut_off = cut_off.clone().drop_guard();
     let tracker = TaskTracker::new();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
     while let Some((stream, slot)) = accept(&listener, &slots, &stop).await {
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let watched = graceful.watch(connection);
-        let cut_off = cut_off.clone();
+        let (routes, tls, watcher) = (routes.clone(), tls.clone(), graceful.watcher());
+        let (cut_off, stop) = (cut_off.clone(), stop.clone());
         tracker.spawn(async move {
             let _slot = slot;
-            let ended = tokio::select! {
-                ended = watched => ended,
-                () = cut_off.cancelled() => Ok(()),
-            };
-            if let Err(error) = ended {
-                tracing::debug!(error, "a connection ended early");
+            tokio::select! {
+                () = converse(stream, routes, tls, watcher, &stop) => {}
+                () = cut_off.cancelled() => {}
             }
         });
     }
@@ -211,6 +212,54 @@ async fn serve(listener: TcpListener, router: Router, connections: usize, stop: 
     graceful.shutdown().await;
     tracker.close();
     tracker.wait().await;
+}
+
+/// Answers a connection's requests until it ends.
+async fn converse(
+    stream: TcpStream,
+    routes: Router,
+    tls: Option<ServerTls>,
+    watcher: Watcher,
+    stop: &CancellationToken,
+) {
+    let ended = match tls {
+        None => requests(stream, routes, watcher).await,
+        Some(tls) => {
+            let greeted = tokio::select! {
+                greeted = tls.accept(stream) => greeted,
+                // Nothing has been asked yet.
+                () = stop.cancelled() => return,
+            };
+            match greeted {
+                Ok(stream) => requests(stream, routes, watcher).await,
+                Err(error) => Err(error.into()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+async fn requests<S>(
+    stream: S,
+    routes: Router,
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    let service = TowerToHyperService::new(routes);
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
+    watcher.watch(connection).await
 }
 
 /// The next connection with its slot; none when it is time to stop.

@@ -23,6 +23,7 @@ async fn with_tokens(directory: &std::path::Path) -> Server {
     let access = Access {
         tokens_dir: Some(directory.to_owned()),
         admin: Some(ANY.into()),
+        ..Access::default()
     };
     serve_to(nowhere(), Limits::default(), access).await
 }

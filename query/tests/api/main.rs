@@ -8,4 +8,5 @@ mod harness;
 mod rollups;
 mod schema;
 mod search;
+mod tls;
 mod trace;
