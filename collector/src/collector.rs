@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use spanloom_crds::TracingPipeline;
 use spanloom_pipeline::Server;
 use spanloom_pipeline::server::ShutdownIncomplete;
-use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
+use spanloom_store::block::{BlockPool, SpanBlock};
 use spanloom_store::connection::Connection;
 use spanloom_store::migrate::{MigrateOptions, Report};
 use spanloom_store::writer::{Writer, WriterConfig};
@@ -55,7 +55,7 @@ impl Collector {
             config.store.database.clone(),
         )));
         writer.register(registry);
-        let pool = BlockPool::new(BlockPoolOptions::default());
+        let pool = BlockPool::new(config.blocks());
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
         let server = Server::start(
