@@ -20,12 +20,14 @@ mod shape;
 mod validate;
 
 pub use document::{
-    API_VERSION, External, Head, KIND, Limits, Managed, Metadata, Processing, RedactRule,
-    Retention, Sampling, SecretName, Spec, Storage, TracingPipeline,
+    API_VERSION, Collector, External, ExternalTls, Grafana, Head, Images, KIND, Kubernetes, Limits,
+    Managed, ManagementState, Metadata, Processing, Query, QueryAuth, QueryTls, RedactRule,
+    Resources, Retention, Sampling, SecretKey, SecretName, Spec, Storage, TaintEffect, Toleration,
+    TolerationOperator, TracingPipeline,
 };
 pub use errors::{DocumentError, DocumentErrors};
 pub use laptop::laptop_notes;
 pub use parse::{MAX_DOCUMENT_BYTES, parse_document};
-pub use quantity::Quantity;
+pub use quantity::{Amount, Quantity};
 pub use resolved::resolve;
 pub use validate::VALUE_CLASSES;
