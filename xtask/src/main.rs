@@ -2,6 +2,9 @@
 #![allow(clippy::print_stdout)] // a command for people
 
 mod bench;
+mod cache;
+mod chart;
+mod kubetools;
 mod test;
 mod tidy;
 mod up;
@@ -18,6 +21,9 @@ enum Command {
     Up(up::Args),
     /// Run all that CI runs
     Test(test::Args),
+    /// Make what is made of the chart
+    #[command(subcommand)]
+    Chart(chart::Args),
     /// Measure ingest and queries, beside the peers
     Bench(bench::Args),
 }
@@ -26,6 +32,7 @@ fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Up(args) => up::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chart(args) => chart::run(&args),
         Command::Bench(args) => bench::run(args),
     };
     match done {
