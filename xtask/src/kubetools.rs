@@ -22,7 +22,6 @@ const DIGEST: &str = "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803d
 ///
 /// # Errors
 /// When it cannot be fetched, or this machine is not one that it runs on and none is installed.
-#[allow(dead_code)] // the chart's checks use it
 pub fn helm() -> anyhow::Result<PathBuf> {
     program("helm")
 }
@@ -31,7 +30,6 @@ pub fn helm() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// When it cannot be fetched, or this machine is not one that it runs on and none is installed.
-#[allow(dead_code)] // the cluster's commands use it
 pub fn kubectl() -> anyhow::Result<PathBuf> {
     program("kubectl")
 }

@@ -1,9 +1,12 @@
-//! Developer commands: `cargo xtask up`, `cargo xtask test`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask up`, `cargo xtask cluster`, `cargo xtask test`, `cargo xtask bench`.
 #![allow(clippy::print_stdout)] // a command for people
 
 mod bench;
 mod cache;
+mod cluster;
+mod images;
 mod kubetools;
+mod oci;
 mod test;
 mod tidy;
 mod up;
@@ -18,6 +21,10 @@ use clap::Parser;
 enum Command {
     /// Run Spanloom on this machine, with a demo trace in it
     Up(up::Args),
+    /// A real Kubernetes on this machine: up, down, load, kubeconfig
+    Cluster(cluster::Args),
+    /// Make the programs' container images, as OCI archives
+    Images(images::Args),
     /// Run all that CI runs
     Test(test::Args),
     /// Measure ingest and queries, beside the peers
@@ -27,6 +34,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Up(args) => up::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(args),
     };

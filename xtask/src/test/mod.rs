@@ -235,7 +235,8 @@ fn with_program(mut command: Command) -> Command {
     command
 }
 
-fn target_dir() -> PathBuf {
+/// Where cargo puts what it makes.
+pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => spanloom_e2e::workspace().join(folder),
         None => spanloom_e2e::workspace().join("target"),
