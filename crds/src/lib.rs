@@ -6,9 +6,13 @@
 //! 3. [`resolved::resolve`] gives plain configuration with every default filled in, which the
 //!    collector and query start with.
 //!
+//! With the feature `kube` there is `crd`, the CustomResourceDefinition made of the same types.
+//!
 //! [`TracingPipeline::default`] is the empty document.
 
 pub mod agent;
+#[cfg(feature = "kube")]
+pub mod crd;
 mod document;
 mod errors;
 mod laptop;
@@ -17,15 +21,18 @@ mod parse;
 mod quantity;
 pub mod resolved;
 mod shape;
+pub mod status;
 mod validate;
 
 pub use document::{
-    API_VERSION, External, Head, KIND, Limits, Managed, Metadata, Processing, RedactRule,
-    Retention, Sampling, SecretName, Spec, Storage, TracingPipeline,
+    API_VERSION, Collector, External, ExternalTls, Grafana, Head, Images, KIND, Kubernetes, Limits,
+    Managed, ManagementState, Metadata, Processing, Query, QueryAuth, QueryTls, RedactRule,
+    Resources, Retention, Sampling, SecretKey, SecretName, Spec, Storage, TaintEffect, Toleration,
+    TolerationOperator, TracingPipeline,
 };
 pub use errors::{DocumentError, DocumentErrors};
 pub use laptop::laptop_notes;
 pub use parse::{MAX_DOCUMENT_BYTES, parse_document};
-pub use quantity::Quantity;
+pub use quantity::{Amount, Quantity};
 pub use resolved::resolve;
 pub use validate::VALUE_CLASSES;

@@ -4,12 +4,64 @@ use serde::{Deserialize, Serialize};
 
 /// A size as Kubernetes writes it: `8Ki`, `16k`, `1.5Gi` or a plain number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Quantity {
     /// Bytes.
     Bytes(u64),
     /// A number with a unit.
     Text(String),
+}
+
+/// An amount of a resource as Kubernetes writes it: `100m`, `0.5`, `256Mi` or a whole number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Amount {
+    /// A whole number.
+    Number(u64),
+    /// A number with a unit.
+    Text(String),
+}
+
+impl Amount {
+    /// The amount as Kubernetes takes it, in an object of ours.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+
+    /// The amount in thousandths; `None` when the text is none.
+    pub fn milli(&self) -> Option<u128> {
+        let text = match self {
+            Self::Number(number) => return Some(u128::from(*number) * 1_000),
+            Self::Text(text) => text,
+        };
+        if let Some(digits) = text.strip_suffix('m') {
+            let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            return plain.then(|| digits.parse().ok()).flatten();
+        }
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at_checked(digits)?;
+        let scale = u128::from(UNITS.iter().find(|(name, _)| *name == unit)?.1);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole = u128::from(whole.parse::<u64>().ok()?);
+        if number.ends_with('.') || fraction.len() > 9 {
+            return None;
+        }
+        let places = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let part = match fraction {
+            "" => 0,
+            fraction => fraction.parse::<u128>().ok()?,
+        };
+        (whole * places + part)
+            .checked_mul(scale * 1_000)
+            .map(|scaled| scaled / places)
+    }
 }
 
 const UNITS: &[(&str, u64)] = &[
@@ -112,6 +164,30 @@ mod tests {
             "1e3",
         ] {
             assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn amounts() {
+        let milli = |text: &str| Amount::Text(text.to_owned()).milli();
+        assert_eq!(milli("100m"), Some(100));
+        assert_eq!(milli("0.5"), Some(500));
+        assert_eq!(milli("2"), Some(2_000));
+        assert_eq!(milli("1Ki"), Some(1_024_000));
+        assert_eq!(milli("1.5Gi"), Some(1_610_612_736_000));
+        assert_eq!(Amount::Number(3).milli(), Some(3_000));
+        for wrong in [
+            "",
+            "m",
+            "1.5m",
+            "1.",
+            "-1",
+            "1 Gi",
+            "Gi",
+            "1gi",
+            "0.1234567890",
+        ] {
+            assert_eq!(milli(wrong), None, "{wrong}");
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Resolved {
 pub struct ProcessingConfig {
     /// Resource attributes that every span gets, in the order of their keys.
     pub resource: Vec<(String, String)>,
+    /// What of a pod's metadata becomes resource attributes.
+    #[serde(default)]
+    pub kubernetes: KubernetesConfig,
     /// TraceQL spanset filters, as text; each parses.
     pub drop: Vec<String>,
     /// Keys whose values are hidden.
@@ -33,6 +36,15 @@ pub struct ProcessingConfig {
     pub redact_values: Vec<ValuePattern>,
     /// How large a span may be.
     pub limits: LimitsConfig,
+}
+
+/// What of a pod's metadata becomes resource attributes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesConfig {
+    /// Keys of pod labels, each for the attribute `k8s.pod.label.<key>`.
+    pub labels: Vec<String>,
+    /// Keys of pod annotations, each for the attribute `k8s.pod.annotation.<key>`.
+    pub annotations: Vec<String>,
 }
 
 /// An attribute's key, or many.
@@ -188,6 +200,10 @@ fn processing(processing: &Processing) -> ProcessingConfig {
             .iter()
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
+        kubernetes: KubernetesConfig {
+            labels: processing.kubernetes.labels.clone(),
+            annotations: processing.kubernetes.annotations.clone(),
+        },
         drop: processing.drop.clone(),
         redact_keys: keys
             .map(|key| match key.contains('*') {

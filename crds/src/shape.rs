@@ -16,6 +16,12 @@ pub(crate) enum Shape {
     Number,
     /// A whole number, not negative.
     Count,
+    /// True or false.
+    Switch,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any keys, their values sizes.
+    Sizes,
     /// A size, as text or number.
     Size,
 }
@@ -72,13 +78,21 @@ const SPEC: &[Field] = &[
     field("processing", Shape::Object(PROCESSING)),
     field("sampling", Shape::Object(SAMPLING)),
     field("storage", Shape::Object(STORAGE)),
-    later("enabled"),
-    later("managementState"),
+    field("enabled", Shape::Switch),
+    field("managementState", Shape::Word(&["Managed", "Unmanaged"])),
+    field("collector", Shape::Object(COLLECTOR)),
+    field("query", Shape::Object(QUERY)),
+    field(
+        "grafana",
+        Shape::Object(&[
+            field("datasources", Shape::Switch),
+            later("dashboards"),
+            later("alerts"),
+        ]),
+    ),
+    field("images", Shape::Object(IMAGES)),
     later("injection"),
-    later("collector"),
     later("sidecar"),
-    later("query"),
-    later("grafana"),
 ];
 
 const PROCESSING: &[Field] = &[
@@ -86,7 +100,13 @@ const PROCESSING: &[Field] = &[
     field("redact", Shape::List(&Shape::Object(REDACT))),
     field("drop", Shape::List(&Shape::Text)),
     field("limits", Shape::Object(LIMITS)),
-    later("kubernetes"),
+    field(
+        "kubernetes",
+        Shape::Object(&[
+            field("labels", Shape::List(&Shape::Text)),
+            field("annotations", Shape::List(&Shape::Text)),
+        ]),
+    ),
 ];
 
 const REDACT: &[Field] = &[
@@ -107,7 +127,7 @@ const SAMPLING: &[Field] = &[
 ];
 
 const STORAGE: &[Field] = &[
-    field("managed", Shape::Object(&[field("size", Shape::Size)])),
+    field("managed", Shape::Object(MANAGED)),
     field("external", Shape::Object(EXTERNAL)),
     field(
         "retention",
@@ -115,15 +135,66 @@ const STORAGE: &[Field] = &[
     ),
 ];
 
+const MANAGED: &[Field] = &[
+    field("size", Shape::Size),
+    field("storageClassName", Shape::Text),
+    field("resources", Shape::Object(RESOURCES)),
+];
+
+const SECRET_NAME: &[Field] = &[required("name", Shape::Text)];
+
+const SECRET_KEY: &[Field] = &[required("name", Shape::Text), field("key", Shape::Text)];
+
+const RESOURCES: &[Field] = &[
+    field("requests", Shape::Sizes),
+    field("limits", Shape::Sizes),
+];
+
+const COLLECTOR: &[Field] = &[
+    field("resources", Shape::Object(RESOURCES)),
+    field("tolerations", Shape::List(&Shape::Object(TOLERATION))),
+    field("nodeSelector", Shape::Texts),
+    field("priorityClassName", Shape::Text),
+];
+
+const TOLERATION: &[Field] = &[
+    field("key", Shape::Text),
+    field("operator", Shape::Word(&["Exists", "Equal"])),
+    field("value", Shape::Text),
+    field(
+        "effect",
+        Shape::Word(&["NoSchedule", "PreferNoSchedule", "NoExecute"]),
+    ),
+    field("tolerationSeconds", Shape::Count),
+];
+
+const QUERY: &[Field] = &[
+    field("replicas", Shape::Count),
+    field(
+        "auth",
+        Shape::Object(&[required("tokensSecret", Shape::Object(SECRET_NAME))]),
+    ),
+    field(
+        "tls",
+        Shape::Object(&[required("secret", Shape::Object(SECRET_NAME))]),
+    ),
+    field("resources", Shape::Object(RESOURCES)),
+];
+
+const IMAGES: &[Field] = &[
+    field("registry", Shape::Text),
+    field("pullSecrets", Shape::List(&Shape::Object(SECRET_NAME))),
+];
+
 const EXTERNAL: &[Field] = &[
     required("url", Shape::Text),
     field("database", Shape::Text),
-    field(
-        "credentialsSecret",
-        Shape::Object(&[required("name", Shape::Text)]),
-    ),
+    field("credentialsSecret", Shape::Object(SECRET_NAME)),
     field("cluster", Shape::Text),
-    later("tls"),
+    field(
+        "tls",
+        Shape::Object(&[field("caSecret", Shape::Object(SECRET_KEY))]),
+    ),
 ];
 
 /// Finds everything in `value` that does not fit `shape`. An empty value (`key:`) counts as left
@@ -139,7 +210,10 @@ pub(crate) fn misfits(shape: &Shape, value: &Value, path: &Path, problems: &mut 
     };
     match (shape, value) {
         (Shape::Object(fields), Value::Mapping(map)) => object(fields, map, path, problems),
-        (Shape::Texts, Value::Mapping(map)) => texts(map, path, problems),
+        (Shape::Texts, Value::Mapping(map)) => each(&Shape::Text, map, path, problems),
+        (Shape::Sizes, Value::Mapping(map)) => each(&Shape::Size, map, path, problems),
+        (Shape::Switch, Value::Bool(_)) => {}
+        (Shape::Word(words), Value::String(word)) if words.contains(&word.as_str()) => {}
         (Shape::List(item), Value::Sequence(list)) => {
             for (n, value) in list.iter().enumerate() {
                 misfits(item, value, &path.index(n), problems);
@@ -154,6 +228,9 @@ pub(crate) fn misfits(shape: &Shape, value: &Value, path: &Path, problems: &mut 
         (Shape::Number, _) => wrong("a number"),
         (Shape::Count, _) => wrong("a whole number that is not negative"),
         (Shape::Size, _) => wrong("a size such as 8Ki or 8192"),
+        (Shape::Sizes, _) => wrong("a map of names to sizes"),
+        (Shape::Switch, _) => wrong("true or false"),
+        (Shape::Word(words), _) => wrong(&words.join(" or ")),
     }
 }
 
@@ -203,10 +280,10 @@ fn object(
     }
 }
 
-fn texts(map: &serde_yaml::Mapping, path: &Path, problems: &mut Vec<Problem>) {
+fn each(shape: &Shape, map: &serde_yaml::Mapping, path: &Path, problems: &mut Vec<Problem>) {
     for (key, value) in map {
         match key {
-            Value::String(key) => misfits(&Shape::Text, value, &path.key(key), problems),
+            Value::String(key) => misfits(shape, value, &path.key(key), problems),
             key => {
                 let text = format!("a name must be text, but is {}", describe(key));
                 problems.push(Problem::new(path.clone(), text, "put it in quotes"));
@@ -234,13 +311,23 @@ fn describe(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::document::*;
-    use crate::quantity::Quantity;
+    use crate::quantity::{Amount, Quantity};
 
     /// A document with every field of the types.
     fn full() -> TracingPipeline {
         let text = || Some("x".to_owned());
         let texts = || [("a".to_owned(), "b".to_owned())].into();
         let size = || Some(Quantity::Text("8Ki".to_owned()));
+        let amounts = || [("cpu".to_owned(), Amount::Text("1m".to_owned()))].into();
+        let resources = || {
+            Some(Resources {
+                requests: amounts(),
+                limits: amounts(),
+            })
+        };
+        let secret = || SecretName {
+            name: "x".to_owned(),
+        };
         TracingPipeline {
             metadata: Metadata {
                 name: text(),
@@ -249,8 +336,14 @@ mod tests {
                 annotations: texts(),
             },
             spec: Spec {
+                enabled: Some(false),
+                management_state: Some(ManagementState::Unmanaged),
                 processing: Processing {
                     resource: texts(),
+                    kubernetes: Kubernetes {
+                        labels: vec!["a".to_owned()],
+                        annotations: vec!["a".to_owned()],
+                    },
                     redact: vec![RedactRule {
                         keys: Some(vec!["a".to_owned()]),
                         values: text(),
@@ -267,7 +360,11 @@ mod tests {
                     head: Head { ratio: Some(1.0) },
                 },
                 storage: Storage {
-                    managed: Some(Managed { size: size() }),
+                    managed: Some(Managed {
+                        size: size(),
+                        storage_class_name: text(),
+                        resources: resources(),
+                    }),
                     external: Some(External {
                         url: "x".to_owned(),
                         database: text(),
@@ -275,8 +372,41 @@ mod tests {
                             name: "x".to_owned(),
                         }),
                         cluster: text(),
+                        tls: Some(ExternalTls {
+                            ca_secret: Some(SecretKey {
+                                name: "x".to_owned(),
+                                key: text(),
+                            }),
+                        }),
                     }),
                     retention: Retention { hot: text() },
+                },
+                collector: Collector {
+                    resources: resources(),
+                    tolerations: vec![Toleration {
+                        key: text(),
+                        operator: Some(TolerationOperator::Equal),
+                        value: text(),
+                        effect: Some(TaintEffect::NoSchedule),
+                        toleration_seconds: Some(1),
+                    }],
+                    node_selector: texts(),
+                    priority_class_name: text(),
+                },
+                query: Query {
+                    replicas: Some(2),
+                    auth: Some(QueryAuth {
+                        tokens_secret: secret(),
+                    }),
+                    tls: Some(QueryTls { secret: secret() }),
+                    resources: resources(),
+                },
+                grafana: Grafana {
+                    datasources: Some(true),
+                },
+                images: Images {
+                    registry: text(),
+                    pull_secrets: vec![secret()],
                 },
             },
             ..TracingPipeline::default()

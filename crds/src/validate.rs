@@ -1,5 +1,7 @@
 //! Whether values make sense. Everything that does not is reported, not only the first.
 
+mod cluster;
+
 use std::collections::HashSet;
 
 use spanloom_traceql::Filter;
@@ -56,6 +58,7 @@ pub(crate) fn validate(document: &TracingPipeline) -> Vec<Problem> {
         );
     }
     storage(&document.spec.storage, &mut problems);
+    cluster::cluster(&document.spec, &mut problems);
     problems.0
 }
 
@@ -296,12 +299,25 @@ fn check_external(external: &External, path: &Path, problems: &mut Problems) {
             problems.add(path.key("cluster"), text, advice);
         }
     }
-    if let Some(secret) = &external.credentials_secret
-        && !is_dns_name(&secret.name, 253, true)
-    {
-        let text = format!("{:?} is no Kubernetes name", secret.name);
-        let path = path.key("credentialsSecret").key("name");
-        problems.add(path, text, "name a Secret in the pipeline's namespace");
+    if let Some(secret) = &external.credentials_secret {
+        secret_name(&secret.name, path.key("credentialsSecret"), problems);
+    }
+    if let Some(tls) = &external.tls {
+        if external.url.starts_with("http://") {
+            let advice = "remove it, or ask for https";
+            problems.add(path.key("tls"), "means nothing with http", advice);
+        }
+        if let Some(secret) = &tls.ca_secret {
+            secret_name(&secret.name, path.key("tls").key("caSecret"), problems);
+        }
+    }
+}
+
+fn secret_name(name: &str, path: Path, problems: &mut Problems) {
+    if !is_dns_name(name, 253, true) {
+        let text = format!("{name:?} is no Kubernetes name");
+        let advice = "name a Secret in the pipeline's namespace";
+        problems.add(path.key("name"), text, advice);
     }
 }
 

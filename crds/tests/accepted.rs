@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use spanloom_crds::resolved::{
-    KeyPattern, LimitsConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
-    ValuePattern,
+    KeyPattern, KubernetesConfig, LimitsConfig, ProcessingConfig, Resolved, SamplingConfig, Server,
+    StorageConfig, ValuePattern,
 };
 use spanloom_crds::{TracingPipeline, laptop_notes, parse_document, resolve};
 
@@ -80,6 +80,7 @@ fn processing() {
         "spec:
   processing:
     resource: {deployment.environment.name: production, a: ''}
+    kubernetes: {labels: [app.kubernetes.io/version], annotations: [a/b]}
     redact:
       - keys: [http.request.header.authorization, '*.password']
       - values: creditCard
@@ -100,6 +101,10 @@ fn processing() {
                     "production".to_owned()
                 ),
             ],
+            kubernetes: KubernetesConfig {
+                labels: vec!["app.kubernetes.io/version".to_owned()],
+                annotations: vec!["a/b".to_owned()],
+            },
             drop: vec!["{ span.http.route = \"/healthz\" }".to_owned()],
             redact_keys: vec![
                 KeyPattern::Exact("http.request.header.authorization".to_owned()),
@@ -196,6 +201,16 @@ fn what_means_nothing_on_a_laptop() {
         [
             "on a laptop these fields mean nothing: spec.storage.external.credentialsSecret (use the \
           environment variables SPANLOOM_CLICKHOUSE_USER and SPANLOOM_CLICKHOUSE_PASSWORD)"
+        ]
+    );
+    assert_eq!(
+        notes(
+            "spec: {enabled: true, query: {replicas: 2}, collector: {resources: {limits: {cpu: 1}}}, \
+             images: {registry: a.example/b}, managementState: Managed, grafana: {datasources: true}}"
+        ),
+        [
+            "on a laptop these fields mean nothing: spec.managementState, spec.collector, \
+             spec.query, spec.grafana, spec.images"
         ]
     );
     assert_eq!(

@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod cluster;
 mod images;
+mod chart;
 mod kubetools;
 mod oci;
 mod test;
@@ -27,6 +28,9 @@ enum Command {
     Images(images::Args),
     /// Run all that CI runs
     Test(test::Args),
+    /// Make what is made of the chart
+    #[command(subcommand)]
+    Chart(chart::Args),
     /// Measure ingest and queries, beside the peers
     Bench(bench::Args),
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chart(args) => chart::run(&args),
         Command::Bench(args) => bench::run(args),
     };
     match done {

@@ -52,6 +52,11 @@ const STAGES: &[Stage] = &[
         run: deny,
     },
     Stage {
+        name: "chart",
+        about: "the chart renders to what Kubernetes and the house want",
+        run: crate::chart::check,
+    },
+    Stage {
         name: "clippy",
         about: "no warning in any target",
         run: clippy,
@@ -251,7 +256,7 @@ fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
 }
 
 /// Runs a command in the workspace, its output passed through.
-fn sh(mut command: Command) -> anyhow::Result<()> {
+pub fn sh(mut command: Command) -> anyhow::Result<()> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(plain)

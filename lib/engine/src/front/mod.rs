@@ -88,16 +88,18 @@ pub(crate) async fn serve(front: Arc<Front>, listener: TcpListener, stop: Cancel
 }
 
 async fn connection(front: Arc<Front>, stream: tokio::net::TcpStream, close: CancellationToken) {
+    let stream = Patient::new(stream, WRITE_PATIENCE);
+    let flushes = stream.flushes();
     let service = service_fn(move |request| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.handle(request).await) }
+        let (front, flushes) = (front.clone(), flushes.clone());
+        async move { Ok::<_, Infallible>(front.handle(request, flushes).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(128)
         .max_buf_size(256 << 10)
-        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_PATIENCE)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -1,0 +1,173 @@
+//! Whether the values that only a cluster uses make sense.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::document::{Collector, Images, Kubernetes, Query, Resources, Spec, TolerationOperator};
+use crate::errors::Path;
+use crate::quantity::Amount;
+use crate::validate::{Problems, is_dns_name, secret_name};
+
+/// The most pods of the query service.
+const MAX_REPLICAS: u32 = 100;
+/// The most pod labels, and annotations, that are copied to each span.
+const MAX_KEYS: usize = 32;
+/// The least memory, in thousandths of a byte, that a collector's limit may give it.
+const MIN_COLLECTOR_MEMORY_MILLI: u128 = (128 << 20) * 1_000;
+
+pub(super) fn cluster(spec: &Spec, problems: &mut Problems) {
+    let path = Path::of("spec");
+    kubernetes(
+        &spec.processing.kubernetes,
+        &path.key("processing").key("kubernetes"),
+        problems,
+    );
+    collector(&spec.collector, &path.key("collector"), problems);
+    query(&spec.query, &path.key("query"), problems);
+    images(&spec.images, &path.key("images"), problems);
+    if let Some(managed) = &spec.storage.managed {
+        let path = path.key("storage").key("managed");
+        resources(managed.resources.as_ref(), &path, problems);
+        if let Some(class) = &managed.storage_class_name {
+            object_name(class, path.key("storageClassName"), problems);
+        }
+    }
+}
+
+fn object_name(name: &str, path: Path, problems: &mut Problems) {
+    if !is_dns_name(name, 253, true) {
+        let text = format!("{name:?} is no Kubernetes name");
+        problems.add(path, text, "use lower-case letters, digits and -");
+    }
+}
+
+fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
+    for (field, keys) in [
+        ("labels", &kubernetes.labels),
+        ("annotations", &kubernetes.annotations),
+    ] {
+        let path = path.key(field);
+        if keys.len() > MAX_KEYS {
+            let text = format!("has {} keys", keys.len());
+            let advice = format!("at most {MAX_KEYS} are copied to each span");
+            problems.add(path.clone(), text, advice);
+        }
+        let mut seen = HashSet::new();
+        for (n, key) in keys.iter().enumerate() {
+            if !is_metadata_key(key) {
+                let advice = "write a key such as app.kubernetes.io/version";
+                problems.add(path.index(n), format!("{key:?} is no key"), advice);
+            } else if !seen.insert(key) {
+                let text = format!("{key:?} is given twice");
+                problems.add(path.index(n), text, "remove one");
+            }
+        }
+    }
+}
+
+/// Whether it can be the key of a label or annotation: `prefix/name` or `name`.
+fn is_metadata_key(key: &str) -> bool {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    (1..=63).contains(&name.len())
+        && name.chars().all(|c| outer(c) || "-_.".contains(c))
+        && name.starts_with(outer)
+        && name.ends_with(outer)
+        && prefix.is_none_or(|prefix| is_dns_name(prefix, 253, true))
+}
+
+fn collector(collector: &Collector, path: &Path, problems: &mut Problems) {
+    resources(collector.resources.as_ref(), path, problems);
+    let limits = collector.resources.as_ref().map(|r| &r.limits);
+    if let Some(memory) = limits.and_then(|limits| limits.get("memory"))
+        && memory
+            .milli()
+            .is_some_and(|milli| milli < MIN_COLLECTOR_MEMORY_MILLI)
+    {
+        let path = path.key("resources").key("limits").key("memory");
+        let advice = "half of it holds spans on their way to the store";
+        problems.add(path, "must be at least 128Mi", advice);
+    }
+    for (n, toleration) in collector.tolerations.iter().enumerate() {
+        let path = path.key("tolerations").index(n);
+        let exists = toleration.operator == Some(TolerationOperator::Exists);
+        if exists && toleration.value.is_some() {
+            problems.add(path.key("value"), "means nothing with Exists", "remove it");
+        }
+        if !exists && toleration.key.is_none() {
+            let advice = "name the taint's key, or write operator: Exists";
+            problems.add(path, "needs a key with Equal", advice);
+        }
+    }
+    if let Some(class) = &collector.priority_class_name {
+        object_name(class, path.key("priorityClassName"), problems);
+    }
+}
+
+fn query(query: &Query, path: &Path, problems: &mut Problems) {
+    if let Some(replicas) = query.replicas
+        && !(1..=MAX_REPLICAS).contains(&replicas)
+    {
+        let text = format!("must be from 1 to {MAX_REPLICAS}, but is {replicas}");
+        let advice = "leave it out for one, or for an autoscaler";
+        problems.add(path.key("replicas"), text, advice);
+    }
+    if let Some(auth) = &query.auth {
+        let path = path.key("auth").key("tokensSecret");
+        secret_name(&auth.tokens_secret.name, path, problems);
+    }
+    if let Some(tls) = &query.tls {
+        secret_name(&tls.secret.name, path.key("tls").key("secret"), problems);
+    }
+    resources(query.resources.as_ref(), path, problems);
+}
+
+fn resources(resources: Option<&Resources>, path: &Path, problems: &mut Problems) {
+    let Some(Resources { requests, limits }) = resources else {
+        return;
+    };
+    let path = path.key("resources");
+    amounts(requests, &path.key("requests"), problems);
+    amounts(limits, &path.key("limits"), problems);
+    for (name, request) in requests {
+        let Some(limit) = limits.get(name) else {
+            continue;
+        };
+        if let (Some(asked), Some(most)) = (request.milli(), limit.milli())
+            && asked > most
+        {
+            let text = format!("is more than the limit {}", limit.text());
+            problems.add(path.key("requests").key(name), text, "raise the limit");
+        }
+    }
+}
+
+fn amounts(amounts: &BTreeMap<String, Amount>, path: &Path, problems: &mut Problems) {
+    for (name, amount) in amounts {
+        if amount.milli().is_none() {
+            let text = format!("{:?} is no amount", amount.text());
+            problems.add(path.key(name), text, "write 100m, 0.5, 256Mi …");
+        }
+    }
+}
+
+fn images(images: &Images, path: &Path, problems: &mut Problems) {
+    if let Some(registry) = &images.registry {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b"-._:/".contains(&b);
+        let is_registry = !registry.is_empty()
+            && registry.len() <= 200
+            && registry.bytes().all(inner)
+            && !registry.contains("//")
+            && !registry.ends_with('/');
+        if !is_registry {
+            let text = format!("{registry:?} is no registry");
+            let advice = "write host/path, such as registry.example/mirror";
+            problems.add(path.key("registry"), text, advice);
+        }
+    }
+    for (n, secret) in images.pull_secrets.iter().enumerate() {
+        secret_name(&secret.name, path.key("pullSecrets").index(n), problems);
+    }
+}
