@@ -3,9 +3,9 @@
 
 mod bench;
 mod cache;
+mod chart;
 mod cluster;
 mod images;
-mod chart;
 mod kubetools;
 mod oci;
 mod test;

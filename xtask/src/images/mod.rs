@@ -116,8 +116,8 @@ fn values() -> String {
             "registry": REGISTRY,
             "tag": tag(),
             "pullPolicy": "IfNotPresent",
-            "clickhouse": image_name("engine"),
         },
+        "clickhouse": {"image": image_name("engine")},
     });
     let json = serde_json::to_string_pretty(&values).unwrap_or_default();
     // JSON is YAML.

@@ -3,6 +3,7 @@
 //! The stages share what they compile: clippy and the tests see the same features (`--workspace
 //! --all-targets`), and the end-to-end scenarios run the binaries that the build stage made.
 
+mod cluster;
 mod fuzz;
 mod tools;
 
@@ -80,6 +81,11 @@ const STAGES: &[Stage] = &[
         name: "e2e",
         about: "real SDKs against the real program",
         run: e2e,
+    },
+    Stage {
+        name: "cluster",
+        about: "scenarios on a real Kubernetes",
+        run: cluster::run,
     },
     Stage {
         name: "up",
