@@ -343,12 +343,9 @@ fn structural(schema: &mut Value) {
         map.insert("enum".to_owned(), Value::Array(words));
     }
     // Formats of Rust's, not of OpenAPI's.
-    match map.get("format").and_then(Value::as_str) {
-        Some("uint64" | "uint32" | "uint") => {
-            map.insert("format".to_owned(), json!("int64"));
-            map.entry("minimum").or_insert(json!(0));
-        }
-        _ => {}
+    if let Some("uint64" | "uint32" | "uint") = map.get("format").and_then(Value::as_str) {
+        map.insert("format".to_owned(), json!("int64"));
+        map.entry("minimum").or_insert(json!(0));
     }
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
         properties.values_mut().for_each(structural);
