@@ -295,6 +295,7 @@ async fn start_store(
         password: engine.password().to_owned(),
         database: "spanloom".to_owned(),
         cluster: None,
+        ca_file: None,
     };
     Ok((
         Store::Embedded {

@@ -1,9 +1,11 @@
 //! What a collector is told: addresses and bounds by whoever runs it, the rest by the document.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use spanloom_crds::resolved::{self, Resolved};
+use spanloom_crds::agent::AgentConfig;
+use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{Cors, Limits, Processing, Redaction, ValueClass, ValuePattern};
@@ -23,6 +25,9 @@ pub struct StoreAddress {
     pub database: String,
     /// The ClickHouse cluster whose nodes hold the tables; none for a single node.
     pub cluster: Option<String>,
+    /// For an `https` URL, the PEM bundle of the authorities to trust, read again when it changes;
+    /// none: this machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for StoreAddress {
@@ -39,6 +44,7 @@ impl std::fmt::Debug for StoreAddress {
 /// Where the credentials of a ClickHouse of the user's own come from: never from the document.
 const USER_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_USER";
 const PASSWORD_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_PASSWORD";
+const CA_FILE_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CA_FILE";
 
 impl StoreAddress {
     /// The ClickHouse that the document names as `external`; none where it is ours to run. User and
@@ -65,6 +71,7 @@ impl StoreAddress {
             password: variable(PASSWORD_VARIABLE).unwrap_or_default(),
             database,
             cluster,
+            ca_file: variable(CA_FILE_VARIABLE).map(PathBuf::from),
         }))
     }
 }
@@ -121,11 +128,35 @@ pub(crate) fn schema(
     document: &TracingPipeline,
 ) -> Result<SchemaOptions, ConfigError> {
     let storage = spanloom_crds::resolve(document)?.storage;
-    Ok(SchemaOptions {
+    Ok(schema_of(store, &storage))
+}
+
+/// The store's schema as an agent's configuration wants it.
+pub(crate) fn agent_schema(store: &StoreAddress, config: &AgentConfig) -> SchemaOptions {
+    let storage = &config.resolved.storage;
+    let mut schema = schema_of(store, storage);
+    if let Server::External { cluster, .. } = &storage.server {
+        schema.cluster.clone_from(cluster);
+    }
+    schema
+}
+
+fn schema_of(store: &StoreAddress, storage: &resolved::StorageConfig) -> SchemaOptions {
+    SchemaOptions {
         database: store.database.clone(),
         cluster: store.cluster.clone(),
         retention: storage.retention,
         ..SchemaOptions::default()
+    }
+}
+
+/// What an agent's configuration does to spans.
+pub(crate) fn agent_processing(config: &AgentConfig) -> Result<Processing, ConfigError> {
+    let uid = &config.pipeline.uid;
+    Ok(Processing {
+        enabled: config.enabled,
+        probe: (!uid.is_empty()).then(|| uid.clone()),
+        ..processing(&config.resolved)?
     })
 }
 
@@ -148,6 +179,7 @@ fn processing(resolved: &Resolved) -> Result<Processing, ConfigError> {
         },
         head_ratio: resolved.sampling.ratio,
         retention: resolved.storage.retention,
+        ..Processing::default()
     })
 }
 
@@ -192,9 +224,19 @@ mod tests {
                 password: "a secret".to_owned(),
                 database: "spanloom".to_owned(),
                 cluster: None,
+                ca_file: None,
             },
             document,
         }
+    }
+
+    #[test]
+    fn probes_are_what_the_operator_sends() {
+        use spanloom_crds::agent;
+        use spanloom_pipeline::process;
+        assert_eq!(process::PROBE_ATTRIBUTE, agent::PROBE_ATTRIBUTE);
+        assert_eq!(process::PROBE_SERVICE, agent::PROBE_SERVICE);
+        assert_eq!(spanloom_store::block::PROBE_SERVICE, agent::PROBE_SERVICE);
     }
 
     #[test]

@@ -241,6 +241,7 @@ async fn when_clickhouse_is_away_the_batch_is_given_up_in_time() {
         url: format!("http://{address}"),
         user: "u".to_owned(),
         password: String::new(),
+        tls: None,
     };
     let writer = Writer::new(WriterConfig {
         give_up_after: Duration::from_millis(500),

@@ -1,6 +1,7 @@
 //! OTLP over gRPC: unary calls only, so the framing is done here. One piece of memory takes the
 //! message as it comes, and a worker unpacks it whole.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -234,8 +235,9 @@ async fn health(receiver: &Receiver, headers: &HeaderMap, body: &mut Incoming) -
             message: "there is no such service".into(),
         });
     }
-    let closing = receiver.shared.closing.is_cancelled();
-    Reply::Message(vec![0x08, if closing { NOT_SERVING } else { SERVING }])
+    let shared = &receiver.shared;
+    let away = shared.leaving.is_cancelled() || shared.held.load(Ordering::Acquire);
+    Reply::Message(vec![0x08, if away { NOT_SERVING } else { SERVING }])
 }
 
 fn message_response(message: &[u8]) -> Response<AnswerBody> {

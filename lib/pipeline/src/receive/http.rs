@@ -71,11 +71,19 @@ pub(super) async fn answer(
         && !drain(&mut body).await
     {
         // The rest of the body stands between this request and the next.
-        answer
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        close_after(&mut answer);
+    }
+    if head.version < Version::HTTP_2 && receiver.shared.leaving.is_cancelled() {
+        // The client finds another collector, and this connection ends without a race.
+        close_after(&mut answer);
     }
     answer
+}
+
+fn close_after(answer: &mut Response<AnswerBody>) {
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 async fn traces(

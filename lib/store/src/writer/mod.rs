@@ -27,7 +27,7 @@ pub use self::bisect::RefusedRows;
 pub use self::metrics::{Label, WriterMetrics};
 
 /// How the writer behaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WriterConfig {
     /// Where ClickHouse is.
     pub connection: Connection,
