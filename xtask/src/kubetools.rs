@@ -30,7 +30,6 @@ pub fn helm() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// When it cannot be fetched, or this machine is not one that it runs on and none is installed.
-#[allow(dead_code)] // the cluster's commands use it
 pub fn kubectl() -> anyhow::Result<PathBuf> {
     program("kubectl")
 }

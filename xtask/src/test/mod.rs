@@ -3,6 +3,7 @@
 //! The stages share what they compile: clippy and the tests see the same features (`--workspace
 //! --all-targets`), and the end-to-end scenarios run the binaries that the build stage made.
 
+mod cluster;
 mod fuzz;
 mod tools;
 
@@ -80,6 +81,11 @@ const STAGES: &[Stage] = &[
         name: "e2e",
         about: "real SDKs against the real program",
         run: e2e,
+    },
+    Stage {
+        name: "cluster",
+        about: "scenarios on a real Kubernetes",
+        run: cluster::run,
     },
     Stage {
         name: "up",
@@ -240,7 +246,8 @@ fn with_program(mut command: Command) -> Command {
     command
 }
 
-fn target_dir() -> PathBuf {
+/// Where cargo puts what it makes.
+pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => spanloom_e2e::workspace().join(folder),
         None => spanloom_e2e::workspace().join("target"),
