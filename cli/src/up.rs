@@ -14,7 +14,9 @@ use prometheus_client::registry::Registry;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::{Engine, EngineConfig};
-use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer};
+use spanloom_query::{
+    Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::data_dir::{self, DataDir};
@@ -185,8 +187,10 @@ impl Running {
                     user: address.user,
                     password: address.password,
                     database: address.database,
+                    ca_file: address.ca_file,
                 },
                 limits: Limits::default(),
+                access: Access::default(),
             },
             query_metrics,
             Arc::new(registry),
@@ -292,6 +296,7 @@ async fn start_store(
         password: engine.password().to_owned(),
         database: "spanloom".to_owned(),
         cluster: None,
+        ca_file: None,
     };
     Ok((
         Store::Embedded {

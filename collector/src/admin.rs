@@ -1,6 +1,6 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, `/status`.
 //!
-//! Plain HTTP/1.1 and three paths, so it needs no router. Readiness is asked of the caller at each
+//! Plain HTTP/1.1 and four paths, so it needs no router. Readiness is asked of the caller at each
 //! request: what it says is what is true then.
 
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use spanloom_crds::agent::AgentStatus;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,16 @@ const CONNECTIONS_MAX: usize = 64;
 /// Says why the program is not ready, or nothing when it is.
 pub type NotReady = dyn Fn() -> Option<String> + Send + Sync;
 
+/// Says how the agent is, for the operator.
+pub type Status = dyn Fn() -> AgentStatus + Send + Sync;
+
+/// What the admin port answers with.
+struct Pages {
+    registry: Arc<Registry>,
+    not_ready: Arc<NotReady>,
+    status: Arc<Status>,
+}
+
 /// The admin server; stops when dropped or asked to.
 #[derive(Debug)]
 pub struct Admin {
@@ -40,7 +51,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens on `address` and serves `registry` and the answer of `not_ready`.
+    /// Listens on `address` and serves `registry` and the answers of `not_ready` and `status`.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -48,11 +59,17 @@ impl Admin {
         address: SocketAddr,
         registry: Arc<Registry>,
         not_ready: Arc<NotReady>,
+        status: Arc<Status>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, registry, not_ready, stop.clone()));
+        let pages = Pages {
+            registry,
+            not_ready,
+            status,
+        };
+        let task = tokio::spawn(serve(listener, Arc::new(pages), stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -74,12 +91,7 @@ impl Admin {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    registry: Arc<Registry>,
-    not_ready: Arc<NotReady>,
-    stop: CancellationToken,
-) {
+async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -87,10 +99,10 @@ async fn serve(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    let (registry, not_ready) = (registry.clone(), not_ready.clone());
+                    let pages = Arc::clone(&pages);
                     connections.spawn(async move {
                         let service = service_fn(move |request| {
-                            let response = answer(&request, &registry, &*not_ready);
+                            let response = answer(&request, &pages);
                             async move { Ok::<_, Infallible>(response) }
                         });
                         let served = hyper::server::conn::http1::Builder::new()
@@ -113,11 +125,7 @@ async fn serve(
     connections.shutdown().await;
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    registry: &Registry,
-    not_ready: &NotReady,
-) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     let text =
         |status: StatusCode, body: String| respond(status, "text/plain; charset=utf-8", body);
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -128,7 +136,7 @@ fn answer(
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" => match not_ready() {
+        "/readyz" => match (pages.not_ready)() {
             None => text(StatusCode::OK, "ok\n".into()),
             Some(reason) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -137,7 +145,7 @@ fn answer(
         },
         "/metrics" => {
             let mut body = String::with_capacity(16 * 1024);
-            match prometheus_client::encoding::text::encode(&mut body, registry) {
+            match prometheus_client::encoding::text::encode(&mut body, &pages.registry) {
                 Ok(()) => respond(StatusCode::OK, OPENMETRICS, body),
                 Err(error) => text(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -145,9 +153,16 @@ fn answer(
                 ),
             }
         }
+        "/status" => match serde_json::to_string(&(pages.status)()) {
+            Ok(body) => respond(StatusCode::OK, "application/json", body),
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("cannot encode the status: {error}\n"),
+            ),
+        },
         _ => text(
             StatusCode::NOT_FOUND,
-            "not found; this port serves /metrics, /healthz and /readyz\n".into(),
+            "not found; this port serves /metrics, /healthz, /readyz and /status\n".into(),
         ),
     }
 }

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use spanloom_crds::TracingPipeline;
-use spanloom_pipeline::Server;
-use spanloom_pipeline::server::ShutdownIncomplete;
-use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
-use spanloom_store::connection::Connection;
+use spanloom_crds::agent::{AgentConfig, AgentStatus};
+use spanloom_pipeline::server::{Control, ShutdownIncomplete};
+use spanloom_pipeline::{Config as PipelineConfig, Server};
+use spanloom_store::block::{BlockPool, SpanBlock};
+use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report};
+use spanloom_store::schema::SchemaOptions;
 use spanloom_store::writer::{Writer, WriterConfig};
+use spanloom_tls::TlsError;
 
-use crate::admin::NotReady;
+use crate::admin::{NotReady, Status};
 use crate::batch::StoreBatch;
+use crate::cluster::{Cluster, Watches, Watching};
 use crate::config::{self, CollectorConfig, ConfigError, StoreAddress};
 use crate::export::StoreExport;
 
@@ -28,6 +32,9 @@ pub enum StartError {
     /// The pipeline does not start.
     #[error(transparent)]
     Pipeline(#[from] spanloom_pipeline::StartError),
+    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    #[error("the way to ClickHouse: {0}")]
+    Tls(#[from] TlsError),
     /// It started without an address, though it was told one; a bug of ours.
     #[error("the pipeline does not listen")]
     NoAddress,
@@ -39,6 +46,7 @@ pub struct Collector {
     grpc: SocketAddr,
     http: SocketAddr,
     draining: Arc<AtomicBool>,
+    watching: Option<Watching>,
 }
 
 impl Collector {
@@ -50,20 +58,46 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
+        let pipeline = config.pipeline()?;
+        Self::start_pipeline(&config, pipeline, registry)
+    }
+
+    /// Starts a collector that follows its configuration object. It listens at once, but tells
+    /// senders to retry until the first configuration is in force; of `config` the document does
+    /// not count.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on.
+    pub async fn start_in(
+        cluster: Cluster,
+        config: CollectorConfig,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError> {
+        let watches = Watches::new(cluster, registry);
+        let pipeline = PipelineConfig {
+            hold: true,
+            peers: Some(watches.peers()),
+            ..config.pipeline()?
+        };
+        let mut collector = Self::start_pipeline(&config, pipeline, registry)?;
+        collector.watching = Some(watches.start(collector.server.control(), registry));
+        Ok(collector)
+    }
+
+    fn start_pipeline(
+        config: &CollectorConfig,
+        pipeline: PipelineConfig,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError> {
         let writer = Arc::new(Writer::new(WriterConfig::new(
-            connection(&config.store),
+            connection(&config.store)?,
             config.store.database.clone(),
         )));
         writer.register(registry);
-        let pool = BlockPool::new(BlockPoolOptions::default());
+        let pool = BlockPool::new(config.blocks());
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
-        let server = Server::start(
-            config.pipeline()?,
-            make_batch,
-            StoreExport(writer),
-            registry,
-        )?;
+        let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;
         let grpc = server.grpc_address().ok_or(StartError::NoAddress)?;
         let http = server.http_address().ok_or(StartError::NoAddress)?;
         Ok(Self {
@@ -71,6 +105,7 @@ impl Collector {
             grpc,
             http,
             draining: Arc::default(),
+            watching: None,
         })
     }
 
@@ -88,11 +123,34 @@ impl Collector {
     /// senders would only find no collector at all, and the answer to them is "retry" anyway.
     pub fn not_ready(&self) -> Arc<NotReady> {
         let draining = Arc::clone(&self.draining);
+        let watched = self.watching.as_ref().map(Watching::state);
         Arc::new(move || {
-            draining
-                .load(Ordering::Relaxed)
-                .then(|| "draining".to_owned())
+            if draining.load(Ordering::Relaxed) {
+                return Some("draining".to_owned());
+            }
+            watched.as_ref().and_then(|state| state.not_ready())
         })
+    }
+
+    /// How the collector is, for `/status`.
+    pub fn status(&self) -> Arc<Status> {
+        let control: Control = self.server.control();
+        let watched = self.watching.as_ref().map(Watching::state);
+        Arc::new(move || AgentStatus {
+            config: watched
+                .as_ref()
+                .map(|state| state.config())
+                .unwrap_or_default(),
+            spans_received: control.spans_received(),
+            spans_discarded: control.spans_discarded(),
+        })
+    }
+
+    /// Says that it is not ready any more and asks clients to go elsewhere, but serves them all the
+    /// same: for the time until the cluster has noticed. [`Collector::shutdown`] comes next.
+    pub fn leave(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.server.leave();
     }
 
     /// Stops receiving, stores what was received, and gives up what is not stored by `deadline`.
@@ -101,7 +159,11 @@ impl Collector {
     /// When something was given up; its senders were told to retry.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownIncomplete> {
         self.draining.store(true, Ordering::Relaxed);
-        self.server.shutdown(deadline).await
+        let drained = self.server.shutdown(deadline).await;
+        if let Some(watching) = self.watching {
+            watching.stop().await;
+        }
+        drained
     }
 }
 
@@ -111,6 +173,9 @@ pub enum MigrateError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    #[error("the way to ClickHouse: {0}")]
+    Tls(#[from] TlsError),
     /// ClickHouse is away or refuses.
     #[error(transparent)]
     Store(#[from] spanloom_store::migrate::MigrateError),
@@ -130,17 +195,38 @@ pub async fn migrate(
     pipeline: &str,
 ) -> Result<Report, MigrateError> {
     let options = config::schema(store, document)?;
-    let migrate = MigrateOptions {
-        pipeline: pipeline.to_owned(),
-        patience: PATIENCE,
-    };
-    Ok(spanloom_store::migrate::run(&connection(store), &options, &migrate).await?)
+    migrate_to(store, &options, pipeline.to_owned()).await
 }
 
-fn connection(store: &StoreAddress) -> Connection {
-    Connection {
+/// The same for a pipeline in a cluster, whose name is `namespace/name`.
+///
+/// # Errors
+/// When ClickHouse cannot be reached, or the database is another pipeline's.
+pub async fn migrate_agent(
+    store: &StoreAddress,
+    config: &AgentConfig,
+) -> Result<Report, MigrateError> {
+    let pipeline = format!("{}/{}", config.pipeline.namespace, config.pipeline.name);
+    migrate_to(store, &config::agent_schema(store, config), pipeline).await
+}
+
+async fn migrate_to(
+    store: &StoreAddress,
+    options: &SchemaOptions,
+    pipeline: String,
+) -> Result<Report, MigrateError> {
+    let migrate = MigrateOptions {
+        pipeline,
+        patience: PATIENCE,
+    };
+    Ok(spanloom_store::migrate::run(&connection(store)?, options, &migrate).await?)
+}
+
+fn connection(store: &StoreAddress) -> Result<Connection, TlsError> {
+    Ok(Connection {
         url: store.url.clone(),
         user: store.user.clone(),
         password: store.password.clone(),
-    }
+        tls: connection::tls(&store.url, store.ca_file.as_deref())?,
+    })
 }

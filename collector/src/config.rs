@@ -1,12 +1,15 @@
 //! What a collector is told: addresses and bounds by whoever runs it, the rest by the document.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use spanloom_crds::resolved::{self, Resolved};
+use spanloom_crds::agent::AgentConfig;
+use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{Cors, Limits, Processing, Redaction, ValueClass, ValuePattern};
+use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 use spanloom_traceql::Filter;
 
@@ -23,6 +26,9 @@ pub struct StoreAddress {
     pub database: String,
     /// The ClickHouse cluster whose nodes hold the tables; none for a single node.
     pub cluster: Option<String>,
+    /// For an `https` URL, the PEM bundle of the authorities to trust, read again when it changes;
+    /// none: this machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for StoreAddress {
@@ -39,6 +45,7 @@ impl std::fmt::Debug for StoreAddress {
 /// Where the credentials of a ClickHouse of the user's own come from: never from the document.
 const USER_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_USER";
 const PASSWORD_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_PASSWORD";
+const CA_FILE_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CA_FILE";
 
 impl StoreAddress {
     /// The ClickHouse that the document names as `external`; none where it is ours to run. User and
@@ -65,6 +72,7 @@ impl StoreAddress {
             password: variable(PASSWORD_VARIABLE).unwrap_or_default(),
             database,
             cluster,
+            ca_file: variable(CA_FILE_VARIABLE).map(PathBuf::from),
         }))
     }
 }
@@ -89,7 +97,7 @@ pub struct CollectorConfig {
     pub otlp_http: SocketAddr,
     /// Browser origins that may send spans; `*` for any.
     pub cors_origins: Vec<String>,
-    /// Bytes that requests may hold until they are stored; beyond it senders are told to retry.
+    /// Bytes of memory that the collector may come to use; senders are told to retry before that.
     pub memory_limit_bytes: usize,
     /// Where spans are written.
     pub store: StoreAddress,
@@ -98,13 +106,22 @@ pub struct CollectorConfig {
 }
 
 impl CollectorConfig {
+    /// What block builders keep between batches, of the quarter that requests leave.
+    pub(crate) fn blocks(&self) -> BlockPoolOptions {
+        let default = BlockPoolOptions::default();
+        BlockPoolOptions {
+            kept_bytes: default.kept_bytes.min(self.memory_limit_bytes / 16),
+            tag_cache_bytes: default.tag_cache_bytes.min(self.memory_limit_bytes / 32),
+        }
+    }
+
     /// The pipeline's settings.
     pub(crate) fn pipeline(&self) -> Result<PipelineConfig, ConfigError> {
         let resolved = spanloom_crds::resolve(&self.document)?;
         Ok(PipelineConfig {
             grpc: Some(self.otlp_grpc),
             http: Some(self.otlp_http),
-            memory_limit_bytes: self.memory_limit_bytes,
+            memory_limit_bytes: for_requests(self.memory_limit_bytes),
             cors: Cors {
                 allowed_origins: self.cors_origins.clone(),
                 ..Cors::default()
@@ -115,17 +132,48 @@ impl CollectorConfig {
     }
 }
 
+/// What requests may hold of the memory that the process may use. The rest is for what they do not
+/// hold: the program, bytes under way in the connections, blocks that wait to be used again, and
+/// what an allocator keeps. `cargo xtask bench overload` shows whether it is enough.
+fn for_requests(process: usize) -> usize {
+    process / 4 * 3
+}
+
 /// The store's schema as the document wants it.
 pub(crate) fn schema(
     store: &StoreAddress,
     document: &TracingPipeline,
 ) -> Result<SchemaOptions, ConfigError> {
     let storage = spanloom_crds::resolve(document)?.storage;
-    Ok(SchemaOptions {
+    Ok(schema_of(store, &storage))
+}
+
+/// The store's schema as an agent's configuration wants it.
+pub(crate) fn agent_schema(store: &StoreAddress, config: &AgentConfig) -> SchemaOptions {
+    let storage = &config.resolved.storage;
+    let mut schema = schema_of(store, storage);
+    if let Server::External { cluster, .. } = &storage.server {
+        schema.cluster.clone_from(cluster);
+    }
+    schema
+}
+
+fn schema_of(store: &StoreAddress, storage: &resolved::StorageConfig) -> SchemaOptions {
+    SchemaOptions {
         database: store.database.clone(),
         cluster: store.cluster.clone(),
         retention: storage.retention,
         ..SchemaOptions::default()
+    }
+}
+
+/// What an agent's configuration does to spans.
+pub(crate) fn agent_processing(config: &AgentConfig) -> Result<Processing, ConfigError> {
+    let uid = &config.pipeline.uid;
+    Ok(Processing {
+        enabled: config.enabled,
+        probe: (!uid.is_empty()).then(|| uid.clone()),
+        ..processing(&config.resolved)?
     })
 }
 
@@ -148,6 +196,7 @@ fn processing(resolved: &Resolved) -> Result<Processing, ConfigError> {
         },
         head_ratio: resolved.sampling.ratio,
         retention: resolved.storage.retention,
+        ..Processing::default()
     })
 }
 
@@ -192,9 +241,19 @@ mod tests {
                 password: "a secret".to_owned(),
                 database: "spanloom".to_owned(),
                 cluster: None,
+                ca_file: None,
             },
             document,
         }
+    }
+
+    #[test]
+    fn probes_are_what_the_operator_sends() {
+        use spanloom_crds::agent;
+        use spanloom_pipeline::process;
+        assert_eq!(process::PROBE_ATTRIBUTE, agent::PROBE_ATTRIBUTE);
+        assert_eq!(process::PROBE_SERVICE, agent::PROBE_SERVICE);
+        assert_eq!(spanloom_store::block::PROBE_SERVICE, agent::PROBE_SERVICE);
     }
 
     #[test]

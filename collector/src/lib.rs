@@ -5,18 +5,21 @@
 //! 1. [`config`] makes the pipeline's and the store's settings of the `TracingPipeline` document.
 //! 2. `batch` lets a block of ClickHouse columns be the batch that pipeline workers fill.
 //! 3. `export` lets the store's writer be the place where frozen batches go.
-//! 4. [`Collector`] starts and stops them; [`migrate`] makes the schema, before the first collector
+//! 4. In a cluster, [`cluster`] watches the configuration object and the node's pods.
+//! 5. [`Collector`] starts and stops them; [`migrate`] makes the schema, before the first collector
 //!    writes.
 //!
 //! `main.rs` is the program for a node; `spanloom up` runs a [`Collector`] in its own process.
 
 mod admin;
 mod batch;
+pub mod cluster;
 mod collector;
 pub mod config;
 mod export;
 pub mod logs;
 
-pub use admin::{Admin, NotReady};
-pub use collector::{Collector, MigrateError, StartError, migrate};
+pub use admin::{Admin, NotReady, Status};
+pub use cluster::{Cluster, ClusterError};
+pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};
 pub use config::{CollectorConfig, ConfigError, StoreAddress};

@@ -1,7 +1,7 @@
 //! The collector's program: `run` receives and writes, `migrate` makes or renews the schema and ends.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Admin, Collector, CollectorConfig, StoreAddress, logs};
+use spanloom_collector::{Admin, Cluster, Collector, CollectorConfig, StoreAddress, logs};
 use spanloom_crds::TracingPipeline;
+use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -29,7 +30,7 @@ enum Command {
     /// Receive OTLP and write it to ClickHouse until told to stop.
     Run(RunArgs),
     /// Bring ClickHouse's schema to this version and end.
-    Migrate(StoreArgs),
+    Migrate(MigrateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -42,19 +43,40 @@ struct RunArgs {
     /// Where OTLP over HTTP is received.
     #[arg(long, env = "SPANLOOM_OTLP_HTTP", default_value = "0.0.0.0:4318")]
     otlp_http: SocketAddr,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// In a cluster: the ConfigMap with the configuration, namespace/name. It is watched, and its
+    /// changes are live without a restart; the document is not read then.
+    #[arg(long, env = "SPANLOOM_CONFIG_MAP")]
+    config_map: Option<String>,
+    /// In a cluster: the node that this collector runs on.
+    #[arg(long, env = "SPANLOOM_NODE_NAME")]
+    node_name: Option<String>,
+    /// Where /metrics, /healthz, /readyz and /status are served.
     #[arg(long, env = "SPANLOOM_METRICS", default_value = "0.0.0.0:9464")]
     metrics: SocketAddr,
-    /// Bytes that requests may hold in memory until they are stored; beyond it senders are told to
-    /// retry.
+    /// Bytes of memory that the collector may come to use; three quarters of them are for requests
+    /// until they are stored, beyond which senders are told to retry.
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES", default_value_t = 256 << 20)]
     memory_limit_bytes: usize,
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
-    /// Seconds that open requests and batches have to end after SIGTERM.
+    /// Seconds after SIGTERM in which requests are still taken while /readyz says no: until nobody
+    /// sends here any more.
+    #[arg(long, env = "SPANLOOM_DRAIN_DELAY_SECONDS", default_value_t = 0)]
+    drain_delay_seconds: u64,
+    /// Seconds that open requests and batches have to end after that.
     #[arg(long, env = "SPANLOOM_DRAIN_SECONDS", default_value_t = 20)]
     drain_seconds: u64,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// In a cluster: the configuration as the operator writes it (JSON); the document is not read
+    /// then.
+    #[arg(long, env = "SPANLOOM_CONFIG_FILE")]
+    config_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +97,10 @@ struct StoreArgs {
     /// The user; the password comes from SPANLOOM_CLICKHOUSE_PASSWORD, never from a flag.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
     clickhouse_user: String,
+    /// For an https URL: the PEM bundle of the authorities to trust, read again when it changes;
+    /// without it this machine's.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE")]
+    clickhouse_ca_file: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -109,11 +135,18 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let drain_deadline = Duration::from_secs(args.drain_seconds);
+    let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let metrics_address = args.metrics;
     let mut registry = Registry::default();
-    let collector = Collector::start(args.config()?, &mut registry).await?;
-    let not_ready = collector.not_ready();
-    let admin = Admin::start(metrics_address, Arc::new(registry), not_ready)
+    let collector = match &args.config_map {
+        Some(object) => {
+            let cluster = Cluster::infer(object, args.node_name.clone()).await?;
+            Collector::start_in(cluster, args.config()?, &mut registry).await?
+        }
+        None => Collector::start(args.config()?, &mut registry).await?,
+    };
+    let (not_ready, status) = (collector.not_ready(), collector.status());
+    let admin = Admin::start(metrics_address, Arc::new(registry), not_ready, status)
         .await
         .with_context(|| format!("cannot serve metrics on {metrics_address} (--metrics)"))?;
     tracing::info!(
@@ -126,6 +159,16 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    if !drain_delay.is_zero() {
+        tracing::info!(seconds = drain_delay.as_secs(), "leaving");
+        collector.leave();
+        tokio::select! {
+            () = tokio::time::sleep(drain_delay) => {}
+            // Whoever asks a second time does not want to wait.
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
     tracing::info!(seconds = drain_deadline.as_secs(), "draining");
     // The admin port stays until the end, so that the drain can be watched.
     let drained = collector.shutdown(drain_deadline).await;
@@ -133,16 +176,39 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     drained.context("not everything was stored before the drain time ended")
 }
 
-async fn migrate(args: StoreArgs) -> anyhow::Result<()> {
-    let (store, document) = args.store()?;
+async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.config_file {
+        let config = agent_config(path)?;
+        spanloom_collector::migrate_agent(&args.store.address(), &config).await?;
+        return Ok(());
+    }
+    let (store, document) = args.store.store()?;
     let pipeline = document.metadata.name.as_deref().unwrap_or("default");
     spanloom_collector::migrate(&store, &document, pipeline).await?;
     Ok(())
 }
 
+fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {name}"))?;
+    let config: AgentConfig = serde_json::from_str(&text)
+        .with_context(|| format!("{name} is not the JSON of a configuration"))?;
+    anyhow::ensure!(
+        config.version == CONFIG_VERSION,
+        "the version of {name} is {}, and this program knows {CONFIG_VERSION}; take the collector \
+         of the operator's version",
+        config.version
+    );
+    Ok(config)
+}
+
 impl RunArgs {
     fn config(self) -> anyhow::Result<CollectorConfig> {
-        let (store, document) = self.store.store()?;
+        let (store, document) = match self.config_map {
+            Some(_) => (self.store.address(), TracingPipeline::default()),
+            None => self.store.store()?,
+        };
         Ok(CollectorConfig {
             otlp_grpc: self.otlp_grpc,
             otlp_http: self.otlp_http,
@@ -170,14 +236,20 @@ impl StoreArgs {
         };
         let store = match StoreAddress::external(&document)? {
             Some(external) => external,
-            None => StoreAddress {
-                url: self.clickhouse_url,
-                user: self.clickhouse_user,
-                password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
-                database: self.clickhouse_database,
-                cluster: None,
-            },
+            None => self.address(),
         };
         Ok((store, document))
+    }
+
+    /// Where the flags say.
+    fn address(&self) -> StoreAddress {
+        StoreAddress {
+            url: self.clickhouse_url.clone(),
+            user: self.clickhouse_user.clone(),
+            password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+            database: self.clickhouse_database.clone(),
+            cluster: None,
+            ca_file: self.clickhouse_ca_file.clone(),
+        }
     }
 }

@@ -54,6 +54,7 @@ impl Setup {
             password: engine.password().to_owned(),
             database: format!("once_{:016x}", rand::random::<u64>()),
             cluster: None,
+            ca_file: None,
         };
         let document = TracingPipeline::default();
         spanloom_collector::migrate(&store, &document, "test")
@@ -63,6 +64,7 @@ impl Setup {
             url: engine.url(),
             user: store.user.clone(),
             password: store.password.clone(),
+            tls: None,
         };
         let direct = connection.client().with_database(&store.database);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -100,6 +102,11 @@ impl Setup {
             ("SELECT toUInt64(sum(count)) FROM red", spans),
             (
                 "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red",
+                spans,
+            ),
+            ("SELECT toUInt64(sum(count)) FROM red_hours", spans),
+            (
+                "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red_hours",
                 spans,
             ),
             ("SELECT toUInt64(sum(span_count)) FROM trace_index", spans),

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spanloom_tls::{ServerTls, TlsError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +50,7 @@ const MAX_BODIES: u64 = 3 << 30;
 
 /// Why the child does not serve.
 #[derive(Debug, thiserror::Error)]
-enum HostError {
+pub(crate) enum HostError {
     #[error("the configuration on standard input cannot be read: {0}")]
     Config(String),
     #[error("{path}: {source}")]
@@ -64,6 +65,14 @@ enum HostError {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error("set CLICKHOUSE_PASSWORD: an engine that others can reach needs a password")]
+    NoPassword,
+    #[error("there is no {}; set SPANLOOM_CHDB_LIB to the path of libchdb.so", .0.display())]
+    NoLibrary(PathBuf),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{statement}: {error}")]
+    Statement { statement: String, error: String },
     #[error(transparent)]
     Engine(#[from] FfiError),
     #[error("no runtime: {0}")]
@@ -79,11 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     }
-    std::panic::set_hook(Box::new(|panic| {
-        // Unwinding into the end of the process would run the library's destructors.
-        eprintln!("spanloom engine: {panic}");
-        ffi::exit_now(101);
-    }));
+    exit_on_panic();
     match host() {
         Ok(()) => ffi::exit_now(0),
         Err(error) => {
@@ -91,6 +96,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ffi::exit_now(1)
         }
     }
+}
+
+/// Unwinding into the end of the process would run the library's destructors.
+pub(crate) fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("spanloom engine: {panic}");
+        ffi::exit_now(101);
+    }));
 }
 
 /// One line to the parent. If it is gone there is nobody to tell.
@@ -107,6 +120,27 @@ fn host() -> Result<(), HostError> {
         .map_err(|e| HostError::Config(e.to_string()))?;
     let config: HostConfig =
         serde_json::from_str(&line).map_err(|e| HostError::Config(e.to_string()))?;
+    let listening = |address| say(&format!("{LISTENING}{address}"));
+    serve_engine(&config, Guard::Parent, Vec::new(), listening)
+}
+
+/// What keeps strangers out, beside the password.
+pub(crate) enum Guard {
+    /// It listens on loopback, and its life is that of the parent at the other end of standard
+    /// input.
+    Parent,
+    /// Connections are TLS.
+    Tls(ServerTls),
+}
+
+/// Opens the data folder, runs `statements`, says where it listens, and serves until it is told to
+/// stop.
+pub(crate) fn serve_engine(
+    config: &HostConfig,
+    guard: Guard,
+    statements: Vec<String>,
+    listening: impl Fn(SocketAddr),
+) -> Result<(), HostError> {
     let _lock = lock(&config.data_dir)?;
     let chdb = Chdb::load(&config.library)?;
     let mut path = OsString::from("--path=");
@@ -121,7 +155,12 @@ fn host() -> Result<(), HostError> {
             source,
         })?;
     // Not dropped before the end: the last connection to close shuts the engine down.
-    let anchor = anchor.map_err(|error| explain(error, &said))?;
+    let mut anchor = anchor.map_err(|error| explain(error, &said))?;
+    for statement in statements {
+        if let Err(error) = anchor.query(statement.as_bytes(), "Null", &[]) {
+            return Err(HostError::Statement { statement, error });
+        }
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -129,7 +168,7 @@ fn host() -> Result<(), HostError> {
         .enable_all()
         .build()
         .map_err(HostError::Runtime)?;
-    let outcome = runtime.block_on(serve(&config, chdb, vec![path]));
+    let outcome = runtime.block_on(serve(config, guard, chdb, vec![path], listening));
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(anchor);
     if config.temporary
@@ -142,8 +181,10 @@ fn host() -> Result<(), HostError> {
 
 async fn serve(
     config: &HostConfig,
+    guard: Guard,
     chdb: &'static Chdb,
     arguments: Vec<OsString>,
+    listening: impl Fn(SocketAddr),
 ) -> Result<(), HostError> {
     let failed = |source| HostError::Listen {
         address: config.listen,
@@ -163,15 +204,14 @@ async fn serve(
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).map_err(HostError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(HostError::Runtime)?;
-    let parent_gone = stop.clone();
-    // A thread of its own: reading standard input cannot be cancelled.
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        let mut buffer = [0_u8; 256];
-        while matches!(stdin.read(&mut buffer), Ok(n) if n > 0) {}
-        parent_gone.cancel();
-    });
-    say(&format!("{LISTENING}{address}"));
+    let tls = match guard {
+        Guard::Tls(tls) => Some(tls),
+        Guard::Parent => {
+            stop_with_parent(stop.clone());
+            None
+        }
+    };
+    listening(address);
     let signals = async {
         tokio::select! {
             _ = term.recv() => {}
@@ -181,10 +221,21 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = front::serve(front, listener, stop.clone()) => {}
+        () = front::serve(front, listener, tls, stop.clone()) => {}
         () = signals => {}
     }
     Ok(())
+}
+
+/// Cancels `stop` when standard input ends.
+fn stop_with_parent(stop: CancellationToken) {
+    // A thread of its own: reading standard input cannot be cancelled.
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = [0_u8; 256];
+        while matches!(stdin.read(&mut buffer), Ok(n) if n > 0) {}
+        stop.cancel();
+    });
 }
 
 /// Takes the data folder for this process; the lock ends with it.

@@ -121,22 +121,27 @@ async fn errors() {
     assert!(error(slow.query(timeout).fetch_one().await).contains("Code: 159."));
     let wrong = client.clone().with_password("wrong");
     assert!(error(wrong.query("SELECT 1").fetch_one().await).contains("Code: 516."));
-    // After the first rows: compressed and not.
-    for client in [
-        client.clone(),
-        client
-            .clone()
-            .with_compression(clickhouse::Compression::None),
-    ] {
-        let late = "SELECT toUInt64(throwIf(number = 2000000, 'late')) FROM numbers(3000000)";
-        let mut rows = client.query(late).fetch::<u64>().unwrap();
-        let error = loop {
-            match rows.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("a late error went unseen"),
-                Err(error) => break error.to_string(),
-            }
-        };
-        assert!(error.contains("Code: 395."), "{error}");
+    // After the first rows. A compressed block comes whole, and the text with it.
+    let error = late_error(&client).await;
+    assert!(error.contains("Code: 395."), "{error}");
+    // Without blocks the crate finds the text only where one of its reads ends with it; where a read
+    // cuts it in two, the broken answer is what it tells. That the text is there: `errors::late` in
+    // the tests of `http`.
+    let plain = client.with_compression(clickhouse::Compression::None);
+    let error = late_error(&plain).await;
+    let told = error.contains("Code: 395.") || error.contains("error reading a body");
+    assert!(told, "{error}");
+}
+
+/// The error of a query that fails after many rows.
+async fn late_error(client: &clickhouse::Client) -> String {
+    let late = "SELECT toUInt64(throwIf(number = 2000000, 'late')) FROM numbers(3000000)";
+    let mut rows = client.query(late).fetch::<u64>().unwrap();
+    loop {
+        match rows.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a late error went unseen"),
+            Err(error) => break error.to_string(),
+        }
     }
 }

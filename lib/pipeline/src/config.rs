@@ -1,8 +1,10 @@
 //! What the pipeline is started with.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::peers::Peers;
 pub use crate::process::{Limits, Processing, Redaction, ValueClass, ValuePattern};
 
 /// The pipeline's settings. [`Config::default`] has the documented ones and listens nowhere.
@@ -33,6 +35,12 @@ pub struct Config {
     /// What is done to spans; [`Server::set_processing`](crate::Server::set_processing) changes it
     /// later.
     pub processing: Processing,
+    /// Whether requests are refused (senders are told to retry) until the first
+    /// [`Server::set_processing`](crate::Server::set_processing): for who does not know yet what to
+    /// do to spans.
+    pub hold: bool,
+    /// Who knows the pods that send; none where there are no pods.
+    pub peers: Option<Arc<dyn Peers>>,
 }
 
 impl Default for Config {
@@ -52,6 +60,8 @@ impl Default for Config {
             cors: Cors::default(),
             retry_after: Duration::from_secs(1),
             processing: Processing::default(),
+            hold: false,
+            peers: None,
         }
     }
 }
@@ -150,7 +160,7 @@ impl Default for Connections {
             keepalive_timeout: Duration::from_secs(20),
             max_header_bytes: 64 << 10,
             http2_stream_window: 256 << 10,
-            http2_connection_window: 8 << 20,
+            http2_connection_window: 1 << 20,
             http2_max_frame: 256 << 10,
             http2_max_streams: 256,
         }

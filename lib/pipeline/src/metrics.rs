@@ -2,6 +2,7 @@
 //! `_total` when they are encoded.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use prometheus_client::collector::Collector;
@@ -29,6 +30,11 @@ pub(crate) struct Metrics {
     changes: Family<Labels<1>, Counter>,
     discarded_spans: Family<Labels<1>, Counter>,
     unsupported: Family<Labels<2>, Counter>,
+    peers: Family<Labels<1>, Counter>,
+    /// Spans received, those of probes aside; for those who ask for one number.
+    pub(crate) received: AtomicU64,
+    /// Spans discarded because the pipeline is not enabled.
+    pub(crate) disabled: AtomicU64,
     pub(crate) repeats: Counter,
     pub(crate) repeats_evicted: Counter,
     pub(crate) connections: Gauge,
@@ -105,6 +111,11 @@ impl Metrics {
             self.discarded_spans.clone(),
         );
         registry.register(
+            "spanloom_enrichment_requests",
+            "Export requests by what is known of their sender: a pod, or not (unidentified)",
+            self.peers.clone(),
+        );
+        registry.register(
             "spanloom_receiver_connections",
             "Connections open",
             self.connections.clone(),
@@ -113,6 +124,9 @@ impl Metrics {
 
     /// A request whose spans are stored.
     pub(crate) fn stored(&self, transport: Transport, tally: &Tally) {
+        let received = (tally.accepted() + tally.rejected()).saturating_sub(tally.probes);
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.disabled.fetch_add(tally.disabled, Ordering::Relaxed);
         let transport = ("transport", transport.label());
         let receiver = ("receiver", "otlp");
         let count = |counter: &Counter, n: u64| {
@@ -139,6 +153,7 @@ impl Metrics {
             }
         }
         for (rule, n) in [
+            ("disabled", tally.disabled),
             ("drop", tally.dropped),
             ("head_sampling", tally.sampled_out),
         ] {
@@ -177,6 +192,12 @@ impl Metrics {
     pub(crate) fn refused(&self, transport: Transport, reason: &'static str) {
         let labels = [("transport", transport.label()), ("reason", reason)];
         self.refused_requests.get_or_create(&labels).inc();
+    }
+
+    /// Whether the sender of a request is known.
+    pub(crate) fn peer(&self, known: bool) {
+        let sender = if known { "pod" } else { "unidentified" };
+        self.peers.get_or_create(&[("sender", sender)]).inc();
     }
 
     /// A request carried another signal.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,6 +68,10 @@ pub(crate) struct Shared {
     pub(crate) repeats: Arc<Repeats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) max_request_bytes: usize,
+    /// Nothing is taken yet: nobody has said what to do to spans.
+    pub(crate) held: AtomicBool,
+    /// Connections are asked to go elsewhere; new ones are still accepted.
+    pub(crate) leaving: CancellationToken,
     /// Connections close and nothing new is accepted.
     pub(crate) closing: CancellationToken,
     /// Exports are given up.
@@ -98,6 +102,8 @@ impl Shared {
             repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
             metrics,
             max_request_bytes: config.max_request_bytes,
+            held: AtomicBool::new(config.hold),
+            leaving: CancellationToken::new(),
             closing: CancellationToken::new(),
             abort: CancellationToken::new(),
             exports: TaskTracker::new(),
@@ -195,11 +201,42 @@ impl Drop for Exporting {
     }
 }
 
+/// A hold on a pipeline that does not keep it running.
+#[derive(Clone)]
+pub struct Control {
+    rules: watch::Sender<Arc<Rules>>,
+    shared: Arc<Shared>,
+}
+
+impl Control {
+    /// Changes what is done to spans, from the next request on, and ends the holding of requests
+    /// ([`Config::hold`]).
+    ///
+    /// # Errors
+    /// When the rules cannot be applied; the old ones stay.
+    pub fn set_processing(&self, processing: &Processing) -> Result<(), ProcessingError> {
+        self.rules
+            .send_replace(Arc::new(Rules::compile(processing)?));
+        self.shared.held.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Spans received so far, those of probes aside.
+    pub fn spans_received(&self) -> u64 {
+        self.shared.metrics.received.load(Ordering::Relaxed)
+    }
+
+    /// Spans discarded so far because the pipeline is not enabled.
+    pub fn spans_discarded(&self) -> u64 {
+        self.shared.metrics.disabled.load(Ordering::Relaxed)
+    }
+}
+
 /// A running pipeline. Dropped without [`Server::shutdown`], it goes on until the runtime ends.
 pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    rules: watch::Sender<Arc<Rules>>,
+    control: Control,
     grpc: Option<SocketAddr>,
     http: Option<SocketAddr>,
 }
@@ -259,9 +296,12 @@ impl Server {
         }
         let [grpc, http] = addresses;
         Ok(Self {
+            control: Control {
+                rules,
+                shared: Arc::clone(&shared),
+            },
             shared,
             workers: threads,
-            rules,
             grpc,
             http,
         })
@@ -279,9 +319,19 @@ impl Server {
 
     /// Changes what is done to spans, from the next request on.
     pub fn set_processing(&self, processing: &Processing) -> Result<(), ProcessingError> {
-        self.rules
-            .send_replace(Arc::new(Rules::compile(processing)?));
-        Ok(())
+        self.control.set_processing(processing)
+    }
+
+    /// What can be asked of the pipeline and told to it by others than its owner.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Asks clients to go elsewhere, and serves whoever comes all the same: for the time that the
+    /// cluster takes to learn that this collector stops. HTTP/2 clients are told at once, HTTP/1
+    /// ones with their next answer, since closing under a request would look like a failure.
+    pub fn leave(&self) {
+        self.shared.leaving.cancel();
     }
 
     /// Memory reserved for requests now, in bytes.
@@ -293,6 +343,7 @@ impl Server {
     /// after `deadline` is given up, and its clients are told to retry.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownIncomplete> {
         let deadline = Instant::now() + deadline;
+        self.shared.leaving.cancel();
         self.shared.closing.cancel();
         self.shared.connections.close();
         let mut complete = true;

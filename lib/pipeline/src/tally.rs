@@ -94,6 +94,10 @@ pub struct Tally {
     pub kept: u64,
     /// Spans discarded by a `drop` filter.
     pub dropped: u64,
+    /// Spans discarded because the pipeline is not enabled.
+    pub disabled: u64,
+    /// Spans of probes, among those kept.
+    pub probes: u64,
     /// Spans left out by head sampling.
     pub sampled_out: u64,
     rejections: [u64; Rejection::ALL.len()],
@@ -134,7 +138,7 @@ impl Tally {
 
     /// Spans taken: kept, or discarded by a rule of the document.
     pub fn accepted(&self) -> u64 {
-        self.kept + self.dropped + self.sampled_out
+        self.kept + self.dropped + self.sampled_out + self.disabled
     }
 
     /// What the sender is told; empty when there is nothing to say.

@@ -19,6 +19,7 @@ use crate::config::BatchLimits;
 use crate::decompress::{Decompressor, Encoding, Fault};
 use crate::measure::Recorder;
 use crate::outcome::Outcome;
+use crate::peers::Pod;
 use crate::process::{Processor, Rules, text};
 use crate::receive::{PeerInfo, Transport};
 use crate::repeat::Ticket;
@@ -35,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) json: bool,
     pub(crate) transport: Transport,
     pub(crate) peer: PeerInfo,
+    /// Who sent it, if that is known.
+    pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) permit: Permit,
     pub(crate) ticket: Ticket,
 }
@@ -229,6 +232,7 @@ where
             json,
             transport,
             peer,
+            pod,
             mut permit,
             ticket,
         } = job;
@@ -236,7 +240,8 @@ where
         let mut tally = Tally::default();
         let work = AssertUnwindSafe(|| {
             let message = body.get(start..).unwrap_or_default();
-            self.process(message, encoding, json, &mut permit, &mut tally)
+            let form = (encoding, json);
+            self.process(message, form, pod.as_deref(), &mut permit, &mut tally)
         });
         let Ok(result) = catch_unwind(work) else {
             return self.recover(ticket, peer);
@@ -277,8 +282,8 @@ where
     fn process(
         &mut self,
         message: &[u8],
-        encoding: Encoding,
-        json: bool,
+        (encoding, json): (Encoding, bool),
+        pod: Option<&Pod>,
         permit: &mut Permit,
         tally: &mut Tally,
     ) -> Processed {
@@ -330,9 +335,10 @@ where
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let result =
-            self.processor
-                .process(request, now_ns, &mut self.batch, &mut self.recorder, tally);
+        let (batch, recorder) = (&mut self.batch, &mut self.recorder);
+        let result = self
+            .processor
+            .process_from(pod, request, now_ns, batch, recorder, tally);
         let fault = result.err().map(|error| {
             let kept = match tally.accepted() {
                 0 => String::new(),

@@ -71,6 +71,21 @@ fn shorten(mut message: String) -> String {
     message
 }
 
+/// An error with its causes, which the crate's own text leaves out.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.ends_with(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {
     error
         .downcast_ref::<legacy::Error>()
@@ -100,7 +115,7 @@ impl Failure {
             class,
             code,
             absent,
-            message: shorten(text),
+            message: shorten(causes(error)),
         }
     }
 }

@@ -68,7 +68,7 @@ async fn a_new_retention_changes_the_tables() {
     let report = report.expect("it runs");
     assert_eq!(
         report.ttl_changed,
-        ["spans", "trace_index", "tags", "red", "edges"]
+        ["spans", "trace_index", "tags", "red", "red_hours", "edges"]
     );
     let engine = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() \
                   AND name = 'spans'";
@@ -128,6 +128,7 @@ async fn nobody_there_and_nobody_let_in() {
         url: "http://127.0.0.1:1".to_owned(),
         user: String::new(),
         password: String::new(),
+        tls: None,
     };
     let migrate = MigrateOptions {
         patience: Duration::from_millis(200),
@@ -139,6 +140,7 @@ async fn nobody_there_and_nobody_let_in() {
     assert!(matches!(error, MigrateError::Away { .. }), "{error}");
     let wrong = Connection {
         password: "wrong".to_owned(),
+        tls: None,
         ..connection().await
     };
     let error = migrate::run(&wrong, &options(), &migrate_options()).await;

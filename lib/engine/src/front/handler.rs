@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::encoding::{Coding, decode};
 use super::error::{ChError, code};
+use super::patience::Flushes;
 use super::reply::{self, ReplyBody, Running, Shape};
 use super::request::Ask;
 use super::run::{Job, MARK};
@@ -42,7 +43,11 @@ pub(crate) struct Front {
 
 impl Front {
     /// Answers; every error becomes an answer too.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        flushes: Flushes,
+    ) -> Response<ReplyBody> {
         let mut headers = HeaderMap::new();
         headers.insert(
             HeaderName::from_static("x-clickhouse-timezone"),
@@ -67,7 +72,7 @@ impl Front {
         if let Some((status, text)) = quick {
             return reply::whole(status, headers, Bytes::from_static(text.as_bytes()));
         }
-        match self.query(request, &mut headers).await {
+        match self.query(request, flushes, &mut headers).await {
             Ok(response) => response,
             Err(error) => reply::failure(&error, headers),
         }
@@ -87,6 +92,7 @@ impl Front {
     async fn query(
         &self,
         request: Request<Incoming>,
+        flushes: Flushes,
         headers: &mut HeaderMap,
     ) -> Result<Response<ReplyBody>, ChError> {
         let since = Instant::now();
@@ -123,8 +129,10 @@ impl Front {
                 "Cannot execute query in readonly mode: over HTTP, GET only reads",
             ));
         }
-        self.run(ask, statement, data, readonly, headers, since)
-            .await
+        let (running, shape) = self
+            .run(ask, statement, data, readonly, headers, since)
+            .await?;
+        reply::answer(running, shape, headers.clone(), flushes).await
     }
 
     async fn run(
@@ -135,7 +143,7 @@ impl Front {
         readonly: bool,
         headers: &mut HeaderMap,
         since: Instant,
-    ) -> Result<Response<ReplyBody>, ChError> {
+    ) -> Result<(Running, Shape), ChError> {
         let rows = matches!(statement, Statement::Output { .. });
         let format = match &statement {
             Statement::Output {
@@ -208,7 +216,7 @@ impl Front {
             drop(job);
             drop(permit);
         });
-        reply::answer(running, shape, headers.clone()).await
+        Ok((running, shape))
     }
 }
 

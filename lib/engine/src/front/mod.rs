@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use spanloom_tls::ServerTls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -44,8 +46,13 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of its answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Serves until `stop`, then ends the queries and the connections.
-pub(crate) async fn serve(front: Arc<Front>, listener: TcpListener, stop: CancellationToken) {
+/// Serves until `stop`, over TLS if there is any, then ends the queries and the connections.
+pub(crate) async fn serve(
+    front: Arc<Front>,
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    stop: CancellationToken,
+) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tasks = TaskTracker::new();
     let close = CancellationToken::new();
@@ -74,9 +81,15 @@ pub(crate) async fn serve(front: Arc<Front>, listener: TcpListener, stop: Cancel
             }
         };
         let _ = stream.set_nodelay(true);
-        let (front, close) = (front.clone(), close.clone());
+        let (front, close, tls) = (front.clone(), close.clone(), tls.clone());
         tasks.spawn(async move {
-            connection(front, stream, close).await;
+            match tls {
+                None => connection(front, stream, close).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => connection(front, stream, close).await,
+                    Err(error) => tracing::debug!("a connection did not begin: {error}"),
+                },
+            }
             drop(slot);
         });
     }
@@ -87,17 +100,22 @@ pub(crate) async fn serve(front: Arc<Front>, listener: TcpListener, stop: Cancel
     let _ = tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await;
 }
 
-async fn connection(front: Arc<Front>, stream: tokio::net::TcpStream, close: CancellationToken) {
+async fn connection<S>(front: Arc<Front>, stream: S, close: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Patient::new(stream, WRITE_PATIENCE);
+    let flushes = stream.flushes();
     let service = service_fn(move |request| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.handle(request).await) }
+        let (front, flushes) = (front.clone(), flushes.clone());
+        async move { Ok::<_, Infallible>(front.handle(request, flushes).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(128)
         .max_buf_size(256 << 10)
-        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_PATIENCE)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

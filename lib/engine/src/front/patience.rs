@@ -1,6 +1,8 @@
-//! A connection that is given up when its other end does not take what is sent to it. A client
-//! that asks for a long result and reads nothing would otherwise keep a query and its slot for
-//! good.
+//! A connection that is given up when its other end does not take what is sent to it, and that
+//! tells when all of it has left.
+//!
+//! A client that asks for a long result and reads nothing would otherwise keep a query and its slot
+//! for good; and an answer that ends in an error must not be cut before the error's text has gone.
 
 use std::io;
 use std::pin::Pin;
@@ -8,11 +10,28 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
+
+/// Tells when what was written before has been handed to the system.
+#[derive(Clone)]
+pub(crate) struct Flushes(watch::Receiver<u64>);
+
+impl Flushes {
+    /// Resolves after the next flush. In the body of an answer that is a flush of all its bytes so
+    /// far: the server flushes when the body has none to give. A client that takes none of them
+    /// ends the connection, and the waiting with it.
+    pub(crate) async fn next(&mut self) {
+        self.0.mark_unchanged();
+        // The connection's end drops the body that waits here, so it needs no notice.
+        let _ = self.0.changed().await;
+    }
+}
 
 /// The connection, with a limit to each pause in its writing.
 pub(crate) struct Patient<S> {
     stream: S,
+    flushes: watch::Sender<u64>,
     patience: Duration,
     /// Runs while a write waits.
     pause: Option<Pin<Box<Sleep>>>,
@@ -23,9 +42,15 @@ impl<S> Patient<S> {
     pub(crate) fn new(stream: S, patience: Duration) -> Patient<S> {
         Patient {
             stream,
+            flushes: watch::Sender::new(0),
             patience,
             pause: None,
         }
+    }
+
+    /// For who must know that what was written has left.
+    pub(crate) fn flushes(&self) -> Flushes {
+        Flushes(self.flushes.subscribe())
     }
 
     /// Passes an outcome on, unless it has been pending for too long.
@@ -85,6 +110,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        if outcome.is_ready() {
+            self.flushes
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
         self.limited(context, outcome)
     }
 
@@ -111,5 +140,18 @@ mod tests {
         let mut buffer = [0_u8; 8];
         far.read_exact(&mut buffer).await.unwrap();
         near.write_all(b"9").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn flushes_are_told() {
+        let (near, _far) = tokio::io::duplex(8);
+        let mut near = Patient::new(near, Duration::from_secs(60));
+        let mut flushes = near.flushes();
+        // One from before does not count.
+        near.flush().await.unwrap();
+        let mut next = std::pin::pin!(flushes.next());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        near.flush().await.unwrap();
+        next.await;
     }
 }

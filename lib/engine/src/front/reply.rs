@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::encoding::{Coding, Encoder};
 use super::error::ChError;
 use super::native::Reframer;
+use super::patience::Flushes;
 use super::run::Runner;
 use crate::ffi::Finished;
 
@@ -135,6 +136,7 @@ pub(crate) async fn answer(
     mut running: Running,
     shape: Shape,
     mut headers: HeaderMap,
+    flushes: Flushes,
 ) -> Result<Response<ReplyBody>, ChError> {
     let broken = |e: io::Error| {
         ChError::new(
@@ -190,6 +192,7 @@ pub(crate) async fn answer(
         layers,
         buffer,
         tag,
+        flushes,
         state: State::First(first),
     }
     .stream();
@@ -204,6 +207,7 @@ struct Rows {
     layers: Layers,
     buffer: Vec<u8>,
     tag: String,
+    flushes: Flushes,
     state: State,
 }
 
@@ -244,8 +248,8 @@ impl Rows {
             State::Middle => {}
             State::End => return Ok(None),
             State::Cut => {
-                // The text of the error is on its way; give it time to leave before the cut.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // The cut throws away what has not left yet.
+                self.flushes.next().await;
                 return Err(io::Error::other("the query failed after its first rows"));
             }
         }

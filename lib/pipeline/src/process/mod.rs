@@ -1,5 +1,5 @@
 //! What is done to each span between the wire and the batch, the same wherever it runs and always
-//! in this order: resource, drop, redact, limits, measure, head sampling.
+//! in this order: resource, kubernetes, drop, redact, limits, measure, head sampling.
 //!
 //! A request is walked once, in place. What must change is written to an arena that lives as
 //! long as the request; what need not change is not touched, and steps without rules cost nothing.
@@ -23,6 +23,7 @@ pub(crate) use rules::Rules;
 pub use rules::{Limits, Processing, ProcessingError, Redaction, ValueClass, ValuePattern};
 
 use crate::measure::Recorder;
+use crate::peers::Pod;
 use crate::tally::{Change, Tally};
 use attributes::Keys;
 use redact::Decisions;
@@ -30,6 +31,11 @@ use span::{Owner, RawOwner, Scratch};
 
 /// The service of a resource that names none (semantic conventions).
 pub const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// The service of probes' spans, as it is stored: lists and catalogues leave it out.
+pub const PROBE_SERVICE: &str = "spanloom-probe";
+/// The resource attribute of probes' spans.
+pub const PROBE_ATTRIBUTE: &str = "spanloom.probe";
 
 /// The arena is given back to the system when a request left it larger than this.
 const MAX_IDLE_ARENA: usize = 1 << 20;
@@ -69,6 +75,22 @@ impl Processor {
         recorder: &mut Recorder,
         tally: &mut Tally,
     ) -> Result<(), DecodeError> {
+        self.process_from(None, request, now_ns, sink, recorder, tally)
+    }
+
+    /// The same, for a request that this pod has sent.
+    pub fn process_from<S: SpanSink>(
+        &mut self,
+        pod: Option<&Pod>,
+        request: &[u8],
+        now_ns: u64,
+        sink: &mut S,
+        recorder: &mut Recorder,
+        tally: &mut Tally,
+    ) -> Result<(), DecodeError> {
+        if !self.rules.enabled {
+            return discard(request, tally);
+        }
         if self.arena.allocated_bytes() > MAX_IDLE_ARENA {
             self.arena = Bump::new();
         } else {
@@ -78,6 +100,7 @@ impl Processor {
         let filtered = !rules.drop.is_empty();
         let mut work = Work {
             rules,
+            pod,
             decisions: &mut self.decisions,
             arena: &self.arena,
             tally,
@@ -98,9 +121,23 @@ impl Processor {
     }
 }
 
+/// Counts the spans of a request and keeps none.
+fn discard(request: &[u8], tally: &mut Tally) -> Result<(), DecodeError> {
+    for resource_spans in TracesView::new(request).resource_spans() {
+        for scope_spans in resource_spans?.scope_spans() {
+            for span in scope_spans?.spans() {
+                span?;
+                tally.disabled += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// One request's way through the rules. `'r` is the life of the request's bytes and arena.
 struct Work<'r, 'w> {
     rules: &'r Rules,
+    pod: Option<&'r Pod>,
     decisions: &'w mut Decisions,
     arena: &'r Bump,
     tally: &'w mut Tally,
@@ -120,8 +157,12 @@ impl<'r> Work<'r, '_> {
         recorder: &mut Recorder,
     ) -> Result<(), DecodeError> {
         let mut raw = RawOwner::default();
-        let resource = self.resource(view, &mut raw)?;
-        let service = recorder.text(resource.service);
+        let (resource, probe) = self.resource(view, &mut raw)?;
+        let service = if probe {
+            None
+        } else {
+            Some(recorder.text(resource.service))
+        };
         // A resource or scope of which nothing is kept leaves no trace in the sink.
         let mut resource_written = false;
         for scope_spans in view.scope_spans() {
@@ -156,18 +197,16 @@ impl<'r> Work<'r, '_> {
         &mut self,
         view: &ResourceSpansView<'r>,
         raw: &mut RawOwner<'r>,
-    ) -> Result<ResourceRecord<'r>, DecodeError> {
+    ) -> Result<(ResourceRecord<'r>, bool), DecodeError> {
         let mut list = Vec::new();
-        let collected = self.collect(view.resource.attributes(), self.max, &mut list)?;
-        for (key, value) in &self.rules.resource {
-            let own = Attr {
-                key,
-                value: Value::Str(value),
-            };
-            match list.iter_mut().find(|attribute| attribute.key == own.key) {
-                Some(sent) => *sent = own,
-                // In front, so that a limit cuts what was sent and not what the document adds.
-                None => list.insert(0, own),
+        let mut collected = self.collect(view.resource.attributes(), self.max, &mut list)?;
+        let probe = self.is_probe(&list);
+        if !probe {
+            let container = self.pod.and_then(|pod| pod.disown(&mut list));
+            self.add_own(&mut list);
+            if let Some(pod) = self.pod {
+                pod.sign(container, &mut list);
+                collected.large |= pod.exceeds(self.rules.limits.value_bytes);
             }
         }
         if !self.rules.drop.is_empty() {
@@ -182,12 +221,44 @@ impl<'r> Work<'r, '_> {
                 }
                 _ => None,
             });
-        Ok(ResourceRecord {
-            service: service.unwrap_or(UNKNOWN_SERVICE),
+        let service = match probe {
+            true => PROBE_SERVICE,
+            false => service.unwrap_or(UNKNOWN_SERVICE),
+        };
+        let record = ResourceRecord {
+            service,
             attributes,
             dropped_attributes_count: view.resource.dropped_attributes_count.saturating_add(cut),
             schema_url: self.text(view.schema_url),
-        })
+        };
+        Ok((record, probe))
+    }
+
+    /// Adds the attributes that the document gives to each resource.
+    fn add_own(&self, list: &mut Vec<Attr<'r>>) {
+        for (key, value) in &self.rules.resource {
+            let own = Attr {
+                key,
+                value: Value::Str(value),
+            };
+            match list.iter_mut().find(|attribute| attribute.key == own.key) {
+                Some(sent) => *sent = own,
+                // In front, so that a limit cuts what was sent and not what the document adds.
+                None => list.insert(0, own),
+            }
+        }
+    }
+
+    /// Whether a resource is a probe's: it knows the pipeline's uid, and has the name of no service.
+    fn is_probe(&self, list: &[Attr<'r>]) -> bool {
+        let Some(probe) = &self.rules.probe else {
+            return false;
+        };
+        let says = |key: &str, text: &str| {
+            list.iter()
+                .any(|attribute| attribute.key == key && attribute.value == Value::Str(text))
+        };
+        says(PROBE_ATTRIBUTE, probe) && says("service.name", PROBE_SERVICE)
     }
 
     fn scope(

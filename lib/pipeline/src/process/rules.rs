@@ -12,6 +12,11 @@ use super::redact::Redactor;
 /// What is done to spans, as the document says it.
 #[derive(Debug, Clone)]
 pub struct Processing {
+    /// Whether spans are kept at all: if not, they are counted and discarded.
+    pub enabled: bool,
+    /// What a probe's spans have in the resource attribute `spanloom.probe`; none: there are no
+    /// probes. They are stored whatever the rules say, and not measured.
+    pub probe: Option<String>,
     /// Attributes that each resource gets; they replace what was sent under the same key.
     pub resource: Vec<(String, String)>,
     /// Spans that one of these matches are discarded.
@@ -29,6 +34,8 @@ pub struct Processing {
 impl Default for Processing {
     fn default() -> Self {
         Self {
+            enabled: true,
+            probe: None,
             resource: Vec::new(),
             drop: Vec::new(),
             redact: Vec::new(),
@@ -147,6 +154,8 @@ pub enum ProcessingError {
 /// [`Processing`], ready to be applied.
 #[derive(Debug)]
 pub(crate) struct Rules {
+    pub(crate) enabled: bool,
+    pub(crate) probe: Option<Box<str>>,
     pub(crate) resource: Vec<(Box<str>, Box<str>)>,
     pub(crate) drop: Vec<Arc<Filter>>,
     pub(crate) redactor: Option<Redactor>,
@@ -160,6 +169,8 @@ impl Rules {
     pub(crate) fn compile(processing: &Processing) -> Result<Self, ProcessingError> {
         let ratio = processing.head_ratio;
         Ok(Self {
+            enabled: processing.enabled,
+            probe: processing.probe.as_deref().map(Into::into),
             resource: processing
                 .resource
                 .iter()

@@ -21,7 +21,8 @@ pub(super) struct Owner<'r> {
     pub(super) scope: ScopeRecord<'r>,
     /// Before redaction, for filters; empty where there are none.
     pub(super) raw: RawOwner<'r>,
-    pub(super) service: TextId,
+    /// The service for the measures; none for a probe, which is stored as it is.
+    pub(super) service: Option<TextId>,
 }
 
 /// What filters see of a resource and scope.
@@ -72,7 +73,7 @@ impl<'r> Work<'r, '_> {
         let Ok(collected) = self.lists(view, scratch, &mut record) else {
             return self.tally.reject(Rejection::Malformed, 1);
         };
-        if !self.rules.drop.is_empty() {
+        if owner.service.is_some() && !self.rules.drop.is_empty() {
             let span = filter::Candidate {
                 owner: &owner.raw,
                 record: &record,
@@ -99,8 +100,17 @@ impl<'r> Work<'r, '_> {
             links: &scratch.link_records,
             ..record
         };
-        recorder.span(owner.service, &record);
-        self.sample(record, write);
+        match owner.service {
+            Some(service) => {
+                recorder.span(service, &record);
+                self.sample(record, write);
+            }
+            None => {
+                write(&record);
+                self.tally.kept += 1;
+                self.tally.probes += 1;
+            }
+        }
     }
 
     /// What a span is without its lists, if it can be taken.

@@ -22,6 +22,8 @@ pub(super) enum Refusal {
     Full,
     #[error("the collector is stopping; try again")]
     Stopping,
+    #[error("the collector has no configuration yet; try again")]
+    Starting,
     #[error("the answer took too long; try again")]
     Slow,
     #[error("the deadline that the request set has passed")]
@@ -86,6 +88,7 @@ impl From<&Refusal> for Verdict {
         let (grpc, http, retry, reason) = match refusal {
             Refusal::Full => (UNAVAILABLE, 429, true, "memory"),
             Refusal::Stopping => (UNAVAILABLE, 503, true, "stopping"),
+            Refusal::Starting => (UNAVAILABLE, 503, true, "starting"),
             Refusal::Slow => (UNAVAILABLE, 503, true, "slow"),
             Refusal::Deadline => (DEADLINE_EXCEEDED, 504, true, "deadline"),
             Refusal::TooLarge { .. } => (RESOURCE_EXHAUSTED, 413, false, "too_large"),

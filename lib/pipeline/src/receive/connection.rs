@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Socket, Type};
@@ -138,8 +138,10 @@ async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<To
     let _ = stream.set_nodelay(true);
     let limits = &receiver.settings.connections;
     let spoken = Arc::new(AtomicBool::new(false));
+    let http2 = Arc::new(AtomicBool::new(receiver.transport == Transport::Grpc));
     let service = service_fn(|request: Request<Incoming>| {
         spoken.store(true, Ordering::Relaxed);
+        http2.fetch_or(request.version() == Version::HTTP_2, Ordering::Relaxed);
         let receiver = receiver.clone();
         async move {
             Ok::<_, Infallible>(match receiver.transport {
@@ -154,6 +156,9 @@ async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<To
         limits.max_age.map_or(Duration::MAX, jittered)
     ));
     let mut silent = true;
+    let shared = &receiver.shared;
+    // Whoever comes when it is known has no better place to go: it stays until the end.
+    let mut asked = shared.leaving.is_cancelled();
     loop {
         tokio::select! {
             // It ended. How is the client's business: its requests were answered or will be
@@ -166,7 +171,13 @@ async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<To
                 }
             }
             () = age.as_mut() => break,
-            () = receiver.shared.closing.cancelled() => break,
+            () = shared.leaving.cancelled(), if !asked => {
+                asked = true;
+                if http2.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            () = shared.closing.cancelled() => break,
         }
     }
     connection.as_mut().graceful_shutdown();

@@ -2,6 +2,7 @@
 //! worker, wait for the outcome.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use super::{PeerInfo, Transport};
 use crate::config::{Config, Connections};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
+use crate::peers::{Peer, Peers, Pod};
 use crate::repeat::Begin;
 use crate::server::Shared;
 use crate::worker::Job;
@@ -24,6 +26,7 @@ pub(crate) struct Settings {
     pub(super) cors: CorsRules,
     pub(super) retry_after: Duration,
     pub(super) max_request_bytes: usize,
+    peers: Option<Arc<dyn Peers>>,
 }
 
 impl Settings {
@@ -33,6 +36,7 @@ impl Settings {
             cors: CorsRules::new(&config.cors),
             retry_after: config.retry_after,
             max_request_bytes: config.max_request_bytes,
+            peers: config.peers.clone(),
         }
     }
 }
@@ -66,6 +70,9 @@ impl Receiver {
         if self.shared.abort.is_cancelled() {
             return Err(Refusal::Stopping);
         }
+        if self.shared.held.load(Ordering::Acquire) {
+            return Err(Refusal::Starting);
+        }
         let reading = Reading {
             budget: &self.shared.budget,
             expansion: self.shared.expansion(form.encoding, form.json),
@@ -93,6 +100,10 @@ impl Receiver {
         if message.is_empty() {
             return Ok(Outcome::OK);
         }
+        let pod = match &self.settings.peers {
+            Some(peers) => self.sender(&**peers).await,
+            None => None,
+        };
         let pending = match self.shared.repeats.begin(message, form.tag()) {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
@@ -104,6 +115,7 @@ impl Receiver {
                     json: form.json,
                     transport: self.transport,
                     peer: self.peer,
+                    pod,
                     permit,
                     ticket,
                 });
@@ -118,6 +130,19 @@ impl Receiver {
         tokio::time::timeout(patience, pending.wait())
             .await
             .map_err(|_| late)
+    }
+
+    /// The pod at the other end.
+    async fn sender(&self, peers: &dyn Peers) -> Option<Arc<Pod>> {
+        // A socket for both families shows IPv4 addresses in IPv6's clothes.
+        let address = self.peer.address.ip().to_canonical();
+        let pod = match peers.find(address) {
+            Peer::Pod(pod) => Some(pod),
+            Peer::Unknown => None,
+            Peer::Unsure => peers.wait(address).await,
+        };
+        self.shared.metrics.peer(pod.is_some());
+        pod
     }
 
     /// What is answered, counted.

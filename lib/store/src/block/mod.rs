@@ -35,6 +35,10 @@ pub use self::measures::{ConnectionType, HalfEdgeRow, MeasureBlock, RedRow, Side
 pub(crate) use self::pool::Parts;
 pub use self::pool::{BlockPool, BlockPoolOptions};
 
+/// The service of the operator's probes. Their spans are in `spans` and nowhere else: neither in the
+/// trace index nor in the tag catalogue.
+pub const PROBE_SERVICE: &str = "spanloom-probe";
+
 /// Builds batches; one for each worker.
 #[derive(Debug)]
 pub struct SpanBlock {
@@ -43,6 +47,8 @@ pub struct SpanBlock {
     keys: Keys,
     current: CurrentResource,
     held: Held,
+    /// The current resource is a probe's.
+    probe: bool,
     scratch: Vec<u8>,
     raw: Vec<u8>,
     compressor: Compressor,
@@ -57,6 +63,7 @@ impl SpanBlock {
             pool: Arc::clone(pool),
             current: CurrentResource::default(),
             held: Held::default(),
+            probe: false,
             scratch: Vec::new(),
             raw: Vec::new(),
             compressor: Compressor::default(),
@@ -132,6 +139,7 @@ impl SpanBlock {
 impl SpanSink for SpanBlock {
     fn resource(&mut self, resource: &ResourceRecord<'_>) {
         self.held.clear();
+        self.probe = resource.service == PROBE_SERVICE;
         self.held
             .replace(&mut self.keys, Scope::Resource, resource.attributes);
         self.parts
@@ -173,29 +181,39 @@ impl SpanSink for SpanBlock {
         };
         let day = traces::day(row.time);
         let state = &self.pool.tags().state;
-        self.held.note(tags, state, &mut self.keys, day);
+        let mut listed = if self.probe { None } else { Some(tags) };
+        if let Some(tags) = &mut listed {
+            self.held.note(tags, state, &mut self.keys, day);
+        }
         let mut attributes = Attributes {
-            tags,
+            tags: listed.as_deref_mut(),
             keys: &mut self.keys,
             scratch: &mut self.scratch,
         };
         let url_path = attributes.add(spans, &mut row, span, (state, day));
         for event in span.events {
             spans.events.push(event, &mut self.scratch);
-            tags.add_all((state, &mut self.keys), Scope::Event, day, event.attributes);
+            if let Some(tags) = &mut listed {
+                tags.add_all((state, &mut self.keys), Scope::Event, day, event.attributes);
+            }
         }
         for link in span.links {
             spans.links.push(link, &mut self.scratch);
-            tags.add_all((state, &mut self.keys), Scope::Link, day, link.attributes);
+            if let Some(tags) = &mut listed {
+                tags.add_all((state, &mut self.keys), Scope::Link, day, link.attributes);
+            }
         }
-        traces.add(&row, spans.group(group).service);
+        if listed.is_some() {
+            traces.add(&row, spans.group(group).service);
+        }
         spans.push_row(row, [span.status_message, span.trace_state, url_path]);
     }
 }
 
 /// What a span's attributes are written with.
 struct Attributes<'b> {
-    tags: &'b mut Tags,
+    /// None for spans that are not listed.
+    tags: Option<&'b mut Tags>,
     keys: &'b mut Keys,
     scratch: &'b mut Vec<u8>,
 }
@@ -215,8 +233,9 @@ impl Attributes<'_> {
         keys.restart();
         for attribute in span.attributes {
             let number = keys.intern(attribute.key.as_bytes());
-            self.tags
-                .add((state, keys), number, Scope::Span, day, &attribute.value);
+            if let Some(tags) = &mut self.tags {
+                tags.add((state, keys), number, Scope::Span, day, &attribute.value);
+            }
             let place = keys.key(number).map_or(Place::Map, |key| key.place);
             match (attribute.value, place) {
                 (Value::Str(text), Place::Text(column))

@@ -27,6 +27,7 @@ pub async fn connection() -> Connection {
         url: engine.url(),
         user: engine.user().to_owned(),
         password: engine.password().to_owned(),
+        tls: None,
     }
 }
 

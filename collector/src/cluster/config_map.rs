@@ -1,0 +1,41 @@
+//! Follows the ConfigMap that holds the configuration.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use spanloom_crds::agent::CONFIG_KEY;
+
+use super::live::Live;
+use super::{Cluster, causes};
+
+/// Never ends by itself: a watch that breaks begins anew after a pause.
+pub(super) async fn follow(cluster: Cluster, live: Arc<Live>) {
+    let Cluster {
+        client,
+        namespace,
+        name,
+        ..
+    } = cluster;
+    let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    let mut objects = pin!(watcher::watch_object(api, &name).default_backoff());
+    while let Some(object) = objects.next().await {
+        match object {
+            Ok(Some(object)) => match object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)) {
+                Some(text) => live.take(text),
+                None => live.refuse(
+                    None,
+                    format!("the ConfigMap {namespace}/{name} has no key {CONFIG_KEY}"),
+                ),
+            },
+            Ok(None) => live.missing(format!("there is no ConfigMap {namespace}/{name}")),
+            Err(error) => live.broken(format!(
+                "cannot watch the ConfigMap {namespace}/{name}: {}",
+                causes(&error)
+            )),
+        }
+    }
+}

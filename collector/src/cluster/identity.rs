@@ -1,0 +1,309 @@
+//! What a pod's spans are signed with, from the object as the API server shows it.
+//!
+//! Only the fields below are read: whole pods of a large node would take more memory than all the
+//! rest of an idle collector.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use kube::api::Object;
+use kube::core::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use spanloom_crds::resolved::KubernetesConfig;
+use spanloom_pipeline::Pod;
+
+/// A pod, without what nobody here needs.
+pub(super) type ApiPod = Object<PodSpec, PodStatus>;
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    host_network: bool,
+    containers: Vec<Container>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Container {
+    name: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct PodStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
+}
+
+/// A pod that may send.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) uid: String,
+    pub(super) addresses: Vec<IpAddr>,
+    /// None for a pod in its node's network: its address is the node's, and so is not its own.
+    pub(super) pod: Option<Pod>,
+}
+
+impl Known {
+    /// What is known of a pod on `node`; nothing while it has no address, and when it has ended: its
+    /// address may be another's by then.
+    pub(super) fn of(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Option<Self> {
+        let status = pod.status.as_ref()?;
+        if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
+            return None;
+        }
+        let single = std::iter::once(&status.pod_ip);
+        let texts = status.pod_ips.iter().map(|entry| &entry.ip).chain(single);
+        let mut addresses: Vec<IpAddr> = texts.filter_map(|ip| ip.parse().ok()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let uid = pod.metadata.uid.clone()?;
+        if addresses.is_empty() {
+            return None;
+        }
+        Some(Self {
+            uid,
+            addresses,
+            pod: (!pod.spec.host_network).then(|| identity(pod, node, chosen)),
+        })
+    }
+}
+
+fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
+    let meta = &pod.metadata;
+    let name = meta.name.as_deref().unwrap_or_default();
+    let workload = Workload::of(meta);
+    let mut attributes = Vec::new();
+    let mut set = |key: &str, value: &str| {
+        if !value.is_empty() {
+            attributes.push((key.into(), value.into()));
+        }
+    };
+    set(
+        "k8s.namespace.name",
+        meta.namespace.as_deref().unwrap_or_default(),
+    );
+    set("k8s.pod.name", name);
+    set("k8s.pod.uid", meta.uid.as_deref().unwrap_or_default());
+    set("k8s.node.name", node);
+    for (key, owner) in &workload.attributes {
+        set(key, owner);
+    }
+    for (from, keys, prefix) in [
+        (&meta.labels, &chosen.labels, "k8s.pod.label."),
+        (
+            &meta.annotations,
+            &chosen.annotations,
+            "k8s.pod.annotation.",
+        ),
+    ] {
+        for key in keys {
+            if let Some(value) = from.as_ref().and_then(|map| map.get(key)) {
+                set(&format!("{prefix}{key}"), value);
+            }
+        }
+    }
+    let service = workload.name().unwrap_or(name);
+    Pod {
+        attributes,
+        service: (!service.is_empty()).then(|| service.into()),
+        containers: pod
+            .spec
+            .containers
+            .iter()
+            .map(|container| container.name.as_str().into())
+            .collect(),
+    }
+}
+
+/// What a pod belongs to, nearest owner first.
+struct Workload {
+    attributes: Vec<(&'static str, String)>,
+}
+
+impl Workload {
+    /// The owners, as far as the pod's own metadata tells: a ReplicaSet is named after its
+    /// Deployment and the hash in the pod's label, a Job after its CronJob and the time.
+    fn of(meta: &ObjectMeta) -> Self {
+        let mut attributes = Vec::new();
+        let owners = meta.owner_references.iter().flatten();
+        let owner = owners
+            .into_iter()
+            .find(|owner| owner.controller == Some(true));
+        if let Some(owner) = owner {
+            let name = owner.name.clone();
+            match owner.kind.as_str() {
+                "ReplicaSet" => {
+                    let deployment = deployment(&name, meta.labels.as_ref());
+                    attributes.push(("k8s.replicaset.name", name));
+                    attributes.extend(deployment.map(|name| ("k8s.deployment.name", name)));
+                }
+                "Job" => {
+                    let cron = cron_job(&name);
+                    attributes.push(("k8s.job.name", name));
+                    attributes.extend(cron.map(|name| ("k8s.cronjob.name", name)));
+                }
+                "StatefulSet" => attributes.push(("k8s.statefulset.name", name)),
+                "DaemonSet" => attributes.push(("k8s.daemonset.name", name)),
+                "ReplicationController" => {
+                    attributes.push(("k8s.replicationcontroller.name", name));
+                }
+                _ => {}
+            }
+        }
+        Self { attributes }
+    }
+
+    /// What a person would call it: the name of the farthest owner.
+    fn name(&self) -> Option<&str> {
+        self.attributes.last().map(|(_, name)| name.as_str())
+    }
+}
+
+fn deployment(replica_set: &str, labels: Option<&BTreeMap<String, String>>) -> Option<String> {
+    let hash = labels?.get("pod-template-hash")?;
+    let name = replica_set.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// A CronJob's Jobs end in the minutes since 1970 of their time: eight digits until the year 2160.
+fn cron_job(job: &str) -> Option<String> {
+    let (name, minutes) = job.rsplit_once('-')?;
+    let scheduled = minutes.len() == 8 && minutes.bytes().all(|byte| byte.is_ascii_digit());
+    (scheduled && !name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(metadata: Value, spec: Value, status: Value) -> ApiPod {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn running() -> Value {
+        json!({"phase": "Running", "podIP": "10.1.0.7", "podIPs": [{"ip": "10.1.0.7"}, {"ip": "fd00::7"}]})
+    }
+
+    #[track_caller]
+    fn check_workload(owner: Value, labels: Value, expect: &[(&str, &str)], service: &str) {
+        let mut meta =
+            json!({"name": "web-1", "namespace": "shop", "uid": "u-1", "labels": labels});
+        if !owner.is_null() {
+            meta["ownerReferences"] = json!([owner]);
+        }
+        let pod = pod(meta, json!({"containers": [{"name": "app"}]}), running());
+        let known = Known::of(&pod, "node-a", &KubernetesConfig::default()).unwrap();
+        let pod = known.pod.unwrap();
+        let base = [
+            ("k8s.namespace.name", "shop"),
+            ("k8s.pod.name", "web-1"),
+            ("k8s.pod.uid", "u-1"),
+            ("k8s.node.name", "node-a"),
+        ];
+        let have: Vec<_> = pod.attributes.iter().map(|(k, v)| (&**k, &**v)).collect();
+        assert_eq!(have, [&base, expect].concat());
+        assert_eq!(pod.service.as_deref(), Some(service));
+    }
+
+    fn owner(kind: &str, name: &str) -> Value {
+        json!({"apiVersion": "x/v1", "kind": kind, "name": name, "uid": "o", "controller": true})
+    }
+
+    #[test]
+    fn workloads() {
+        let hash = json!({"pod-template-hash": "5d4f8"});
+        check_workload(
+            owner("ReplicaSet", "web-5d4f8"),
+            hash.clone(),
+            &[
+                ("k8s.replicaset.name", "web-5d4f8"),
+                ("k8s.deployment.name", "web"),
+            ],
+            "web",
+        );
+        // A ReplicaSet of its own, and one of Argo's, which has another label.
+        for labels in [hash, json!({"rollouts-pod-template-hash": "77"})] {
+            let expect = [("k8s.replicaset.name", "web-77")];
+            check_workload(owner("ReplicaSet", "web-77"), labels, &expect, "web-77");
+        }
+        for (kind, key) in [
+            ("StatefulSet", "k8s.statefulset.name"),
+            ("DaemonSet", "k8s.daemonset.name"),
+            ("Job", "k8s.job.name"),
+        ] {
+            check_workload(owner(kind, "db-1"), json!({}), &[(key, "db-1")], "db-1");
+        }
+        check_workload(
+            owner("Job", "night-29384750"),
+            json!({}),
+            &[
+                ("k8s.job.name", "night-29384750"),
+                ("k8s.cronjob.name", "night"),
+            ],
+            "night",
+        );
+        check_workload(owner("Node", "node-a"), json!({}), &[], "web-1");
+        check_workload(Value::Null, json!({}), &[], "web-1");
+        let mut not_in_charge = owner("StatefulSet", "db");
+        not_in_charge["controller"] = json!(false);
+        check_workload(not_in_charge, json!({}), &[], "web-1");
+    }
+
+    #[test]
+    fn chosen_labels_and_annotations() {
+        let meta = json!({
+            "name": "p", "uid": "u", "labels": {"a/version": "1", "other": "x"},
+            "annotations": {"team": "blue", "secret": "x"},
+        });
+        let chosen = KubernetesConfig {
+            labels: vec!["a/version".into(), "missing".into()],
+            annotations: vec!["team".into()],
+        };
+        let known = Known::of(&pod(meta, json!({}), running()), "n", &chosen).unwrap();
+        let pod = known.pod.unwrap();
+        let have: Vec<_> = pod.attributes.iter().skip(3).cloned().collect();
+        let expect = [
+            ("k8s.pod.label.a/version", "1"),
+            ("k8s.pod.annotation.team", "blue"),
+        ];
+        assert_eq!(have, expect.map(|(k, v)| (k.into(), v.into())));
+    }
+
+    #[test]
+    fn who_counts() {
+        let known = |spec: Value, status: Value| {
+            let pod = pod(json!({"name": "p", "uid": "u"}), spec, status);
+            Known::of(&pod, "n", &KubernetesConfig::default())
+        };
+        let found = known(
+            json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+            running(),
+        )
+        .unwrap();
+        let expect: Vec<IpAddr> = ["10.1.0.7", "fd00::7"].map(|ip| ip.parse().unwrap()).into();
+        assert_eq!(found.addresses, expect);
+        assert_eq!(found.pod.unwrap().containers, ["a".into(), "b".into()]);
+        let host = known(json!({"hostNetwork": true}), running()).unwrap();
+        assert!(host.pod.is_none());
+        for phase in ["Succeeded", "Failed"] {
+            let status = json!({"phase": phase, "podIP": "10.1.0.7"});
+            assert!(known(json!({}), status).is_none(), "{phase}");
+        }
+        assert!(known(json!({}), json!({"phase": "Pending"})).is_none());
+    }
+}

@@ -1,0 +1,197 @@
+//! The configuration in force, and what became of the ones that came after it.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, ConfigStatus};
+use spanloom_pipeline::server::Control;
+
+use super::pods::PodIndex;
+use crate::config::{self, ConfigError};
+
+/// The hash that is reported for a configuration that does not even say its own.
+const NO_HASH: &str = "unknown";
+
+/// Puts configurations in force.
+pub(super) struct Live {
+    control: Control,
+    pods: Arc<PodIndex>,
+    state: Mutex<State>,
+    applied: Counter,
+    refused: Counter,
+    watch_errors: Counter,
+    generation: Gauge,
+    refused_now: Gauge,
+}
+
+#[derive(Default)]
+struct State {
+    status: ConfigStatus,
+    /// Why there is none yet.
+    waiting_for: Option<String>,
+}
+
+/// Why a configuration is not put in force.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("it is not the JSON of a configuration: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(
+        "its version is {0}, and this program knows {CONFIG_VERSION}; upgrade the collectors and \
+         the operator together"
+    )]
+    Version(u64),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Processing(#[from] spanloom_pipeline::process::ProcessingError),
+}
+
+/// What every version says.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    version: u64,
+    hash: String,
+}
+
+impl Live {
+    pub(super) fn new(control: Control, pods: Arc<PodIndex>) -> Self {
+        Self {
+            control,
+            pods,
+            state: Mutex::default(),
+            applied: Counter::default(),
+            refused: Counter::default(),
+            watch_errors: Counter::default(),
+            generation: Gauge::default(),
+            refused_now: Gauge::default(),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut count = |name: &str, help: &str, counter: &Counter<u64, AtomicU64>| {
+            registry.register(format!("spanloom_config_{name}"), help, counter.clone());
+        };
+        count("applied", "Configurations put in force", &self.applied);
+        count("refused", "Configurations that are unusable", &self.refused);
+        count(
+            "watch_errors",
+            "Failures of the watch of the configuration object",
+            &self.watch_errors,
+        );
+        let mut level = |name: &str, help: &str, gauge: &Gauge| {
+            registry.register(format!("spanloom_config_{name}"), help, gauge.clone());
+        };
+        level(
+            "generation",
+            "The pipeline's generation whose configuration is in force",
+            &self.generation,
+        );
+        level(
+            "refused_now",
+            "1 while the latest configuration is refused and an older one holds",
+            &self.refused_now,
+        );
+    }
+
+    /// A configuration came.
+    pub(super) fn take(&self, text: &str) {
+        let head: Head = serde_json::from_str(text).unwrap_or_default();
+        {
+            let state = self.state();
+            let same = |hash: &Option<String>| hash.as_deref() == Some(&head.hash);
+            // A watch that begins anew says again what is known.
+            let known = !head.hash.is_empty()
+                && match &state.status.refused {
+                    Some(_) => same(&state.status.refused),
+                    None => same(&state.status.applied),
+                };
+            if known {
+                return;
+            }
+        }
+        match self.apply(text, &head) {
+            Ok(generation) => {
+                let hash = head.hash;
+                tracing::info!(generation, hash, "a new configuration is in force");
+                self.applied.inc();
+                self.refused_now.set(0);
+                self.generation.set(generation);
+                let mut state = self.state();
+                state.waiting_for = None;
+                state.status = ConfigStatus {
+                    applied: Some(hash),
+                    ..ConfigStatus::default()
+                };
+            }
+            Err(error) => self.refuse(Some(head.hash), error.to_string()),
+        }
+    }
+
+    fn apply(&self, text: &str, head: &Head) -> Result<i64, Refused> {
+        if head.version != 0 && head.version != u64::from(CONFIG_VERSION) {
+            return Err(Refused::Version(head.version));
+        }
+        let config: AgentConfig = serde_json::from_str(text)?;
+        if config.version != CONFIG_VERSION {
+            return Err(Refused::Version(config.version.into()));
+        }
+        let processing = config::agent_processing(&config)?;
+        self.control.set_processing(&processing)?;
+        self.pods.select(&config.resolved.processing.kubernetes);
+        Ok(config.generation)
+    }
+
+    /// What came cannot be used; what is in force stays.
+    pub(super) fn refuse(&self, hash: Option<String>, why: String) {
+        let hash = hash.filter(|hash| !hash.is_empty());
+        tracing::error!(
+            hash,
+            why,
+            "a configuration was refused; the last good one stays"
+        );
+        self.refused.inc();
+        self.refused_now.set(1);
+        let mut state = self.state();
+        state.waiting_for = Some(format!("the configuration is refused: {why}"));
+        state.status.refused = Some(hash.unwrap_or_else(|| NO_HASH.to_owned()));
+        state.status.error = Some(why);
+    }
+
+    /// The object is not there; what is in force stays.
+    pub(super) fn missing(&self, why: String) {
+        tracing::warn!(why, "the configuration object is missing");
+        self.state().waiting_for = Some(why);
+    }
+
+    /// The object cannot be watched; what is in force stays.
+    pub(super) fn broken(&self, why: String) {
+        tracing::warn!(why, "the watch of the configuration broke; it begins anew");
+        self.watch_errors.inc();
+        self.state().waiting_for = Some(why);
+    }
+
+    pub(super) fn status(&self) -> ConfigStatus {
+        self.state().status.clone()
+    }
+
+    /// Why nothing is in force yet.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        let state = self.state();
+        if state.status.applied.is_some() {
+            return None;
+        }
+        let why = state.waiting_for.as_deref();
+        Some(why.unwrap_or("waiting for the configuration").to_owned())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is set under it is set in whole values.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

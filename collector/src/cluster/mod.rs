@@ -1,0 +1,186 @@
+//! A collector in a cluster: it watches its configuration object and the pods of its node.
+//!
+//! 1. [`Cluster`] says which object and which node, and how the API server is reached.
+//! 2. `config_map` follows the object; `live` puts what it says in force, or refuses it and keeps the
+//!    last good one.
+//! 3. `pods` follows the node's pods and keeps of each what its spans are signed with (`identity`),
+//!    by address.
+//!
+//! Both watches end with the collector and begin anew, with growing pauses, when they break; until
+//! then the last known state holds.
+
+mod config_map;
+mod identity;
+mod live;
+mod pods;
+
+use std::sync::Arc;
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use spanloom_crds::agent::ConfigStatus;
+use spanloom_pipeline::Peers;
+use spanloom_pipeline::server::Control;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use live::Live;
+use pods::PodIndex;
+
+/// Where a collector in a cluster finds what it needs to know.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The way to the API server.
+    pub client: Client,
+    /// The namespace of the configuration object, a ConfigMap.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node whose pods send to this collector.
+    pub node: String,
+}
+
+/// Why the API server cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The object's name is not `namespace/name`.
+    #[error("SPANLOOM_CONFIG_MAP must be namespace/name, but is {0:?}")]
+    ObjectName(String),
+    /// Nobody said which node this is.
+    #[error("set SPANLOOM_NODE_NAME to the node's name (spec.nodeName, by the downward API)")]
+    NoNode,
+    /// Neither a pod's service account nor a kubeconfig was found.
+    #[error(
+        "cannot tell where the API server is: {0}; in a pod it needs \
+         automountServiceAccountToken, elsewhere a kubeconfig"
+    )]
+    Config(#[from] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("cannot make a client of the API server: {0}")]
+    Client(#[from] kube::Error),
+}
+
+impl Cluster {
+    /// The cluster that this pod runs in, or the one of the current kubeconfig.
+    ///
+    /// # Errors
+    /// When there is neither, or `object` is not `namespace/name`.
+    pub async fn infer(object: &str, node: Option<String>) -> Result<Self, ClusterError> {
+        let (namespace, name) = object
+            .split_once('/')
+            .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+            .ok_or_else(|| ClusterError::ObjectName(object.to_owned()))?;
+        let node = node
+            .filter(|node| !node.is_empty())
+            .ok_or(ClusterError::NoNode)?;
+        let client = Client::try_from(kube::Config::infer().await?)?;
+        Ok(Self {
+            client,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            node,
+        })
+    }
+}
+
+/// The watches, before there is a pipeline that they can tell.
+pub(crate) struct Watches {
+    cluster: Cluster,
+    pods: Arc<PodIndex>,
+}
+
+impl Watches {
+    pub(crate) fn new(cluster: Cluster, registry: &mut Registry) -> Self {
+        let pods = PodIndex::new(cluster.node.clone());
+        pods.register(registry);
+        Self { cluster, pods }
+    }
+
+    /// Who knows the senders.
+    pub(crate) fn peers(&self) -> Arc<dyn Peers> {
+        Arc::clone(&self.pods) as Arc<dyn Peers>
+    }
+
+    /// Begins to watch.
+    pub(crate) fn start(self, control: Control, registry: &mut Registry) -> Watching {
+        let Self { cluster, pods } = self;
+        let live = Arc::new(Live::new(control, Arc::clone(&pods)));
+        live.register(registry);
+        let stop = CancellationToken::new();
+        let (ours, theirs) = (stop.clone(), stop.clone());
+        let following = config_map::follow(cluster.clone(), Arc::clone(&live));
+        let config = tokio::spawn(async move {
+            let _ = ours.run_until_cancelled(following).await;
+        });
+        let keeping = pods::follow(cluster.client, Arc::clone(&pods));
+        let keeper = tokio::spawn(async move {
+            let _ = theirs.run_until_cancelled(keeping).await;
+        });
+        Watching {
+            live,
+            pods,
+            stop,
+            tasks: [config, keeper],
+        }
+    }
+}
+
+/// The watches of a collector that runs.
+pub(crate) struct Watching {
+    live: Arc<Live>,
+    pods: Arc<PodIndex>,
+    stop: CancellationToken,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Watching {
+    /// How far the configuration was taken, and why the collector is not ready, each when asked.
+    pub(crate) fn state(&self) -> State {
+        State {
+            live: Arc::clone(&self.live),
+            pods: Arc::clone(&self.pods),
+        }
+    }
+
+    /// Ends the watches.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a watch ended abnormally");
+            }
+        }
+    }
+}
+
+/// What can be asked of the watches.
+#[derive(Clone)]
+pub(crate) struct State {
+    live: Arc<Live>,
+    pods: Arc<PodIndex>,
+}
+
+impl State {
+    pub(crate) fn config(&self) -> ConfigStatus {
+        self.live.status()
+    }
+
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        self.live.not_ready().or_else(|| self.pods.not_ready())
+    }
+}
+
+/// An error with its causes, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.ends_with(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}

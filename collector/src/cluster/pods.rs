@@ -1,0 +1,311 @@
+//! The pods of this node, by address.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use kube::api::ApiResource;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use spanloom_crds::resolved::KubernetesConfig;
+use spanloom_pipeline::{Peer, Peers, Pod};
+use tokio::sync::watch;
+
+use super::causes;
+use super::identity::{ApiPod, Known};
+
+/// A kubelet takes 110 pods unless it is told otherwise; beyond this they are not enriched.
+const MAX_PODS: usize = 2_048;
+
+/// How long a request waits for its sender to appear: kubelets report a pod's address a second or
+/// two after its containers have started.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An address that was waited for in vain is not waited for again so soon.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Addresses that were waited for in vain; with so many, nobody waits any more.
+const MAX_STRANGERS: usize = 1_024;
+
+/// What is known of the node's pods.
+#[derive(Debug)]
+pub(super) struct PodIndex {
+    node: String,
+    pods: RwLock<Pods>,
+    strangers: Mutex<HashMap<IpAddr, Instant>>,
+    /// Which labels and annotations are wanted; none before the first configuration.
+    chosen: watch::Sender<Option<KubernetesConfig>>,
+    /// Changes when a pod does, for those who wait.
+    changes: watch::Sender<()>,
+    why_not: Mutex<Option<String>>,
+    size: Gauge,
+    refused: Counter,
+    watch_errors: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Pods {
+    /// All pods of the node were seen once.
+    synced: bool,
+    /// The owner's uid stands with each address, which may go from one pod to another.
+    by_address: HashMap<IpAddr, (Arc<str>, Arc<Pod>)>,
+    by_uid: HashMap<Arc<str>, Vec<IpAddr>>,
+    /// The node's own addresses: of pods in its network.
+    node: HashSet<IpAddr>,
+}
+
+impl Pods {
+    /// Returns false when there is no room.
+    fn put(&mut self, known: Known) -> bool {
+        self.remove(&known.uid);
+        let Known {
+            uid,
+            addresses,
+            pod,
+        } = known;
+        let Some(pod) = pod else {
+            if self.node.len() < MAX_PODS {
+                self.node.extend(addresses);
+            }
+            return true;
+        };
+        if self.by_uid.len() >= MAX_PODS {
+            return false;
+        }
+        let (uid, pod): (Arc<str>, _) = (uid.into(), Arc::new(pod));
+        for &address in &addresses {
+            let owner = (Arc::clone(&uid), Arc::clone(&pod));
+            self.by_address.insert(address, owner);
+        }
+        self.by_uid.insert(uid, addresses);
+        true
+    }
+
+    fn remove(&mut self, uid: &str) {
+        for address in self.by_uid.remove(uid).unwrap_or_default() {
+            if self
+                .by_address
+                .get(&address)
+                .is_some_and(|(owner, _)| **owner == *uid)
+            {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl PodIndex {
+    pub(super) fn new(node: String) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            pods: RwLock::default(),
+            strangers: Mutex::default(),
+            chosen: watch::Sender::new(None),
+            changes: watch::Sender::new(()),
+            why_not: Mutex::default(),
+            size: Gauge::default(),
+            refused: Counter::default(),
+            watch_errors: Counter::default(),
+        })
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "spanloom_pods",
+            "Pods of this node whose spans are enriched",
+            self.size.clone(),
+        );
+        registry.register(
+            "spanloom_pods_refused",
+            "Pods that found no room in the index",
+            self.refused.clone(),
+        );
+        registry.register(
+            "spanloom_pods_watch_errors",
+            "Failures of the watch of this node's pods",
+            self.watch_errors.clone(),
+        );
+    }
+
+    /// Which labels and annotations become attributes, from now on.
+    pub(super) fn select(&self, chosen: &KubernetesConfig) {
+        self.chosen.send_if_modified(|current| {
+            let other = current.as_ref() != Some(chosen);
+            if other {
+                *current = Some(chosen.clone());
+            }
+            other
+        });
+    }
+
+    /// Why the pods are not known yet.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        if self.read().synced {
+            return None;
+        }
+        let why = self.why_not.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = || format!("waiting for the pods of the node {}", self.node);
+        Some(why.clone().unwrap_or_else(waiting))
+    }
+
+    fn broken(&self, error: &watcher::Error) {
+        let why = format!("cannot watch the pods of {}: {}", self.node, causes(error));
+        tracing::warn!(why, "the watch of the pods broke; it begins anew");
+        self.watch_errors.inc();
+        *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Pods)) {
+        let size = {
+            let mut pods = self.write();
+            change(&mut pods);
+            pods.by_uid.len()
+        };
+        self.size.set(i64::try_from(size).unwrap_or(i64::MAX));
+        self.changes.send_replace(());
+    }
+
+    fn put(&self, pods: &mut Pods, pod: &ApiPod, chosen: &KubernetesConfig) {
+        match Known::of(pod, &self.node, chosen) {
+            Some(known) => {
+                if !pods.put(known) {
+                    self.refused.inc();
+                }
+            }
+            None => pods.remove(pod.metadata.uid.as_deref().unwrap_or_default()),
+        }
+    }
+
+    // What is done under the locks is done in whole steps, so a panic elsewhere leaves them usable.
+    fn read(&self) -> RwLockReadGuard<'_, Pods> {
+        self.pods.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Pods> {
+        self.pods.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
+        self.strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, address: IpAddr) -> Option<Arc<Pod>> {
+        self.read()
+            .by_address
+            .get(&address)
+            .map(|(_, pod)| Arc::clone(pod))
+    }
+
+    /// Notes that waiting for an address was in vain.
+    fn stranger(&self, address: IpAddr) {
+        let mut strangers = self.strangers();
+        if strangers.len() < MAX_STRANGERS {
+            strangers.insert(address, Instant::now());
+        }
+    }
+}
+
+impl Peers for PodIndex {
+    fn find(&self, address: IpAddr) -> Peer {
+        let pods = self.read();
+        if let Some((_, pod)) = pods.by_address.get(&address) {
+            return Peer::Pod(Arc::clone(pod));
+        }
+        if pods.node.contains(&address) {
+            return Peer::Unknown;
+        }
+        drop(pods);
+        let mut strangers = self.strangers();
+        if strangers.len() >= MAX_STRANGERS {
+            strangers.retain(|_, since| since.elapsed() < MEMORY);
+        }
+        let in_vain = strangers
+            .get(&address)
+            .is_some_and(|since| since.elapsed() < MEMORY);
+        if in_vain || strangers.len() >= MAX_STRANGERS {
+            Peer::Unknown
+        } else {
+            Peer::Unsure
+        }
+    }
+
+    fn wait(&self, address: IpAddr) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + '_>> {
+        Box::pin(async move {
+            let mut changes = self.changes.subscribe();
+            let appears = async {
+                loop {
+                    if let Some(pod) = self.known(address) {
+                        return Some(pod);
+                    }
+                    if changes.changed().await.is_err() {
+                        return None;
+                    }
+                }
+            };
+            match tokio::time::timeout(PATIENCE, appears).await {
+                Ok(pod) => pod,
+                Err(_) => {
+                    self.stranger(address);
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// Never ends by itself: a watch that breaks begins anew after a pause, and one whose wishes have
+/// changed at once.
+pub(super) async fn follow(client: Client, index: Arc<PodIndex>) {
+    let resource = ApiResource::from_gvk_with_plural(
+        &kube::api::GroupVersionKind::gvk("", "v1", "Pod"),
+        "pods",
+    );
+    let api: Api<ApiPod> = Api::all_with(client, &resource);
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", index.node));
+    let mut wishes = index.chosen.subscribe();
+    loop {
+        let Some(chosen) = wishes.borrow_and_update().clone() else {
+            if wishes.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let mut events = pin!(watcher::watcher(api.clone(), config.clone()).default_backoff());
+        // The list that is being read; until it is whole, the last one holds.
+        let mut fresh = Pods::default();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = wishes.changed() => break,
+            };
+            match event {
+                Some(Ok(Event::Init)) => fresh = Pods::default(),
+                Some(Ok(Event::InitApply(pod))) => index.put(&mut fresh, &pod, &chosen),
+                Some(Ok(Event::InitDone)) => {
+                    fresh.synced = true;
+                    let whole = std::mem::take(&mut fresh);
+                    index.changed(|pods| *pods = whole);
+                }
+                Some(Ok(Event::Apply(pod))) => {
+                    index.changed(|pods| index.put(pods, &pod, &chosen));
+                }
+                Some(Ok(Event::Delete(pod))) => {
+                    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+                    index.changed(|pods| pods.remove(uid));
+                }
+                Some(Err(error)) => index.broken(&error),
+                None => break,
+            }
+        }
+    }
+}

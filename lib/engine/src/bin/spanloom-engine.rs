@@ -1,0 +1,76 @@
+//! The embedded ClickHouse as a server of its own: the program of the image `spanloom-engine`, which
+//! stands in for ClickHouse's own image where that is not to be had.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use spanloom_engine::serve::{self, ServeConfig};
+
+/// ClickHouse as a library, behind ClickHouse's HTTP interface.
+#[derive(Debug, Parser)]
+#[command(name = "spanloom-engine", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve over TLS until SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Where to listen.
+    #[arg(long, env = "SPANLOOM_ENGINE_LISTEN", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// The folder with tls.crt and tls.key, read again when they change.
+    #[arg(
+        long,
+        env = "SPANLOOM_ENGINE_TLS_DIR",
+        default_value = "/etc/clickhouse-server/tls"
+    )]
+    tls_dir: PathBuf,
+    /// Where the data is; one server uses it at a time.
+    #[arg(
+        long,
+        env = "SPANLOOM_ENGINE_DATA_DIR",
+        default_value = "/var/lib/clickhouse"
+    )]
+    data_dir: PathBuf,
+    /// libchdb.so; without it the one beside this program.
+    #[arg(long, env = "SPANLOOM_CHDB_LIB")]
+    library: Option<PathBuf>,
+    /// The user that is let in; the password comes from CLICKHOUSE_PASSWORD, never from a flag.
+    #[arg(long, env = "CLICKHOUSE_USER", default_value = "default")]
+    user: String,
+    /// A database that is made at the start if it is not there.
+    #[arg(long, env = "CLICKHOUSE_DB")]
+    database: Option<String>,
+    /// What queries may use together; without it three quarters of the container's memory.
+    #[arg(long, env = "SPANLOOM_ENGINE_MEMORY_LIMIT_BYTES")]
+    memory_limit_bytes: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(std::io::stderr)
+        .init();
+    let Command::Serve(args) = Cli::parse().command;
+    serve::run(ServeConfig {
+        listen: args.listen,
+        tls_dir: args.tls_dir,
+        data_dir: args.data_dir,
+        library: args.library,
+        user: args.user,
+        password: std::env::var("CLICKHOUSE_PASSWORD").unwrap_or_default(),
+        database: args.database.filter(|name| !name.is_empty()),
+        memory_limit_bytes: args.memory_limit_bytes,
+    })
+}

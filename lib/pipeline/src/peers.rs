@@ -1,0 +1,117 @@
+//! Who sends: the pod at the other end of a connection, where somebody knows it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use spanloom_otlp::record::{Attr, Value};
+
+/// What is known of a pod, ready to be written to the resources that it sends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Resource attributes; nothing that the sender says under these keys counts.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+    /// The service's name, for a sender that gives none of its own.
+    pub service: Option<Box<str>>,
+    /// Its containers. The only one is the sender; of several, the sender may say which it is.
+    pub containers: Vec<Box<str>>,
+}
+
+/// Knows the pods behind addresses.
+pub trait Peers: fmt::Debug + Send + Sync + 'static {
+    /// What is known of the address now. This is asked for each request.
+    fn find(&self, address: IpAddr) -> Peer;
+
+    /// Waits a little for the pod at an address that was [`Peer::Unsure`].
+    fn wait(&self, address: IpAddr) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + '_>>;
+}
+
+/// Who is behind an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// This pod.
+    Pod(Arc<Pod>),
+    /// No pod that is known, and waiting has not helped or cannot help.
+    Unknown,
+    /// No pod that is known yet: it may have started just now.
+    Unsure,
+}
+
+/// The attribute of the sender's container.
+const CONTAINER: &str = "k8s.container.name";
+const SERVICE: &str = "service.name";
+/// What SDKs call a service that nobody named, alone or followed by `:` and the program.
+const UNNAMED: &str = "unknown_service";
+
+/// Whether an attribute says who the sender is, in terms of Kubernetes. Only the cluster's name is
+/// the sender's to say: the collector does not know it.
+fn claims(key: &str) -> bool {
+    key.strip_prefix("k8s.")
+        .is_some_and(|rest| !rest.starts_with("cluster."))
+}
+
+impl Pod {
+    /// Takes out what a sender claims to be. Returns its container, if it says a true one.
+    pub(crate) fn disown<'r>(&'r self, list: &mut Vec<Attr<'r>>) -> Option<&'r str> {
+        let named = list.iter().find_map(|attribute| match attribute.value {
+            Value::Str(name) if attribute.key == CONTAINER => Some(name),
+            _ => None,
+        });
+        list.retain(|attribute| !claims(attribute.key));
+        match self.containers.as_slice() {
+            [only] => Some(only),
+            several => {
+                let mut names = several.iter().map(|container| &**container);
+                names.find(|name| Some(*name) == named)
+            }
+        }
+    }
+
+    /// Writes who the sender is.
+    pub(crate) fn sign<'r>(&'r self, container: Option<&'r str>, list: &mut Vec<Attr<'r>>) {
+        let mut set = |key: &'r str, text: &'r str| {
+            let own = Attr {
+                key,
+                value: Value::Str(text),
+            };
+            match list.iter_mut().find(|attribute| attribute.key == key) {
+                Some(said) => *said = own,
+                // In front, so that a limit cuts what was sent.
+                None => list.insert(0, own),
+            }
+        };
+        for (key, value) in &self.attributes {
+            set(key, value);
+        }
+        if let Some(container) = container {
+            set(CONTAINER, container);
+        }
+        if let Some(service) = &self.service
+            && !list.iter().any(|attribute| names_service(attribute))
+        {
+            list.retain(|attribute| attribute.key != SERVICE);
+            let own = Attr {
+                key: SERVICE,
+                value: Value::Str(&**service),
+            };
+            list.insert(0, own);
+        }
+    }
+
+    /// Whether a value is longer than `bytes`.
+    pub(crate) fn exceeds(&self, bytes: usize) -> bool {
+        self.attributes.iter().any(|(_, value)| value.len() > bytes)
+    }
+}
+
+fn names_service(attribute: &Attr<'_>) -> bool {
+    let Value::Str(name) = attribute.value else {
+        return false;
+    };
+    let unnamed = name
+        .strip_prefix(UNNAMED)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    attribute.key == SERVICE && !name.is_empty() && !unnamed
+}

@@ -1,0 +1,50 @@
+//! What can be wrong with certificates.
+
+use std::path::PathBuf;
+
+/// Why files with certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is not there or cannot be read.
+    #[error(
+        "cannot read {}: {source}; mount the Secret or ConfigMap that holds it, or correct the path",
+        path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{} holds no usable {wanted}: {reason}; it must be PEM", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+        /// What was found.
+        reason: String,
+    },
+    /// The key is not the certificate's.
+    #[error(
+        "the key in {} does not belong to the certificate in {}; replace both together",
+        key.display(),
+        certificate.display()
+    )]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// No bundle of public certificate authorities was found on this machine.
+    #[error(
+        "this machine has no bundle of certificate authorities (looked for {0}); name one with \
+         SSL_CERT_FILE, or the server's own with a CA file"
+    )]
+    NoSystemBundle(String),
+    /// The TLS library refuses its settings: a bug of ours.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
