@@ -92,6 +92,7 @@ async fn traces(
     body: &mut Incoming,
     format: Format,
 ) -> Result<Outcome, Refusal> {
+    receiver.open()?;
     let encoding = match headers.get(CONTENT_ENCODING) {
         None => Encoding::Identity,
         Some(name) => {
