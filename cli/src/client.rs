@@ -1,9 +1,13 @@
 //! Asking the query service, for the commands that read.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use ureq::http::StatusCode;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Longer than the service's own limit for a query, whose error says more than ours.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -22,6 +26,14 @@ pub struct ServiceArgs {
         default_value = "http://127.0.0.1:3200"
     )]
     url: String,
+    /// A token of the query service, where it asks for one; give it through the environment, where
+    /// other users do not see it
+    #[arg(long, env = "SPANLOOM_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A PEM file with the authority that signed the query service's certificate [default: those
+    /// that this machine trusts]
+    #[arg(long, env = "SPANLOOM_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 /// What the service says when it has no answer.
@@ -38,26 +50,20 @@ impl ServiceArgs {
     /// When the service cannot be reached, or says what is wrong with the question.
     pub fn get(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Vec<u8>> {
         let base = self.url.trim_end_matches('/');
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false);
-        // A proxy cannot reach this machine's own addresses.
-        let config = if is_local(base) {
-            config.proxy(None)
-        } else {
-            config
-        };
-        let mut request = config
-            .build()
-            .new_agent()
-            .get(format!("{base}/api/v1/{path}"));
+        let mut request = self.agent(base)?.get(format!("{base}/api/v1/{path}"));
         for (name, value) in parameters {
             request = request.query(name, value);
         }
+        // An empty variable is none.
+        let token = self.token.as_deref().map(str::trim);
+        let token = token.filter(|token| !token.is_empty());
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
         let mut response = request.call().with_context(|| {
             format!(
-                "cannot ask the query service at {base}; is `spanloom up` running? (--url or \
-                 SPANLOOM_URL say where it is)"
+                "cannot ask the query service at {base}; is it running, and reachable from here? \
+                 (--url or SPANLOOM_URL say where it is)"
             )
         })?;
         let status = response.status();
@@ -67,6 +73,12 @@ impl ServiceArgs {
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec()
             .with_context(|| format!("the answer of {base} broke off"))?;
+        if status == StatusCode::UNAUTHORIZED {
+            match token {
+                None => bail!("{base} asks for a token: set SPANLOOM_TOKEN, or give --token"),
+                Some(_) => bail!("{base} refuses the token: it may have been replaced"),
+            }
+        }
         if !status.is_success() {
             match serde_json::from_slice::<Problem>(&body) {
                 Ok(Problem {
@@ -82,6 +94,47 @@ impl ServiceArgs {
         }
         Ok(body)
     }
+
+    fn agent(&self, base: &str) -> anyhow::Result<ureq::Agent> {
+        let mut config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false);
+        // A proxy cannot reach this machine's own addresses.
+        if is_local(base) {
+            config = config.proxy(None);
+        }
+        let secure = base
+            .get(..8)
+            .is_some_and(|s| s.eq_ignore_ascii_case("https://"));
+        if secure {
+            let roots = match &self.ca_file {
+                Some(file) => authorities(file)?,
+                None => authorities(&spanloom_tls::system_bundle()?)?,
+            };
+            let provider = rustls::crypto::ring::default_provider();
+            let tls = TlsConfig::builder()
+                .root_certs(roots)
+                .unversioned_rustls_crypto_provider(Arc::new(provider));
+            config = config.tls_config(tls.build());
+        }
+        Ok(config.build().new_agent())
+    }
+}
+
+/// The certificates of a PEM file.
+fn authorities(file: &Path) -> anyhow::Result<RootCerts> {
+    let name = file.display();
+    let pem = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) =
+            item.with_context(|| format!("{name} is not a PEM file"))?
+        {
+            certificates.push(certificate);
+        }
+    }
+    ensure!(!certificates.is_empty(), "{name} holds no certificate");
+    Ok(RootCerts::from(certificates))
 }
 
 fn is_local(url: &str) -> bool {
@@ -90,3 +143,6 @@ fn is_local(url: &str) -> bool {
         .iter()
         .any(|local| host.starts_with(local))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,9 @@ use prometheus_client::registry::Registry;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::{Engine, EngineConfig};
-use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer};
+use spanloom_query::{
+    Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::data_dir::{self, DataDir};
@@ -188,6 +190,7 @@ impl Running {
                     database: address.database,
                 },
                 limits: Limits::default(),
+                access: Access::default(),
             },
             query_metrics,
             Arc::new(registry),

@@ -58,6 +58,7 @@ pub struct Metadata {
 
 /// What is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     /// `false` switches tracing off: senders are answered with success and their spans discarded
@@ -93,6 +94,7 @@ pub struct Spec {
 
 /// What is done to each span, in this order: resource, kubernetes, drop, redact, limits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Processing {
     /// Resource attributes that every span gets; they replace what was sent under the same key.
@@ -115,6 +117,7 @@ pub struct Processing {
 
 /// What of a pod's own metadata becomes resource attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Kubernetes {
     /// Keys of pod labels, such as `app.kubernetes.io/version`; each becomes the attribute
@@ -128,6 +131,7 @@ pub struct Kubernetes {
 
 /// One rule of what is hidden.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedactRule {
     /// Attribute keys of all scopes, exact or with `*` for any text; their values are hidden.
@@ -141,6 +145,7 @@ pub struct RedactRule {
 
 /// How large a span may be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// Attributes of a span, event, link, scope or resource; 128 by default.
@@ -159,6 +164,7 @@ pub struct Limits {
 
 /// Which traces are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sampling {
     /// Sampling by trace id, the same for all spans of a trace.
@@ -168,6 +174,7 @@ pub struct Sampling {
 
 /// Sampling by trace id.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Head {
     /// The part of traces that is kept, from 0 to 1; 1 by default. Measures count all of them.
@@ -177,6 +184,7 @@ pub struct Head {
 
 /// Where traces are stored, and for how long.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
     /// A ClickHouse that Spanloom runs, on a laptop the embedded one; the default.
@@ -192,6 +200,7 @@ pub struct Storage {
 
 /// A ClickHouse that Spanloom runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Managed {
     /// The size of its volume, such as `50Gi`, which is the default; it can grow, not shrink. Means
@@ -208,6 +217,7 @@ pub struct Managed {
 
 /// A ClickHouse of your own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct External {
     /// Its HTTP interface, such as `https://clickhouse.example:8443`.
@@ -230,6 +240,7 @@ pub struct External {
 
 /// How a server's certificate is checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalTls {
     /// The Secret with the certificate authorities (PEM) that are trusted; on a laptop the
@@ -240,6 +251,7 @@ pub struct ExternalTls {
 
 /// A key of a Secret in the pipeline's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKey {
     /// The Secret's name.
@@ -251,6 +263,7 @@ pub struct SecretKey {
 
 /// A Secret in the pipeline's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretName {
     /// Its name.
@@ -259,6 +272,7 @@ pub struct SecretName {
 
 /// How long traces are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
     /// How long traces are kept, such as `7d` (the default), `36h` or `1d12h`; at least `1h`.
@@ -268,6 +282,7 @@ pub struct Retention {
 
 /// Whether the operator acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub enum ManagementState {
     /// The operator makes everything as the document asks.
     #[default]
@@ -278,6 +293,7 @@ pub enum ManagementState {
 
 /// The agents, one on each node. All of it means nothing on a laptop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Collector {
     /// What an agent asks for and may use; 100m CPU and 512Mi memory by default.
@@ -296,6 +312,7 @@ pub struct Collector {
 
 /// The service that answers questions about traces. All of it means nothing on a laptop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Query {
     /// How many pods; leave it out when an autoscaler owns the number. Without both there is one.
@@ -314,6 +331,7 @@ pub struct Query {
 
 /// Who may ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QueryAuth {
     /// The Secret whose values are bearer tokens, one a line; any of them is accepted.
@@ -322,6 +340,7 @@ pub struct QueryAuth {
 
 /// The certificate that is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QueryTls {
     /// The Secret with the keys `tls.crt` and `tls.key`; a renewed one is taken without a restart.
@@ -330,6 +349,7 @@ pub struct QueryTls {
 
 /// What Grafana is given. All of it means nothing on a laptop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grafana {
     /// Data sources for the query service: a labelled ConfigMap (a Secret when there is a token)
@@ -341,6 +361,7 @@ pub struct Grafana {
 
 /// Where images come from. All of it means nothing on a laptop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Images {
     /// The registry and path before `spanloom-<program>`, such as `registry.example/mirror`; the
@@ -354,6 +375,7 @@ pub struct Images {
 
 /// What a container asks for and may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// What is set aside for it, such as `{cpu: 100m, memory: 256Mi}`.
@@ -366,6 +388,7 @@ pub struct Resources {
 
 /// A taint that a pod tolerates, with the fields that pods have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Toleration {
     /// The taint's key; all keys without it, with the operator `Exists`.
@@ -387,6 +410,7 @@ pub struct Toleration {
 
 /// How a toleration's value is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub enum TolerationOperator {
     /// Any value.
     Exists,
@@ -396,6 +420,7 @@ pub enum TolerationOperator {
 
 /// What a taint does to pods that do not tolerate it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 pub enum TaintEffect {
     /// New ones are not placed.
     NoSchedule,

@@ -6,9 +6,13 @@
 //! 3. [`resolved::resolve`] gives plain configuration with every default filled in, which the
 //!    collector and query start with.
 //!
+//! With the feature `kube` there is `crd`, the CustomResourceDefinition made of the same types.
+//!
 //! [`TracingPipeline::default`] is the empty document.
 
 pub mod agent;
+#[cfg(feature = "kube")]
+pub mod crd;
 mod document;
 mod errors;
 mod laptop;
@@ -17,6 +21,7 @@ mod parse;
 mod quantity;
 pub mod resolved;
 mod shape;
+pub mod status;
 mod validate;
 
 pub use document::{

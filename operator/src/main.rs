@@ -1,1 +1,165 @@
-fn main() {}
+//! The operator's program: `run` works on pipelines, `crd` prints the CustomResourceDefinition.
+
+#![allow(clippy::print_stdout)] // `crd` prints for people
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use kube::{Client, Config};
+use prometheus_client::registry::Registry;
+use spanloom_operator::admin::Admin;
+use spanloom_operator::cluster::{CUSTOM_RESOURCE, Cluster};
+use spanloom_operator::controller::{self, Context};
+use spanloom_operator::lease::Claim;
+use spanloom_operator::metrics::Metrics;
+use spanloom_operator::settings::Settings;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Spanloom's operator: makes what a TracingPipeline asks for.
+#[derive(Debug, Parser)]
+#[command(name = "spanloom-operator", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work on pipelines until told to stop.
+    Run(Box<Settings>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+/// How long passes that are under way have to end.
+const DRAIN: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Crd => crd(),
+        Command::Run(settings) => {
+            logs();
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .worker_threads(2)
+                .build()
+                .context("cannot start the runtime")
+                .and_then(|runtime| runtime.block_on(run(*settings)))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the operator stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn crd() -> anyhow::Result<()> {
+    print!("{}", spanloom_crds::crd::crd_yaml()?);
+    Ok(())
+}
+
+async fn run(mut settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    if settings.pod_name.is_empty() {
+        settings.pod_name = format!("operator-{:08x}", rand::random::<u32>());
+    }
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let is_up = Arc::new(AtomicBool::new(false));
+    let admin = Admin::start(settings.admin, Arc::new(registry), not_ready(is_up.clone()))
+        .await
+        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
+    let config = Config::infer()
+        .await
+        .context("found no Kubernetes: neither a service account nor a kubeconfig")?;
+    let client = Client::try_from(config).context("cannot make a client for Kubernetes")?;
+    if settings.apply_crds {
+        let cluster = Cluster::new(client.clone(), metrics.clone());
+        apply_crd(&cluster).await;
+    }
+    is_up.store(true, Ordering::Relaxed);
+    let mut claim = Claim::new(
+        client.clone(),
+        &settings.namespace,
+        &format!("{}-operator", settings.release),
+        &settings.pod_name,
+        Duration::from_secs(u64::from(settings.lease_seconds)),
+    );
+    tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the lease");
+    tokio::select! {
+        () = claim.acquire() => {}
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
+    metrics.leads(true);
+    tracing::info!(namespaces = settings.namespaces().join(","), "working");
+    let stop = CancellationToken::new();
+    let context = Arc::new(Context::new(client, settings, metrics.clone()));
+    let mut work = tokio::spawn(controller::run(context, stop.clone()));
+    let ended = tokio::select! {
+        lost = claim.hold() => Err(anyhow::Error::from(lost)),
+        done = &mut work => Err(match done {
+            Ok(()) => anyhow::anyhow!("the watches ended; start it again"),
+            Err(error) => anyhow::Error::from(error),
+        }),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    metrics.leads(false);
+    stop.cancel();
+    // Without the lease nothing may go on; with it, what is under way may end.
+    if ended.is_ok() {
+        if tokio::time::timeout(DRAIN, &mut work).await.is_err() {
+            tracing::warn!("a pass did not end in time");
+        }
+        claim.vacate().await;
+    }
+    work.abort();
+    admin.shutdown().await;
+    ended
+}
+
+fn not_ready(is_up: Arc<AtomicBool>) -> Arc<spanloom_operator::admin::NotReady> {
+    Arc::new(move || {
+        let waiting = !is_up.load(Ordering::Relaxed);
+        waiting.then(|| "the API was not reached yet".to_owned())
+    })
+}
+
+/// Brings the CustomResourceDefinition to this version. A refusal is logged and no reason to stop: an
+/// older definition still serves most fields.
+async fn apply_crd(cluster: &Cluster) {
+    let wanted = spanloom_crds::crd::crd();
+    let name = spanloom_crds::crd::CRD_NAME;
+    let found = cluster.get(CUSTOM_RESOURCE, None, name).await;
+    let is_applied = matches!(&found, Ok(Some(found)) if found["spec"]["versions"] == wanted["spec"]["versions"]);
+    if is_applied {
+        return;
+    }
+    match cluster.apply_shared(CUSTOM_RESOURCE, None, &wanted).await {
+        Ok(_) => tracing::info!(name, "applied the CustomResourceDefinition"),
+        Err(error) => {
+            let error = spanloom_operator::reconcile::chain(&error);
+            tracing::warn!(name, error, "cannot apply the CustomResourceDefinition");
+        }
+    }
+}

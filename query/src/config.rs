@@ -1,6 +1,7 @@
 //! What the query service is told at its start.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -70,4 +71,18 @@ pub struct QueryConfig {
     pub clickhouse: ClickHouseConfig,
     /// Bounds on what requests may take.
     pub limits: Limits,
+    /// Who may ask, and how; as on a laptop by default: everyone who reaches the port.
+    pub access: Access,
+}
+
+/// Who may ask, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// A directory of bearer tokens; without one nobody is asked for a token.
+    pub tokens_dir: Option<PathBuf>,
+    /// A directory with `tls.crt` and `tls.key`; without one the API speaks plain HTTP.
+    pub tls_dir: Option<PathBuf>,
+    /// Where to serve metrics, health and probes, without a token and in plain text; port 0 takes a
+    /// free one. Without it there is no such port, and the first one has to do.
+    pub admin: Option<SocketAddr>,
 }

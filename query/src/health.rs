@@ -1,16 +1,29 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz` and `/readyz`, on the API's port and on one of their own.
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::app::App;
+use crate::probe;
 
 /// The media type of the text that `/metrics` answers with.
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// The routes of the admin port: for Kubernetes, Prometheus and the operator, not for people.
+pub fn admin(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/probe/{trace_id}", get(probe::probe))
+        .with_state(app)
+}
 
 /// The process answers, and that is all this says.
 pub async fn healthz() -> &'static str {

@@ -7,9 +7,13 @@
 //! `openapi` is made from the handlers' annotations and tested against the routes; `ui` serves the
 //! page, which asks the same API.
 //!
+//! Where a directory of tokens is given, `auth` stands before all routes but the two of health. The
+//! admin port (`health`, `probe`) has no tokens and tells nothing of anyone's traces.
+//!
 //! The crate reads ClickHouse only, and keeps nothing between requests.
 
 mod app;
+mod auth;
 mod config;
 mod db;
 mod health;
@@ -17,6 +21,7 @@ mod ids;
 mod metrics;
 mod openapi;
 mod params;
+mod probe;
 mod problem;
 mod rollup;
 mod router;
@@ -28,6 +33,6 @@ mod trace;
 mod ui;
 
 pub use app::NotReady;
-pub use config::{ClickHouseConfig, Limits, QueryConfig};
+pub use config::{Access, ClickHouseConfig, Limits, QueryConfig};
 pub use metrics::Metrics;
 pub use server::{Server, StartError};

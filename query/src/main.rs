@@ -1,6 +1,7 @@
 //! `spanloom-query`: the query service alone, beside a ClickHouse that is already there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
+use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +28,23 @@ struct Args {
         default_value = "0.0.0.0:3200"
     )]
     listen: SocketAddr,
+    /// Where to serve /metrics, /healthz, /readyz and /probe, without TLS and without a token; not
+    /// for people [default: no such port]
+    #[arg(long, env = "SPANLOOM_QUERY_ADMIN_LISTEN", value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
+    /// A directory of files with bearer tokens, one a line, read again when they change: with it, who
+    /// asks needs one [default: no token is asked for]
+    #[arg(long, env = "SPANLOOM_QUERY_TOKENS_DIR", value_name = "DIR")]
+    tokens_dir: Option<PathBuf>,
+    /// A directory with tls.crt and tls.key, read again when they change: with it, the API speaks
+    /// HTTPS and nothing else [default: plain HTTP]
+    #[arg(long, env = "SPANLOOM_QUERY_TLS_DIR", value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
+    /// How long requests are still accepted after SIGTERM, in seconds, until everyone has learnt
+    /// that this process is ending.
+    #[arg(long, env = "SPANLOOM_QUERY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
+    drain_delay_seconds: u64,
     /// ClickHouse's HTTP interface.
     #[arg(
         long,
@@ -72,6 +90,11 @@ impl Args {
                 query_timeout,
                 ..Limits::default()
             },
+            access: Access {
+                tokens_dir: self.tokens_dir,
+                tls_dir: self.tls_dir,
+                admin: self.admin_listen,
+            },
         }
     }
 }
@@ -104,16 +127,27 @@ fn log_to_stderr(json: bool) {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ready = Arc::new(|| None);
     let server = Server::start(args.config(), metrics, Arc::new(registry), ready).await?;
-    tracing::info!(address = %server.address(), "serving");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    tracing::info!(address = %server.address(), admin = ?server.admin_address(), "serving");
+    let terminated = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => false,
+    };
     tracing::info!("draining");
+    if terminated {
+        // Kubernetes says SIGTERM and takes the pod out of its Service at the same time: until all
+        // nodes know, requests still come. A second signal is in a hurry.
+        server.drain();
+        tokio::select! {
+            () = tokio::time::sleep(drain_delay) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
     server.shutdown(DRAIN_DEADLINE).await;
     Ok(())
 }

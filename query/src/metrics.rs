@@ -35,6 +35,8 @@ pub struct Metrics {
     clickhouse_seconds: Family<QueryLabels, Histogram, fn() -> Histogram>,
     clickhouse_in_flight: Gauge,
     refused: Counter,
+    unauthorized: Counter,
+    tokens: Gauge,
 }
 
 /// From 1 ms to 32 s, in steps of two.
@@ -51,6 +53,8 @@ impl Metrics {
             clickhouse_seconds: Family::new_with_constructor(seconds),
             clickhouse_in_flight: Gauge::default(),
             refused: Counter::default(),
+            unauthorized: Counter::default(),
+            tokens: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("spanloom_query");
         registry.register(
@@ -80,6 +84,16 @@ impl Metrics {
             "Requests refused because too many queries, or too much trace data, were in flight",
             metrics.refused.clone(),
         );
+        registry.register(
+            "unauthorized",
+            "Requests refused because they carried no valid token",
+            metrics.unauthorized.clone(),
+        );
+        registry.register(
+            "tokens",
+            "Tokens that are valid now; 0 where no token is asked for",
+            metrics.tokens.clone(),
+        );
         metrics
     }
 
@@ -107,6 +121,16 @@ impl Metrics {
     /// Counts one refusal for overload.
     pub fn refuse(&self) {
         self.refused.inc();
+    }
+
+    /// Counts one request without a valid token.
+    pub fn unauthorized(&self) {
+        self.unauthorized.inc();
+    }
+
+    /// Says how many tokens are valid.
+    pub fn tokens(&self, count: usize) {
+        self.tokens.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

@@ -1,15 +1,19 @@
-//! The server: accepts connections up to a bound, and ends them in order.
+//! The server: accepts connections up to a bound, and ends them in order. The admin port, where
+//! there is one, is served beside the API's and a little longer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
+use spanloom_tls::{HTTP1, HTTP2, ServerTls, TlsError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -17,13 +21,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, NotReady};
+use crate::auth::{self, Tokens};
 use crate::config::QueryConfig;
 use crate::db::Db;
+use crate::health;
 use crate::metrics::Metrics;
 use crate::router::router;
 
 /// A client sends its request's head at once; one that does not is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The kubelet, Prometheus and the operator, each with a connection or two.
+const ADMIN_CONNECTIONS: usize = 32;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +45,22 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The certificate or its key cannot be used.
+    #[error("cannot serve TLS: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A query service that runs.
 #[derive(Debug)]
 pub struct Server {
+    api: Port,
+    admin: Option<Port>,
+    draining: Arc<AtomicBool>,
+}
+
+/// A port that is served.
+#[derive(Debug)]
+struct Port {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -51,25 +71,93 @@ impl Server {
     /// and should hold `metrics`; `not_ready` is what `/readyz` asks besides ClickHouse.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When an address cannot be listened on, or the certificate cannot be used.
     pub async fn start(
         config: QueryConfig,
         metrics: Metrics,
         registry: Arc<Registry>,
         not_ready: Arc<NotReady>,
     ) -> Result<Self, StartError> {
-        let asked = config.listen;
+        let connections = config.limits.connections;
+        let draining = Arc::new(AtomicBool::new(false));
+        let not_ready = while_draining(draining.clone(), not_ready);
+        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
+        let app = App::new(db, config.limits, metrics.clone(), registry, not_ready);
+        let app = Arc::new(app);
+        let mut routes = router(app.clone());
+        if let Some(directory) = config.access.tokens_dir {
+            let tokens = Arc::new(Tokens::open(directory, metrics));
+            // Around the routes, not on them: a refused request must not learn which there are.
+            routes = Router::new()
+                .fallback_service(routes)
+                .layer(axum::middleware::from_fn_with_state(tokens, auth::check));
+        }
+        let tls = config.access.tls_dir.as_deref();
+        let tls = tls.map(|directory| ServerTls::open(directory, &[HTTP2, HTTP1]));
+        let api = Port::open(config.listen, routes, tls.transpose()?, connections).await?;
+        let admin = match config.access.admin {
+            None => None,
+            Some(address) => {
+                Some(Port::open(address, health::admin(app), None, ADMIN_CONNECTIONS).await?)
+            }
+        };
+        Ok(Self {
+            api,
+            admin,
+            draining,
+        })
+    }
+
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    /// Where the admin port is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|port| port.address)
+    }
+
+    /// From now on `/readyz` says that the server is ending; requests are still answered, since
+    /// those who send them learn of it later.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Accepts no more, lets the requests that run end, and cuts them off after `deadline`.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.drain();
+        self.api.close(deadline).await;
+        if let Some(admin) = self.admin {
+            // Whoever asks how the process is has been answered, or will be by its end.
+            admin.close(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// What `/readyz` asks, and that the server is not ending.
+fn while_draining(draining: Arc<AtomicBool>, not_ready: Arc<NotReady>) -> Arc<NotReady> {
+    Arc::new(move || match draining.load(Ordering::Relaxed) {
+        true => Some("the process is ending".to_owned()),
+        false => not_ready(),
+    })
+}
+
+impl Port {
+    async fn open(
+        asked: SocketAddr,
+        routes: Router,
+        tls: Option<ServerTls>,
+        connections: usize,
+    ) -> Result<Self, StartError> {
         let failed = |error| StartError::Listen {
             address: asked,
             error,
         };
         let listener = TcpListener::bind(asked).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let connections = config.limits.connections;
-        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
-        let app = Arc::new(App::new(db, config.limits, metrics, registry, not_ready));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, router(app), connections, stop.clone()));
+        let task = tokio::spawn(serve(listener, routes, tls, connections, stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -77,59 +165,46 @@ impl Server {
         })
     }
 
-    /// Where it listens; the port is the real one when 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts no more, lets the requests that run end, and cuts them off after `deadline`.
-    pub async fn shutdown(mut self, deadline: Duration) {
+    async fn close(mut self, deadline: Duration) {
         self.stop.cancel();
         match tokio::time::timeout(deadline, &mut self.task).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the query server ended abnormally"),
             Err(_) => {
-                tracing::warn!("requests were cut off at the end of the drain time");
+                tracing::warn!(address = %self.address, "requests were cut off at the end of the drain time");
                 self.task.abort();
             }
         }
     }
 }
 
-impl Drop for Server {
+impl Drop for Port {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    tls: Option<ServerTls>,
+    connections: usize,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     // Dropped with this task, so that no connection outlives it.
     let cut_off = CancellationToken::new();
     let _cut_off = cut_off.clone().drop_guard();
     let tracker = TaskTracker::new();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
     while let Some((stream, slot)) = accept(&listener, &slots, &stop).await {
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let watched = graceful.watch(connection);
-        let cut_off = cut_off.clone();
+        let (routes, tls, watcher) = (routes.clone(), tls.clone(), graceful.watcher());
+        let (cut_off, stop) = (cut_off.clone(), stop.clone());
         tracker.spawn(async move {
             let _slot = slot;
-            let ended = tokio::select! {
-                ended = watched => ended,
-                () = cut_off.cancelled() => Ok(()),
-            };
-            if let Err(error) = ended {
-                tracing::debug!(error, "a connection ended early");
+            tokio::select! {
+                () = converse(stream, routes, tls, watcher, &stop) => {}
+                () = cut_off.cancelled() => {}
             }
         });
     }
@@ -137,6 +212,54 @@ async fn serve(listener: TcpListener, router: Router, connections: usize, stop: 
     graceful.shutdown().await;
     tracker.close();
     tracker.wait().await;
+}
+
+/// Answers a connection's requests until it ends.
+async fn converse(
+    stream: TcpStream,
+    routes: Router,
+    tls: Option<ServerTls>,
+    watcher: Watcher,
+    stop: &CancellationToken,
+) {
+    let ended = match tls {
+        None => requests(stream, routes, watcher).await,
+        Some(tls) => {
+            let greeted = tokio::select! {
+                greeted = tls.accept(stream) => greeted,
+                // Nothing has been asked yet.
+                () = stop.cancelled() => return,
+            };
+            match greeted {
+                Ok(stream) => requests(stream, routes, watcher).await,
+                Err(error) => Err(error.into()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+async fn requests<S>(
+    stream: S,
+    routes: Router,
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    let service = TowerToHyperService::new(routes);
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
+    watcher.watch(connection).await
 }
 
 /// The next connection with its slot; none when it is time to stop.

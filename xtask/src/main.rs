@@ -1,7 +1,13 @@
-//! Developer commands: `cargo xtask up`, `cargo xtask test`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask up`, `cargo xtask cluster`, `cargo xtask test`, `cargo xtask bench`.
 #![allow(clippy::print_stdout)] // a command for people
 
 mod bench;
+mod cache;
+mod chart;
+mod cluster;
+mod images;
+mod kubetools;
+mod oci;
 mod test;
 mod tidy;
 mod up;
@@ -16,8 +22,15 @@ use clap::Parser;
 enum Command {
     /// Run Spanloom on this machine, with a demo trace in it
     Up(up::Args),
+    /// A real Kubernetes on this machine: up, down, load, kubeconfig
+    Cluster(cluster::Args),
+    /// Make the programs' container images, as OCI archives
+    Images(images::Args),
     /// Run all that CI runs
     Test(test::Args),
+    /// Make what is made of the chart
+    #[command(subcommand)]
+    Chart(chart::Args),
     /// Measure ingest and queries, beside the peers
     Bench(bench::Args),
 }
@@ -25,7 +38,10 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Up(args) => up::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chart(args) => chart::run(&args),
         Command::Bench(args) => bench::run(args),
     };
     match done {

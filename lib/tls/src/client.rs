@@ -38,25 +38,33 @@ impl ClientTls {
         })
     }
 
-    /// Trusts the public authorities of this machine: the file that `SSL_CERT_FILE` names, or where
-    /// Linux distributions keep them.
+    /// Trusts the public authorities of this machine: those of [`system_bundle`].
     ///
     /// # Errors
     /// When there is no such file, or it cannot be used.
     pub fn with_system_authorities() -> Result<Self, TlsError> {
-        if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
-            return Self::with_ca_file(path);
-        }
-        match SYSTEM_BUNDLES.iter().find(|path| Path::new(path).is_file()) {
-            Some(path) => Self::with_ca_file(path),
-            None => Err(TlsError::NoSystemBundle(SYSTEM_BUNDLES.join(", "))),
-        }
+        Self::with_ca_file(system_bundle()?)
     }
 
     /// The settings for a connection that begins now. Without ALPN: what speaks HTTP/2 adds it.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config.get())
     }
+}
+
+/// The PEM bundle of this machine's public authorities: the file that `SSL_CERT_FILE` names, or where
+/// Linux distributions keep it.
+///
+/// # Errors
+/// When there is none.
+pub fn system_bundle() -> Result<PathBuf, TlsError> {
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+        return Ok(path.into());
+    }
+    let there = SYSTEM_BUNDLES.iter().find(|path| Path::new(path).is_file());
+    there
+        .map(PathBuf::from)
+        .ok_or_else(|| TlsError::NoSystemBundle(SYSTEM_BUNDLES.join(", ")))
 }
 
 fn load(path: &Path) -> Result<ClientConfig, TlsError> {

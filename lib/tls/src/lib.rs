@@ -14,7 +14,7 @@ mod error;
 mod reload;
 mod server;
 
-pub use client::ClientTls;
+pub use client::{ClientTls, system_bundle};
 pub use connector::{Connector, Stream};
 pub use error::TlsError;
 pub use server::{ServerTls, TlsStream};

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use spanloom_engine::testing::TestEngine;
-use spanloom_query::{ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
+use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 use spanloom_store::schema::{SchemaOptions, statements};
 
 use crate::schema;
@@ -38,6 +38,7 @@ pub struct Answer {
 pub struct Service {
     address: SocketAddr,
     clickhouse: clickhouse::Client,
+    config: ClickHouseConfig,
     document: Value,
     _server: Server,
     _engine: TestEngine,
@@ -78,16 +79,27 @@ impl Service {
             password: engine.password().to_owned(),
             database: "spanloom".to_owned(),
         };
-        let server = serve(config, limits).await;
+        let server = serve(config.clone(), limits).await;
         let address = server.address();
         let document = ask(address, "GET", "/api/v1/openapi.json").await.body;
         Self {
             address,
             clickhouse,
+            config,
             document,
             _server: server,
             _engine: engine,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Another query service on the same engine.
+    pub async fn beside(&self, access: Access) -> Server {
+        serve_to(self.config.clone(), Limits::default(), access).await
     }
 
     /// Runs a statement beside the service.
@@ -123,6 +135,7 @@ impl Service {
     pub async fn index(&self) {
         self.sql("TRUNCATE TABLE trace_index").await;
         self.sql("TRUNCATE TABLE red").await;
+        self.sql("TRUNCATE TABLE red_hours").await;
         self.sql(
             "INSERT INTO trace_index (day, trace_id, start, end, root_service, root_name, \
              span_count, error_count) SELECT toDate(min(time)), trace_id, min(time), \
@@ -169,12 +182,18 @@ impl Service {
 
 /// A query service on a free port.
 pub async fn serve(clickhouse: ClickHouseConfig, limits: Limits) -> Server {
+    serve_to(clickhouse, limits, Access::default()).await
+}
+
+/// The same, with who may ask.
+pub async fn serve_to(clickhouse: ClickHouseConfig, limits: Limits, access: Access) -> Server {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let config = QueryConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         clickhouse,
         limits,
+        access,
     };
     Server::start(config, metrics, Arc::new(registry), Arc::new(|| None))
         .await
@@ -183,12 +202,24 @@ pub async fn serve(clickhouse: ClickHouseConfig, limits: Limits) -> Server {
 
 /// Sends one request.
 pub async fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
+    ask_as(address, method, path, None).await
+}
+
+/// Sends one request with an `Authorization` header.
+pub async fn ask_as(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    authorization: Option<&str>,
+) -> Answer {
     let client = HttpClient::builder(TokioExecutor::new()).build_http();
-    let request = http::Request::builder()
+    let mut request = http::Request::builder()
         .method(method)
-        .uri(format!("http://{address}{path}"))
-        .body(Empty::<bytes::Bytes>::new())
-        .unwrap();
+        .uri(format!("http://{address}{path}"));
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
     let response = client.request(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();

@@ -2,9 +2,11 @@
 //! document.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests, too
 
+mod access;
 mod errors;
 mod harness;
 mod rollups;
 mod schema;
 mod search;
+mod tls;
 mod trace;

@@ -3,6 +3,7 @@
 //! The stages share what they compile: clippy and the tests see the same features (`--workspace
 //! --all-targets`), and the end-to-end scenarios run the binaries that the build stage made.
 
+mod cluster;
 mod fuzz;
 mod tools;
 
@@ -52,6 +53,11 @@ const STAGES: &[Stage] = &[
         run: deny,
     },
     Stage {
+        name: "chart",
+        about: "the chart renders to what Kubernetes and the house want",
+        run: crate::chart::check,
+    },
+    Stage {
         name: "clippy",
         about: "no warning in any target",
         run: clippy,
@@ -75,6 +81,11 @@ const STAGES: &[Stage] = &[
         name: "e2e",
         about: "real SDKs against the real program",
         run: e2e,
+    },
+    Stage {
+        name: "cluster",
+        about: "scenarios on a real Kubernetes",
+        run: cluster::run,
     },
     Stage {
         name: "up",
@@ -235,7 +246,8 @@ fn with_program(mut command: Command) -> Command {
     command
 }
 
-fn target_dir() -> PathBuf {
+/// Where cargo puts what it makes.
+pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => spanloom_e2e::workspace().join(folder),
         None => spanloom_e2e::workspace().join("target"),
@@ -250,7 +262,7 @@ fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
 }
 
 /// Runs a command in the workspace, its output passed through.
-fn sh(mut command: Command) -> anyhow::Result<()> {
+pub fn sh(mut command: Command) -> anyhow::Result<()> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(plain)

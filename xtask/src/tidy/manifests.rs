@@ -22,6 +22,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-traceql",
             "spanloom-crds",
             "spanloom-engine",
+            "spanloom-tls",
         ],
     ),
     (

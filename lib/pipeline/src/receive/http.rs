@@ -1,5 +1,7 @@
 //! OTLP over HTTP: protobuf and JSON.
 
+use std::time::Duration;
+
 use http::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER,
 };
@@ -18,6 +20,9 @@ use crate::outcome::Outcome;
 const TRACES: &str = "/v1/traces";
 /// In place of `Not Found`, for signals that have no place here.
 const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
+/// A refused body that is longer, or slower, costs the client its connection.
+const DRAIN_BYTES: usize = 512 << 10;
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 const SIGNALS: [(&str, &str); 4] = [
     ("/v1/metrics", "metrics"),
     ("/v1/logs", "logs"),
@@ -71,7 +76,7 @@ pub(super) async fn answer(
     cors.answer(&head.headers, answer.headers_mut());
     if matches!(ending, Ending::Failed(_))
         && head.version < Version::HTTP_2
-        && !drain(&mut body).await
+        && !drain(&mut body, DRAIN_BYTES, DRAIN_TIME).await
     {
         // The rest of the body stands between this request and the next.
         close_after(&mut answer);

@@ -152,34 +152,3 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// Gives `made` in a cache folder, calling `make` for it once, however many ask at a time: `make` gets an
-/// empty folder beside it, which becomes the cache folder as soon as it is whole.
-pub fn cached(
-    folder: &Path,
-    made: &str,
-    make: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<PathBuf> {
-    let file = folder.join(made);
-    if file.is_file() {
-        return Ok(file);
-    }
-    let parent = folder.parent().context("a cache folder at the root")?;
-    std::fs::create_dir_all(parent)?;
-    let lock = File::create(folder.with_extension("lock"))?;
-    lock.lock()
-        .with_context(|| format!("lock {}", folder.display()))?;
-    if file.is_file() {
-        return Ok(file);
-    }
-    let work = folder.with_extension("work");
-    let _ = std::fs::remove_dir_all(&work);
-    std::fs::create_dir_all(&work)?;
-    make(&work)?;
-    let _ = std::fs::remove_dir_all(folder);
-    std::fs::rename(&work, folder).with_context(|| format!("create {}", folder.display()))?;
-    if !file.is_file() {
-        bail!("{} was to be made and is not there", file.display());
-    }
-    Ok(file)
-}

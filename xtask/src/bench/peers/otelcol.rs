@@ -15,7 +15,7 @@ const MANIFEST: &str = include_str!("../../../otelcol-builder.yaml");
 /// Builds it once, in about two minutes; later runs find it in the cache.
 pub fn program() -> anyhow::Result<PathBuf> {
     let folder = spanloom_e2e::cache_dir()?.join("otelcol").join(BUILD);
-    super::cached(&folder, "otelcol", |work| {
+    crate::cache::cached(&folder, "otelcol", |work| {
         eprintln!("building the OpenTelemetry Collector {VERSION} (two minutes, once)");
         // The builder takes the output folder from its manifest only.
         let out = work.join("source");

@@ -14,7 +14,7 @@ const VERSION: &str = "0.0.1a10";
 /// Fetches the wheel once and takes the program out of it.
 pub fn program() -> anyhow::Result<PathBuf> {
     let folder = spanloom_e2e::cache_dir()?.join("rotel").join(VERSION);
-    super::cached(&folder, "rotel", |work| {
+    crate::cache::cached(&folder, "rotel", |work| {
         super::run(
             Command::new("python3")
                 .args(["-m", "pip", "download", "--no-deps", "--dest"])

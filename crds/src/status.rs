@@ -1,0 +1,108 @@
+//! What the operator says of a pipeline: the object's `status`.
+
+use serde::{Deserialize, Serialize};
+
+/// The types of conditions, in the order in which they are shown.
+pub const CONDITIONS: [&str; 7] = [
+    "Accepted",
+    "StoreReady",
+    "SchemaReady",
+    "AgentsReady",
+    "QueryReady",
+    "DataFlowing",
+    "Ready",
+];
+
+/// What the operator last saw of the pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Status {
+    /// The generation of the spec that all of this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What is true of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `AgentsReady`,
+    /// `QueryReady`, `DataFlowing`, and `Ready`, which is true only after a probe span went through
+    /// every agent and came back from the query service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Where to send spans and ask questions, from inside the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
+    /// How many agents there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents: Option<Agents>,
+    /// Spans received each second by all agents. A coarse figure: renewed at most once a minute,
+    /// when it changed by more than a quarter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans_per_second: Option<i64>,
+    /// The rollout of agents that is under way, or was the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+}
+
+/// One thing that is true, false or not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in a sentence, and what to do.
+    #[serde(default)]
+    pub message: String,
+    /// When the status last changed, RFC 3339.
+    pub last_transition_time: String,
+    /// The generation of the spec that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// URLs inside the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoints {
+    /// OTLP over gRPC: the agent of the sender's own node.
+    pub otlp_grpc: String,
+    /// OTLP over HTTP: the agent of the sender's own node.
+    pub otlp_http: String,
+    /// The query service.
+    pub query: String,
+}
+
+/// How many agents there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Agents {
+    /// Nodes that should have one.
+    pub desired: i64,
+    /// Nodes that have one that is ready.
+    pub ready: i64,
+    /// Both, as `ready/desired`.
+    pub summary: String,
+}
+
+/// How a rollout of agents went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rollout {
+    /// Names what is rolled out: the agents' pod template and configuration.
+    pub hash: String,
+    /// The generation of the spec that asked for it.
+    pub generation: i64,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// `Progressing`, `Complete`, `Failed` or `RolledBack`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}

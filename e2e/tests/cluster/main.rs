@@ -1,0 +1,15 @@
+//! Scenarios on a real Kubernetes: `cargo xtask test --only cluster` starts one, puts the images on
+//! its nodes and runs these.
+//!
+//! Everything goes through kubectl and helm, as people do it. `KUBECONFIG` says which cluster,
+//! `SPANLOOM_KUBECTL` and `SPANLOOM_HELM` which programs, `SPANLOOM_IMAGES` the folder that
+//! `cargo xtask images` filled. All are below the module `scenario`, so that other stages pass them over.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)] // tests may stop on the first surprise
+
+#[path = "."]
+mod scenario {
+    mod bare;
+    mod first_trace;
+    mod support;
+}

@@ -1,0 +1,134 @@
+//! The one installation that most scenarios share.
+//!
+//! The chart binds the operator's rights in namespaces that exist when it is installed, so a number of
+//! namespaces is made first; each scenario takes one. Scenarios that disturb the others (a node is
+//! drained, the release is removed) hold the installation alone.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::kube::{helm, kubectl, try_helm};
+use super::namespace::{self, Namespace};
+use super::random_word;
+
+/// The release.
+pub const RELEASE: &str = "spanloom";
+
+/// Its namespace.
+pub const NAMESPACE: &str = "spanloom-system";
+
+/// The operator's Deployment.
+pub const OPERATOR: &str = "deployment/spanloom-operator";
+
+/// As many scenarios can ask for a namespace.
+const NAMESPACES: usize = 24;
+
+/// A rollout that fails is taken back after this time: shorter than people's, longer than a good
+/// rollout takes here.
+pub const ROLLOUT_DEADLINE_SECONDS: u64 = 90;
+
+static USERS: RwLock<()> = RwLock::new(());
+
+struct Install {
+    free: Mutex<Vec<String>>,
+    namespaces: Vec<String>,
+}
+
+static INSTALL: OnceLock<Install> = OnceLock::new();
+
+/// What keeps the installation from being disturbed.
+pub struct Shared(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>);
+
+/// What keeps everybody else from it.
+pub struct Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>);
+
+/// The installation, with others.
+pub fn shared() -> Shared {
+    let guard = USERS.read().unwrap_or_else(|broken| broken.into_inner());
+    installed();
+    Shared(guard)
+}
+
+/// The installation, alone.
+pub fn alone() -> Alone {
+    let guard = USERS.write().unwrap_or_else(|broken| broken.into_inner());
+    installed();
+    Alone(guard)
+}
+
+/// A namespace where pipelines are accepted.
+pub fn pipeline_namespace() -> Namespace {
+    let name = installed().free.lock().unwrap().pop();
+    let mut namespace = Namespace::adopt(name.expect("more scenarios than NAMESPACES"));
+    namespace.also_show.push(NAMESPACE.to_owned());
+    namespace
+}
+
+fn installed() -> &'static Install {
+    INSTALL.get_or_init(|| {
+        namespace::remove_leftovers();
+        let run = random_word();
+        let namespaces: Vec<_> = (0..NAMESPACES)
+            .map(|index| format!("e2e-{run}-{index}"))
+            .collect();
+        for name in &namespaces {
+            Namespace::create(name);
+        }
+        let install = Install {
+            free: Mutex::new(namespaces.clone()),
+            namespaces,
+        };
+        Namespace::create(NAMESPACE);
+        upgrade_to(&install.namespaces);
+        install
+    })
+}
+
+/// Installs the chart, or brings the release up to it.
+pub fn upgrade() {
+    upgrade_to(&installed().namespaces);
+}
+
+fn upgrade_to(namespaces: &[String]) {
+    let chart = spanloom_e2e::workspace().join("charts/spanloom");
+    let values = images().join("values.yaml");
+    let listed = format!("operator.pipelineNamespaces={{{}}}", namespaces.join(","));
+    let deadline = format!("operator.rolloutDeadlineSeconds={ROLLOUT_DEADLINE_SECONDS}");
+    let done = try_helm(&[
+        "upgrade",
+        "--install",
+        RELEASE,
+        chart.to_str().unwrap(),
+        "--namespace",
+        NAMESPACE,
+        "--values",
+        values.to_str().unwrap(),
+        "--set",
+        &listed,
+        "--set",
+        &deadline,
+        "--wait",
+        "--timeout",
+        "4m",
+    ]);
+    if let Err(error) = done {
+        namespace::show(NAMESPACE);
+        panic!("{error}");
+    }
+    let set = ["wait", "--for=condition=Established", "--timeout=60s"];
+    kubectl(&[&set[..], &["crd/tracingpipelines.spanloom.dev"]].concat());
+}
+
+/// Removes the release.
+pub fn uninstall() {
+    let wait = ["--wait", "--timeout", "2m"];
+    helm(&[&["uninstall", RELEASE, "--namespace", NAMESPACE][..], &wait].concat());
+}
+
+/// Where `cargo xtask images` has put its archives.
+fn images() -> PathBuf {
+    match std::env::var_os("SPANLOOM_IMAGES") {
+        Some(folder) => folder.into(),
+        None => spanloom_e2e::workspace().join("target/images"),
+    }
+}

@@ -1,0 +1,54 @@
+//! What the scenarios have in common: kubectl, namespaces of their own, one installation for most
+//! of them, pipelines, demo apps, questions.
+
+pub mod apps;
+pub mod install;
+pub mod kube;
+pub mod namespace;
+pub mod pipeline;
+
+use std::time::{Duration, Instant};
+
+/// How long something may take that is not the scenario's point, on a machine with much to do.
+pub const LIMIT: Duration = Duration::from_secs(240);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Looks again and again until there is an answer; the last reason is the failure's.
+pub fn await_some<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(reason) if begun.elapsed() > limit => {
+                panic!("{what} did not come within {} s: {reason}", limit.as_secs())
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// As [`await_some`], for a condition.
+pub fn await_that(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool, String>) {
+    await_some(what, limit, || match look() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("not yet".to_owned()),
+        Err(reason) => Err(reason),
+    });
+}
+
+/// Fails unless `condition`; for [`await_some`].
+pub fn want(condition: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(reason()) }
+}
+
+/// A short word that no other run has used.
+pub fn random_word() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:08x}", RandomState::new().hash_one(0) >> 32)
+}

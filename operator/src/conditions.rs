@@ -1,0 +1,322 @@
+//! What is said of a pipeline: conditions from what was seen. Pure; nothing in it changes by itself,
+//! so that the status is written only when something did.
+
+use jiff::Timestamp;
+use spanloom_crds::status::{Agents, CONDITIONS, Condition, Endpoints, Rollout, Status};
+
+use crate::observe::{JobState, Workload};
+use crate::pipeline::{Pipeline, Unusable};
+use crate::render::query_endpoint;
+use crate::rollout::{COMPLETE, FAILED, ROLLED_BACK, seconds};
+
+/// Everything that was seen in one pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// The managed store; none where it is the user's own.
+    pub store: Option<Workload>,
+    /// What ails the store's pod.
+    pub store_trouble: Option<String>,
+    /// The Job that makes the schema.
+    pub schema: Option<JobState>,
+    /// What ails the Job's pod.
+    pub schema_trouble: Option<String>,
+    /// The agents.
+    pub agents: Workload,
+    /// How their rollout stands.
+    pub rollout: Option<Rollout>,
+    /// What ails an agent.
+    pub agents_trouble: Option<String>,
+    /// The query service.
+    pub query: Workload,
+    /// What ails a query pod.
+    pub query_trouble: Option<String>,
+    /// How the probe went.
+    pub probe: Probed,
+    /// What could not be written.
+    pub failed: Option<String>,
+    /// Spans a second, when they are to be shown anew.
+    pub spans_per_second: Option<i64>,
+}
+
+/// How the probe went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Probed {
+    /// It was not sent yet: something else is not ready.
+    #[default]
+    NotYet,
+    /// A span went through every agent and came back.
+    All(usize),
+    /// It did not come back, or was not taken.
+    Lost(String),
+}
+
+/// The status `True`.
+const TRUE: &str = "True";
+/// The status `False`.
+const FALSE: &str = "False";
+/// The status `Unknown`.
+const UNKNOWN: &str = "Unknown";
+
+type Said = (&'static str, String, String);
+
+fn said(status: &'static str, reason: &str, message: impl Into<String>) -> Said {
+    (status, reason.to_owned(), message.into())
+}
+
+/// The status after a pass.
+pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestamp) -> Status {
+    let enabled = pipeline.enabled();
+    let parts = [
+        accepted(pipeline, seen),
+        store(seen),
+        schema(seen),
+        agents(seen),
+        query(seen),
+        data_flowing(enabled, seen),
+    ];
+    let ready = ready(&parts);
+    let all = parts.into_iter().chain([ready]);
+    let conditions = CONDITIONS
+        .iter()
+        .zip(all)
+        .map(|(type_, said)| condition(type_, said, pipeline.generation, previous, now))
+        .collect();
+    let (desired, ready) = (seen.agents.desired, seen.agents.ready);
+    Status {
+        observed_generation: Some(pipeline.generation),
+        conditions,
+        endpoints: Some(endpoints(pipeline)),
+        agents: Some(Agents {
+            desired,
+            ready,
+            summary: format!("{ready}/{desired}"),
+        }),
+        spans_per_second: seen.spans_per_second.or(previous.spans_per_second),
+        rollout: seen.rollout.clone(),
+    }
+}
+
+/// The status of a pipeline that cannot be used: what runs goes on and its conditions stay.
+pub fn refused(generation: i64, why: &Unusable, previous: &Status, now: Timestamp) -> Status {
+    let mut status = previous.clone();
+    status.observed_generation = Some(generation);
+    let accepted = said(FALSE, why.reason, &why.message);
+    let ready = said(FALSE, why.reason, &why.message);
+    for (type_, said) in [("Accepted", accepted), ("Ready", ready)] {
+        let condition = condition(type_, said, generation, previous, now);
+        match status.conditions.iter_mut().find(|c| c.type_ == type_) {
+            Some(place) => *place = condition,
+            None => status.conditions.push(condition),
+        }
+    }
+    status
+}
+
+fn condition(
+    type_: &str,
+    (status, reason, message): Said,
+    generation: i64,
+    previous: &Status,
+    now: Timestamp,
+) -> Condition {
+    let before = previous.conditions.iter().find(|c| c.type_ == type_);
+    let since = before.filter(|c| c.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason,
+        message,
+        last_transition_time: since
+            .map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
+        observed_generation: Some(generation),
+    }
+}
+
+fn endpoints(pipeline: &Pipeline) -> Endpoints {
+    let collector = format!(
+        "{}.{}.svc",
+        pipeline.object("collector"),
+        pipeline.namespace
+    );
+    Endpoints {
+        otlp_grpc: format!("http://{collector}:4317"),
+        otlp_http: format!("http://{collector}:4318"),
+        query: query_endpoint(pipeline),
+    }
+}
+
+fn accepted(pipeline: &Pipeline, seen: &Seen) -> Said {
+    if let Some(failed) = &seen.failed {
+        return said(
+            TRUE,
+            "ApplyFailed",
+            format!("the document is right, but {failed}"),
+        );
+    }
+    if pipeline.managed() {
+        said(TRUE, "Accepted", "the document is right")
+    } else {
+        said(
+            TRUE,
+            "Unmanaged",
+            "managementState is Unmanaged: nothing but the status is written",
+        )
+    }
+}
+
+fn store(seen: &Seen) -> Said {
+    let Some(store) = &seen.store else {
+        // Our own way to it is the schema's Job; the agents' own is DataFlowing.
+        return match seen.schema {
+            Some(JobState::Complete) => said(TRUE, "Reached", "the schema could be made there"),
+            _ => said(
+                UNKNOWN,
+                "NotReachedYet",
+                "it is reached first for the schema",
+            ),
+        };
+    };
+    if store.exists && store.ready >= 1 {
+        return said(TRUE, "Ready", "ClickHouse answers");
+    }
+    let trouble = seen.store_trouble.as_deref().unwrap_or("no pod yet");
+    said(
+        FALSE,
+        "NotReady",
+        format!("ClickHouse is not ready: {trouble}"),
+    )
+}
+
+fn schema(seen: &Seen) -> Said {
+    match seen.schema {
+        Some(JobState::Complete) => said(TRUE, "Migrated", "the schema is of this version"),
+        Some(JobState::Running) => {
+            let trouble = seen.schema_trouble.as_deref().unwrap_or("at work");
+            said(
+                FALSE,
+                "Migrating",
+                format!("the schema is being made: {trouble}"),
+            )
+        }
+        Some(JobState::Failed) => {
+            let trouble = seen
+                .schema_trouble
+                .as_deref()
+                .unwrap_or("see the Job's pods");
+            said(
+                FALSE,
+                "MigrationFailed",
+                format!("the schema could not be made: {trouble}"),
+            )
+        }
+        Some(JobState::Missing) | None => said(FALSE, "WaitingForStore", "the store comes first"),
+    }
+}
+
+fn agents(seen: &Seen) -> Said {
+    let Workload { desired, ready, .. } = seen.agents;
+    let cause = |rollout: &Rollout| rollout.cause.clone().unwrap_or_default();
+    match seen
+        .rollout
+        .as_ref()
+        .map(|rollout| (rollout, rollout.state.as_str()))
+    {
+        Some((rollout, ROLLED_BACK)) => said(
+            FALSE,
+            "RolledBack",
+            format!("the last good configuration is back: {}", cause(rollout)),
+        ),
+        Some((rollout, FAILED)) => said(FALSE, "RolloutFailed", cause(rollout)),
+        Some((_, COMPLETE)) if seen.agents.exists && desired == 0 => said(
+            FALSE,
+            "NoNodes",
+            "no node may have an agent; look at collector.nodeSelector and tolerations",
+        ),
+        Some((_, COMPLETE)) if seen.agents.exists && ready >= desired => said(
+            TRUE,
+            "Ready",
+            "every node has an agent that uses this configuration",
+        ),
+        Some((_, COMPLETE)) => {
+            let trouble = seen.agents_trouble.as_deref().unwrap_or("no reason given");
+            said(
+                FALSE,
+                "NotReady",
+                format!("an agent is not ready: {trouble}"),
+            )
+        }
+        Some((_, _)) => {
+            let trouble = seen.agents_trouble.as_deref().unwrap_or("just begun");
+            said(
+                FALSE,
+                "RollingOut",
+                format!("agents are being renewed: {trouble}"),
+            )
+        }
+        None => said(
+            FALSE,
+            "WaitingForSchema",
+            "agents begin when the schema is there",
+        ),
+    }
+}
+
+fn query(seen: &Seen) -> Said {
+    let query = &seen.query;
+    if !query.exists {
+        return said(
+            FALSE,
+            "WaitingForSchema",
+            "query begins when the schema is there",
+        );
+    }
+    if query.is_rolled_out() && query.ready > 0 {
+        return said(TRUE, "Ready", "the query service answers");
+    }
+    let trouble = seen.query_trouble.as_deref().unwrap_or("no pod yet");
+    said(
+        FALSE,
+        "NotReady",
+        format!("the query service is not ready: {trouble}"),
+    )
+}
+
+fn data_flowing(enabled: bool, seen: &Seen) -> Said {
+    if !enabled {
+        return said(
+            FALSE,
+            "Disabled",
+            "enabled is false: spans are discarded and counted",
+        );
+    }
+    match &seen.probe {
+        Probed::All(agents) => said(
+            TRUE,
+            "ProbeReturned",
+            format!("a span went through each of {agents} agents and came back from query"),
+        ),
+        Probed::NotYet => said(
+            UNKNOWN,
+            "NotProbedYet",
+            "agents and query have to be ready first",
+        ),
+        Probed::Lost(why) => said(FALSE, "ProbeLost", why),
+    }
+}
+
+/// Everything together: the first part that is not true.
+fn ready(parts: &[Said]) -> Said {
+    match parts.iter().find(|(status, ..)| *status != TRUE) {
+        None => said(TRUE, "Ready", "spans go all the way"),
+        Some((_, reason, message)) => said(FALSE, reason, message),
+    }
+}
+
+/// Whether a status has to be written.
+pub fn differs(previous: &Status, now: &Status) -> bool {
+    previous != now
+}
+
+#[cfg(test)]
+#[path = "conditions/tests.rs"]
+mod tests;

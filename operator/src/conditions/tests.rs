@@ -1,0 +1,143 @@
+//! What is said, of what was seen.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use kube::core::DynamicObject;
+use serde_json::json;
+
+fn pipeline(spec: serde_json::Value) -> Pipeline {
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "spanloom.dev/v1alpha1", "kind": "TracingPipeline",
+        "metadata": {"name": "prod", "namespace": "tracing", "uid": "u", "generation": 3},
+        "spec": spec,
+    }))
+    .unwrap();
+    Pipeline::read(&object).unwrap()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn workload(count: i64) -> Workload {
+    Workload {
+        exists: true,
+        observed: true,
+        desired: count,
+        updated: count,
+        ready: count,
+        hash: None,
+    }
+}
+
+fn well() -> Seen {
+    Seen {
+        store: Some(workload(1)),
+        schema: Some(JobState::Complete),
+        agents: workload(2),
+        rollout: Some(Rollout {
+            state: COMPLETE.to_owned(),
+            ..Rollout::default()
+        }),
+        query: workload(1),
+        probe: Probed::All(2),
+        ..Seen::default()
+    }
+}
+
+fn of(seen: &Seen) -> Vec<(String, String, String)> {
+    status(&pipeline(json!({})), seen, &Status::default(), now())
+        .conditions
+        .into_iter()
+        .map(|c| (c.type_, c.status, c.reason))
+        .collect()
+}
+
+#[track_caller]
+fn says(seen: &Seen, type_: &str, status: &str, reason: &str) {
+    let conditions = of(seen);
+    let found = conditions
+        .iter()
+        .find(|(found, ..)| found == type_)
+        .unwrap();
+    assert_eq!((found.1.as_str(), found.2.as_str()), (status, reason));
+    let ready = conditions.last().unwrap();
+    assert_eq!(ready.0, "Ready");
+    assert_eq!(ready.1 == "True", status == "True");
+}
+
+#[test]
+fn all_is_well_only_when_all_is_well() {
+    says(&well(), "Ready", "True", "Ready");
+    let but = |change: &dyn Fn(&mut Seen)| {
+        let mut seen = well();
+        change(&mut seen);
+        seen
+    };
+    let store = but(&|seen| seen.store = Some(Workload::default()));
+    says(&store, "StoreReady", "False", "NotReady");
+    let schema = but(&|seen| seen.schema = Some(JobState::Running));
+    says(&schema, "SchemaReady", "False", "Migrating");
+    let agents = but(&|seen| seen.agents.ready = 1);
+    says(&agents, "AgentsReady", "False", "NotReady");
+    let none = but(&|seen| seen.agents = workload(0));
+    says(&none, "AgentsReady", "False", "NoNodes");
+    let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());
+    says(&back, "AgentsReady", "False", "RolledBack");
+    let query = but(&|seen| seen.query.ready = 0);
+    says(&query, "QueryReady", "False", "NotReady");
+    let lost = but(&|seen| seen.probe = Probed::Lost("x".to_owned()));
+    says(&lost, "DataFlowing", "False", "ProbeLost");
+    let not_yet = but(&|seen| seen.probe = Probed::NotYet);
+    says(&not_yet, "DataFlowing", "Unknown", "NotProbedYet");
+}
+
+#[test]
+fn a_pipeline_that_is_off_is_not_ready() {
+    let status = status(
+        &pipeline(json!({"enabled": false})),
+        &well(),
+        &Status::default(),
+        now(),
+    );
+    let ready = status.conditions.last().unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "Disabled")
+    );
+}
+
+#[test]
+fn a_second_look_changes_nothing() {
+    let pipeline = pipeline(json!({}));
+    let first = status(&pipeline, &well(), &Status::default(), now());
+    let later = Timestamp::from_second(now().as_second() + 77).unwrap();
+    let second = status(&pipeline, &well(), &first, later);
+    assert!(!differs(&first, &second));
+    assert_eq!(
+        first.endpoints.unwrap(),
+        Endpoints {
+            otlp_grpc: "http://prod-collector.tracing.svc:4317".to_owned(),
+            otlp_http: "http://prod-collector.tracing.svc:4318".to_owned(),
+            query: "http://prod-query.tracing.svc:3200".to_owned(),
+        }
+    );
+    assert_eq!(first.agents.unwrap().summary, "2/2");
+}
+
+#[test]
+fn a_refused_document_leaves_the_rest_as_it_is() {
+    let before = status(&pipeline(json!({})), &well(), &Status::default(), now());
+    let why = Unusable {
+        reason: "InvalidFilter",
+        message: "spec.processing.drop[0]: …".to_owned(),
+    };
+    let after = refused(4, &why, &before, now());
+    let find = |type_: &str| after.conditions.iter().find(|c| c.type_ == type_).unwrap();
+    assert_eq!(find("Accepted").reason, "InvalidFilter");
+    assert_eq!(find("Accepted").observed_generation, Some(4));
+    assert_eq!(find("Ready").status, "False");
+    assert_eq!(find("AgentsReady").status, "True");
+    assert_eq!(find("AgentsReady").observed_generation, Some(3));
+}

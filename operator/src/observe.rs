@@ -1,0 +1,364 @@
+//! What objects say of themselves, read from their JSON. Pure.
+
+use serde_json::Value;
+use spanloom_crds::agent::AgentStatus;
+
+use crate::render::APPLIED_HASH;
+use crate::rollout::Facts;
+
+/// A workload's numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// It is there.
+    pub exists: bool,
+    /// Its controller has seen its latest form.
+    pub observed: bool,
+    /// Pods that should be.
+    pub desired: i64,
+    /// Pods of the latest form.
+    pub updated: i64,
+    /// Pods that are ready.
+    pub ready: i64,
+    /// The hash of what was applied last.
+    pub hash: Option<String>,
+}
+
+impl Workload {
+    /// Of a DaemonSet.
+    pub fn of_daemon_set(object: Option<&Value>) -> Self {
+        Self::of(
+            object,
+            "desiredNumberScheduled",
+            "updatedNumberScheduled",
+            "numberReady",
+            false,
+        )
+    }
+
+    /// Of a Deployment or a StatefulSet.
+    pub fn of_replicas(object: Option<&Value>) -> Self {
+        Self::of(object, "replicas", "updatedReplicas", "readyReplicas", true)
+    }
+
+    fn of(
+        object: Option<&Value>,
+        desired: &str,
+        updated: &str,
+        ready: &str,
+        desired_in_spec: bool,
+    ) -> Self {
+        let Some(object) = object else {
+            return Self::default();
+        };
+        let status = &object["status"];
+        let number = |value: &Value| value.as_i64().unwrap_or(0);
+        let wanted = if desired_in_spec {
+            &object["spec"]
+        } else {
+            status
+        };
+        Self {
+            exists: true,
+            observed: status["observedGeneration"].as_i64()
+                >= object["metadata"]["generation"].as_i64(),
+            desired: number(&wanted[desired]),
+            updated: number(&status[updated]),
+            ready: number(&status[ready]),
+            hash: object["metadata"]["annotations"][APPLIED_HASH]
+                .as_str()
+                .map(str::to_owned),
+        }
+    }
+
+    /// All pods are of the latest form and ready.
+    pub fn is_rolled_out(&self) -> bool {
+        self.exists && self.observed && self.updated >= self.desired && self.ready >= self.desired
+    }
+}
+
+/// How a Job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// There is none.
+    Missing,
+    /// It is at work.
+    Running,
+    /// It ended well.
+    Complete,
+    /// It gave up.
+    Failed,
+}
+
+impl JobState {
+    /// Of a Job.
+    pub fn of(object: Option<&Value>) -> Self {
+        let Some(object) = object else {
+            return Self::Missing;
+        };
+        let is = |type_: &str| {
+            let conditions = object["status"]["conditions"].as_array();
+            conditions.is_some_and(|conditions| {
+                conditions
+                    .iter()
+                    .any(|c| c["type"] == type_ && c["status"] == "True")
+            })
+        };
+        if is("Complete") {
+            Self::Complete
+        } else if is("Failed") {
+            Self::Failed
+        } else {
+            Self::Running
+        }
+    }
+}
+
+/// A pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Its address, when it has one.
+    pub ip: Option<String>,
+    /// It takes traffic.
+    pub ready: bool,
+    /// It is being deleted.
+    pub ending: bool,
+    /// Why it is not ready, in words.
+    pub trouble: Option<String>,
+}
+
+/// The longest text of someone else's that a message quotes.
+const QUOTE: usize = 240;
+
+impl Pod {
+    /// Of a Pod.
+    pub fn of(object: &Value) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let status = &object["status"];
+        let conditions = status["conditions"].as_array();
+        let condition = |type_: &str| {
+            conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| condition["type"] == type_)
+        };
+        let ready = condition("Ready").is_some_and(|c| c["status"] == "True");
+        let scheduled = condition("PodScheduled").filter(|c| c["status"] == "False");
+        let trouble = if ready {
+            None
+        } else if let Some(condition) = scheduled {
+            Some(said(&condition["reason"], &condition["message"]))
+        } else {
+            containers(status)
+        };
+        Self {
+            name: text(&object["metadata"]["name"]).unwrap_or_default(),
+            uid: text(&object["metadata"]["uid"]).unwrap_or_default(),
+            ip: text(&status["podIP"]),
+            ready,
+            ending: !object["metadata"]["deletionTimestamp"].is_null(),
+            trouble,
+        }
+    }
+}
+
+/// What the containers of a pod that is not ready say.
+fn containers(status: &Value) -> Option<String> {
+    let statuses = status["containerStatuses"].as_array()?;
+    for container in statuses {
+        let state = &container["state"];
+        let last = &container["lastState"]["terminated"];
+        for found in [&state["terminated"], last] {
+            if let Some(code) = found["exitCode"].as_i64().filter(|code| *code != 0) {
+                let said = said(&found["reason"], &found["message"]);
+                return Some(format!("ended with code {code}: {said}"));
+            }
+        }
+        if state["waiting"].is_object() {
+            return Some(said(
+                &state["waiting"]["reason"],
+                &state["waiting"]["message"],
+            ));
+        }
+    }
+    Some("running, not ready yet".to_owned())
+}
+
+fn said(reason: &Value, message: &Value) -> String {
+    let reason = reason.as_str().unwrap_or("no reason given");
+    match message.as_str().map(str::trim).filter(|m| !m.is_empty()) {
+        None => reason.to_owned(),
+        Some(message) => {
+            // A program's last words say more than its first.
+            let all: Vec<char> = message.chars().collect();
+            let from = all.len().saturating_sub(QUOTE);
+            let end: String = all.into_iter().skip(from).collect();
+            format!("{reason}: {}", end.replace('\n', " "))
+        }
+    }
+}
+
+/// The first trouble among pods, with the pod's name.
+pub fn trouble(pods: &[Pod]) -> Option<String> {
+    pods.iter().filter(|pod| !pod.ending).find_map(|pod| {
+        pod.trouble
+            .as_ref()
+            .map(|text| format!("pod {}: {text}", pod.name))
+    })
+}
+
+/// An agent and what it said, when it answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Its pod.
+    pub pod: Pod,
+    /// What it said of itself.
+    pub status: Option<AgentStatus>,
+}
+
+/// What is to be known of a rollout: whether all agents are what `daemon_set_hash` names, ready, and
+/// use the configuration that `config_hash` names.
+pub fn rollout_facts(
+    daemon_set: &Workload,
+    daemon_set_hash: &str,
+    agents: &[Agent],
+    config_hash: &str,
+) -> Facts {
+    let current = || agents.iter().filter(|agent| !agent.pod.ending);
+    let config = |agent: &Agent| agent.status.as_ref().map(|status| status.config.clone());
+    let refused = current().find_map(|agent| {
+        let config = config(agent)?;
+        (config.refused.as_deref() == Some(config_hash))
+            .then(|| format!("{}: {}", agent.pod.name, config.error.unwrap_or_default()))
+    });
+    let uses = |agent: &Agent| {
+        config(agent).is_some_and(|config| config.applied.as_deref() == Some(config_hash))
+    };
+    let is_new = daemon_set.hash.as_deref() == Some(daemon_set_hash);
+    let complete = is_new && daemon_set.is_rolled_out() && current().all(uses);
+    let pods: Vec<Pod> = agents.iter().map(|agent| agent.pod.clone()).collect();
+    let trouble = trouble(&pods)
+        .or_else(|| {
+            let late = current().find(|agent| !uses(agent))?;
+            let said = match &late.status {
+                None => "its status cannot be read",
+                Some(_) => "does not use the new configuration yet",
+            };
+            Some(format!("pod {}: {said}", late.pod.name))
+        })
+        .unwrap_or_else(|| {
+            format!(
+                "{} of {} nodes have a new agent, {} are ready",
+                daemon_set.updated, daemon_set.desired, daemon_set.ready
+            )
+        });
+    Facts {
+        complete,
+        refused,
+        trouble,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use spanloom_crds::agent::ConfigStatus;
+
+    fn daemon_set(updated: i64, ready: i64, observed: i64) -> Value {
+        json!({
+            "metadata": {"generation": 2, "annotations": {APPLIED_HASH: "t"}},
+            "status": {
+                "observedGeneration": observed, "desiredNumberScheduled": 2,
+                "updatedNumberScheduled": updated, "numberReady": ready,
+            },
+        })
+    }
+
+    fn agent(applied: &str, refused: Option<&str>) -> Agent {
+        Agent {
+            pod: Pod {
+                name: "a".to_owned(),
+                ready: true,
+                ..Pod::default()
+            },
+            status: Some(AgentStatus {
+                config: ConfigStatus {
+                    applied: Some(applied.to_owned()),
+                    refused: refused.map(str::to_owned),
+                    error: refused.map(|_| "no".to_owned()),
+                },
+                ..AgentStatus::default()
+            }),
+        }
+    }
+
+    fn facts(object: &Value, agents: &[Agent]) -> Facts {
+        rollout_facts(&Workload::of_daemon_set(Some(object)), "t", agents, "c")
+    }
+
+    #[test]
+    fn complete_is_new_and_ready_and_configured() {
+        let ok = [agent("c", None), agent("c", None)];
+        assert!(facts(&daemon_set(2, 2, 2), &ok).complete);
+        assert!(!facts(&daemon_set(1, 2, 2), &ok).complete);
+        assert!(!facts(&daemon_set(2, 1, 2), &ok).complete);
+        assert!(!facts(&daemon_set(2, 2, 1), &ok).complete);
+        let late = facts(&daemon_set(2, 2, 2), &[agent("c", None), agent("b", None)]);
+        assert!(!late.complete);
+        assert_eq!(
+            late.trouble,
+            "pod a: does not use the new configuration yet"
+        );
+        let refused = facts(&daemon_set(2, 2, 2), &[agent("b", Some("c"))]);
+        assert_eq!(refused.refused.as_deref(), Some("a: no"));
+        // What it refused once before is not this configuration.
+        let other = facts(&daemon_set(2, 2, 2), &[agent("c", Some("x"))]);
+        assert!(other.complete && other.refused.is_none());
+        let other_template = rollout_facts(
+            &Workload::of_daemon_set(Some(&daemon_set(2, 2, 2))),
+            "u",
+            &ok,
+            "c",
+        );
+        assert!(!other_template.complete);
+    }
+
+    #[test]
+    fn a_pod_says_what_ails_it() {
+        let pod = |status: Value| Pod::of(&json!({"metadata": {"name": "a"}, "status": status}));
+        let trouble = |status: Value| pod(status).trouble.unwrap();
+        assert!(pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})).ready);
+        assert_eq!(
+            trouble(
+                json!({"conditions": [{"type": "PodScheduled", "status": "False",
+                "reason": "Unschedulable", "message": "0/2 nodes are available"}]})
+            ),
+            "Unschedulable: 0/2 nodes are available"
+        );
+        assert_eq!(
+            trouble(json!({"containerStatuses": [{"state": {"waiting":
+                {"reason": "ImagePullBackOff", "message": "back-off"}}}]})),
+            "ImagePullBackOff: back-off"
+        );
+        assert_eq!(
+            trouble(json!({"containerStatuses": [{
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "x\ny"}},
+            }]})),
+            "ended with code 1: Error: x y"
+        );
+        let job = |type_: &str| {
+            JobState::of(Some(
+                &json!({"status": {"conditions": [{"type": type_, "status": "True"}]}}),
+            ))
+        };
+        assert_eq!(job("Complete"), JobState::Complete);
+        assert_eq!(job("Failed"), JobState::Failed);
+        assert_eq!(job("SuccessCriteriaMet"), JobState::Running);
+        assert_eq!(JobState::of(None), JobState::Missing);
+    }
+}

@@ -1,0 +1,170 @@
+//! The agents: a DaemonSet behind a Service that stays on the sender's node.
+
+use serde_json::{Value, json};
+use spanloom_crds::{TaintEffect, Toleration, TolerationOperator};
+
+use super::{Desired, Stage, common};
+use crate::pipeline::Pipeline;
+use crate::settings::Settings;
+
+/// For how long an agent goes on taking spans after it was told to end: until every node's proxy has
+/// taken it out of its rules.
+const DRAIN_DELAY_SECONDS: u32 = 5;
+/// For how long it then may store what it has.
+const DRAIN_SECONDS: u32 = 25;
+/// More than both, so that it is never killed while it drains.
+const GRACE_SECONDS: u32 = 45;
+
+/// The memory limit, where the document gives none.
+const MEMORY_BYTES: u128 = 512 << 20;
+
+pub(super) fn service(pipeline: &Pipeline) -> Vec<Desired> {
+    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": name, "protocol": "TCP", "appProtocol": if port == 4317 { "kubernetes.io/h2c" } else { "http" }});
+    vec![Desired::new(
+        Stage::Base,
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": common::metadata(pipeline, "collector", "collector"),
+            "spec": {
+                "type": "ClusterIP",
+                "internalTrafficPolicy": "Local",
+                "ipFamilyPolicy": "PreferDualStack",
+                "selector": common::component_labels(pipeline, "collector"),
+                "ports": [port("otlp-grpc", 4317), port("otlp-http", 4318)],
+            },
+        }),
+    )]
+}
+
+pub(super) fn daemon_set(pipeline: &Pipeline, settings: &Settings) -> Desired {
+    Desired::new(
+        Stage::Agents,
+        json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": common::metadata(pipeline, "collector", "collector"),
+            "spec": {
+                "selector": {"matchLabels": common::component_labels(pipeline, "collector")},
+                "updateStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                },
+                "template": {
+                    "metadata": {"labels": common::labels(pipeline, "collector")},
+                    "spec": pod(pipeline, settings),
+                },
+            },
+        }),
+    )
+}
+
+fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
+    let collector = &pipeline.spec.collector;
+    let store = common::store_access(pipeline);
+    let mut pod = json!({
+        "serviceAccountName": pipeline.object("collector"),
+        "automountServiceAccountToken": true,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": common::pod_security(None),
+        "containers": [container(pipeline, settings, store.env, store.mounts)],
+        "volumes": store.volumes,
+    });
+    let secrets = common::pull_secrets(pipeline, settings);
+    if !secrets.is_empty() {
+        pod["imagePullSecrets"] = Value::Array(secrets);
+    }
+    if !collector.tolerations.is_empty() {
+        let tolerations = collector.tolerations.iter().map(toleration);
+        pod["tolerations"] = tolerations.collect();
+    }
+    if !collector.node_selector.is_empty() {
+        pod["nodeSelector"] = json!(collector.node_selector);
+    }
+    if let Some(class) = &collector.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
+    pod
+}
+
+fn container(
+    pipeline: &Pipeline,
+    settings: &Settings,
+    store_env: Vec<Value>,
+    mounts: Vec<Value>,
+) -> Value {
+    let name = pipeline.object("collector");
+    let mut env = vec![
+        common::env(
+            "SPANLOOM_CONFIG_MAP",
+            format!("{}/{name}", pipeline.namespace),
+        ),
+        common::env_field("SPANLOOM_NODE_NAME", "spec.nodeName"),
+        common::env_field("SPANLOOM_POD_NAME", "metadata.name"),
+        common::env_field("SPANLOOM_POD_NAMESPACE", "metadata.namespace"),
+        common::env("SPANLOOM_MEMORY_LIMIT_BYTES", memory(pipeline)),
+        common::env(
+            "SPANLOOM_DRAIN_DELAY_SECONDS",
+            DRAIN_DELAY_SECONDS.to_string(),
+        ),
+        common::env("SPANLOOM_DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
+    ];
+    env.extend(store_env);
+    json!({
+        "name": "collector",
+        "image": common::image(pipeline, settings, "collector"),
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": ["run"],
+        "env": env,
+        "ports": [
+            {"name": "otlp-grpc", "containerPort": 4317, "protocol": "TCP"},
+            {"name": "otlp-http", "containerPort": 4318, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": 9464, "protocol": "TCP"},
+        ],
+        "startupProbe": common::admin_probe("/healthz", 1, 60),
+        "readinessProbe": common::admin_probe("/readyz", 2, 2),
+        "livenessProbe": common::admin_probe("/healthz", 10, 6),
+        "resources": common::resources(
+            pipeline.spec.collector.resources.as_ref(),
+            json!({"cpu": "100m", "memory": "256Mi"}),
+            json!({"memory": "512Mi"}),
+        ),
+        "securityContext": common::container_security(),
+        "volumeMounts": mounts,
+    })
+}
+
+/// Bytes that requests may hold: half of what the container may use, so that the other half is left
+/// for blocks on their way to the store.
+fn memory(pipeline: &Pipeline) -> String {
+    let resources = pipeline.spec.collector.resources.as_ref();
+    let limit = resources
+        .and_then(|resources| resources.limits.get("memory"))
+        .and_then(|memory| memory.milli())
+        .map_or(MEMORY_BYTES, |milli| milli / 1_000);
+    (limit / 2).to_string()
+}
+
+fn toleration(toleration: &Toleration) -> Value {
+    let mut value = json!({});
+    if let Some(key) = &toleration.key {
+        value["key"] = json!(key);
+    }
+    value["operator"] = json!(match toleration.operator {
+        Some(TolerationOperator::Exists) => "Exists",
+        Some(TolerationOperator::Equal) | None => "Equal",
+    });
+    if let Some(text) = &toleration.value {
+        value["value"] = json!(text);
+    }
+    if let Some(effect) = toleration.effect {
+        value["effect"] = json!(match effect {
+            TaintEffect::NoSchedule => "NoSchedule",
+            TaintEffect::PreferNoSchedule => "PreferNoSchedule",
+            TaintEffect::NoExecute => "NoExecute",
+        });
+    }
+    if let Some(seconds) = toleration.toleration_seconds {
+        value["tolerationSeconds"] = json!(seconds);
+    }
+    value
+}

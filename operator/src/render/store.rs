@@ -1,0 +1,262 @@
+//! The managed ClickHouse, and the Job that brings a store's schema to this version.
+
+use serde_json::{Value, json};
+use spanloom_crds::Amount;
+use spanloom_crds::agent::CONFIG_KEY;
+
+use super::{Desired, Known, Stage, common};
+use crate::hash::hash_of;
+use crate::pipeline::Pipeline;
+use crate::settings::Settings;
+
+/// The user of ClickHouse's official image.
+const CLICKHOUSE_USER: u32 = 101;
+
+/// The volume's size, where the document gives none.
+pub const DEFAULT_SIZE: &str = "50Gi";
+
+/// The server's settings beside the image's own: TLS, and no port without it.
+const SERVER_CONFIG: &str = r#"<clickhouse>
+  <listen_host>::</listen_host>
+  <listen_host>0.0.0.0</listen_host>
+  <listen_try>1</listen_try>
+  <https_port>8443</https_port>
+  <http_port remove="1"/>
+  <tcp_port remove="1"/>
+  <mysql_port remove="1"/>
+  <postgresql_port remove="1"/>
+  <interserver_http_port remove="1"/>
+  <openSSL>
+    <server>
+      <certificateFile>/etc/clickhouse-server/tls/tls.crt</certificateFile>
+      <privateKeyFile>/etc/clickhouse-server/tls/tls.key</privateKeyFile>
+      <verificationMode>none</verificationMode>
+      <disableProtocols>sslv2,sslv3,tlsv1,tlsv1_1</disableProtocols>
+    </server>
+  </openSSL>
+  <logger>
+    <console>1</console>
+    <level>information</level>
+    <log remove="1"/>
+    <errorlog remove="1"/>
+  </logger>
+</clickhouse>
+"#;
+
+pub(super) fn store(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Vec<Desired> {
+    let metadata = |suffix: &str| common::metadata(pipeline, suffix, "clickhouse");
+    let base = [
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("ca"),
+            "data": {"ca.crt": known.ca_bundle},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("clickhouse"),
+            "data": {"spanloom.xml": SERVER_CONFIG},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata("clickhouse"),
+            "type": "Opaque",
+            "data": common::secret_data(&[
+                ("username", "spanloom"), ("password", &known.store_password),
+            ]),
+        }),
+        tls_secret(pipeline, known),
+        common::service_account(pipeline, "clickhouse"),
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata("clickhouse"),
+            "spec": {
+                "type": "ClusterIP", "ipFamilyPolicy": "PreferDualStack",
+                "selector": common::component_labels(pipeline, "clickhouse"),
+                "ports": [{
+                    "name": "https", "port": 8443, "targetPort": "https", "protocol": "TCP",
+                    "appProtocol": "https",
+                }],
+            },
+        }),
+    ];
+    let mut objects: Vec<_> = base
+        .into_iter()
+        .map(|object| Desired::new(Stage::Base, object))
+        .collect();
+    objects.push(stateful_set(pipeline, settings, known));
+    objects
+}
+
+fn tls_secret(pipeline: &Pipeline, known: &Known) -> Value {
+    let mut metadata = common::metadata(pipeline, "clickhouse-tls", "clickhouse");
+    metadata["annotations"] = known.store_leaf.annotations();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+        "type": "kubernetes.io/tls",
+        "data": common::secret_data(&[
+            ("tls.crt", &known.store_leaf.certificate),
+            ("tls.key", &known.store_leaf.key),
+            ("ca.crt", &known.ca_bundle),
+        ]),
+    })
+}
+
+/// The size that the document asks of the volume.
+pub fn wanted_size(pipeline: &Pipeline) -> String {
+    let managed = pipeline.spec.storage.managed.as_ref();
+    match managed.and_then(|managed| managed.size.as_ref()) {
+        Some(spanloom_crds::Quantity::Bytes(bytes)) => bytes.to_string(),
+        Some(spanloom_crds::Quantity::Text(text)) => text.clone(),
+        None => DEFAULT_SIZE.to_owned(),
+    }
+}
+
+/// A size in bytes.
+pub fn size_bytes(size: &str) -> Option<u128> {
+    Amount::Text(size.to_owned())
+        .milli()
+        .map(|milli| milli / 1_000)
+}
+
+fn stateful_set(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Desired {
+    let managed = pipeline.spec.storage.managed.as_ref();
+    let size = known
+        .volume_size
+        .clone()
+        .unwrap_or_else(|| wanted_size(pipeline));
+    let mut claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "labels": common::component_labels(pipeline, "clickhouse")},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        },
+    });
+    if let Some(class) = managed.and_then(|managed| managed.storage_class_name.as_ref()) {
+        claim["spec"]["storageClassName"] = json!(class);
+    }
+    Desired::new(
+        Stage::Store,
+        json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": common::metadata(pipeline, "clickhouse", "clickhouse"),
+            "spec": {
+                "replicas": 1,
+                "serviceName": pipeline.object("clickhouse"),
+                "podManagementPolicy": "Parallel",
+                // The claim outlives the set, whatever happens to it.
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+                "selector": {"matchLabels": common::component_labels(pipeline, "clickhouse")},
+                "template": {
+                    "metadata": {"labels": common::labels(pipeline, "clickhouse")},
+                    "spec": pod(pipeline, settings),
+                },
+                "volumeClaimTemplates": [claim],
+            },
+        }),
+    )
+}
+
+fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
+    let managed = pipeline.spec.storage.managed.as_ref();
+    let secret = pipeline.object("clickhouse");
+    let from_secret = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
+    let ping = |period: u32, failures: u32| {
+        json!({
+            "httpGet": {"path": "/ping", "port": "https", "scheme": "HTTPS"},
+            "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures,
+        })
+    };
+    let empty = |name: &str| json!({"name": name, "emptyDir": {"sizeLimit": "1Gi"}});
+    let mut pod = json!({
+        "serviceAccountName": pipeline.object("clickhouse"),
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 120,
+        "securityContext": common::pod_security(Some(CLICKHOUSE_USER)),
+        "containers": [{
+            "name": "clickhouse",
+            "image": settings.clickhouse_image,
+            "imagePullPolicy": settings.image_pull_policy,
+            "env": [
+                from_secret("CLICKHOUSE_USER", "username"),
+                from_secret("CLICKHOUSE_PASSWORD", "password"),
+                common::env("CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT", "1"),
+            ],
+            "ports": [{"name": "https", "containerPort": 8443, "protocol": "TCP"}],
+            "startupProbe": ping(2, 150),
+            "readinessProbe": ping(5, 3),
+            "livenessProbe": ping(15, 8),
+            "resources": common::resources(
+                managed.and_then(|managed| managed.resources.as_ref()),
+                json!({"cpu": "250m", "memory": "1Gi"}),
+                json!({"memory": "4Gi"}),
+            ),
+            "securityContext": common::container_security(),
+            "volumeMounts": [
+                {"name": "data", "mountPath": "/var/lib/clickhouse"},
+                {"name": "config", "mountPath": "/etc/clickhouse-server/config.d", "readOnly": true},
+                {"name": "tls", "mountPath": "/etc/clickhouse-server/tls", "readOnly": true},
+                {"name": "users", "mountPath": "/etc/clickhouse-server/users.d"},
+                {"name": "logs", "mountPath": "/var/log/clickhouse-server"},
+                {"name": "tmp", "mountPath": "/tmp"},
+            ],
+        }],
+        "volumes": [
+            {"name": "config", "configMap": {"name": pipeline.object("clickhouse")}},
+            {"name": "tls", "secret": {"secretName": pipeline.object("clickhouse-tls"), "defaultMode": 0o440}},
+            empty("users"), empty("logs"), empty("tmp"),
+        ],
+    });
+    let secrets = common::pull_secrets(pipeline, settings);
+    if !secrets.is_empty() {
+        pod["imagePullSecrets"] = Value::Array(secrets);
+    }
+    pod
+}
+
+/// The Job that brings the schema to this version. Its name has the hash of all that matters to it,
+/// so another schema is another Job.
+pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
+    let mut store = common::store_access(pipeline);
+    store.volumes.push(json!({
+        "name": "config", "configMap": {"name": pipeline.object("collector")},
+    }));
+    store.mounts.push(json!({
+        "name": "config", "mountPath": "/etc/spanloom/config", "readOnly": true,
+    }));
+    let mut pod = json!({
+        "serviceAccountName": pipeline.object("migrate"),
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "restartPolicy": "OnFailure",
+        "securityContext": common::pod_security(None),
+        "containers": [{
+            "name": "migrate",
+            "image": common::image(pipeline, settings, "collector"),
+            "imagePullPolicy": settings.image_pull_policy,
+            "args": ["migrate", "--config-file", format!("/etc/spanloom/config/{CONFIG_KEY}")],
+            "env": store.env,
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"},
+            },
+            "securityContext": common::container_security(),
+            "volumeMounts": store.mounts,
+        }],
+        "volumes": store.volumes,
+    });
+    let secrets = common::pull_secrets(pipeline, settings);
+    if !secrets.is_empty() {
+        pod["imagePullSecrets"] = Value::Array(secrets);
+    }
+    let hash = hash_of(&json!({"pod": pod, "storage": pipeline.resolved.storage}));
+    let short: String = hash.chars().take(8).collect();
+    Desired::new(
+        Stage::Schema,
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": common::metadata(pipeline, &format!("migrate-{short}"), "migrate"),
+            "spec": {
+                "backoffLimit": 100,
+                "template": {"metadata": {"labels": common::labels(pipeline, "migrate")}, "spec": pod},
+            },
+        }),
+    )
+}

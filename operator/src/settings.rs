@@ -1,0 +1,103 @@
+//! What the release tells the operator: environment variables, each with a flag of the same meaning.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+/// What the release tells the operator.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// The release's namespace: its pipelines may select any namespace, and its CA is kept there.
+    #[arg(long, env = "SPANLOOM_OPERATOR_NAMESPACE")]
+    pub namespace: String,
+    /// The release's name, which the lease and the cluster role binding carry.
+    #[arg(long, env = "SPANLOOM_OPERATOR_RELEASE", default_value = "spanloom")]
+    pub release: String,
+    /// Further namespaces whose pipelines are served, comma separated.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_PIPELINE_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub pipeline_namespaces: Vec<String>,
+    /// This pod's name: who holds the lease.
+    #[arg(long, env = "SPANLOOM_OPERATOR_POD_NAME", default_value = "")]
+    pub pod_name: String,
+    /// The registry and path before `spanloom-<program>`.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_IMAGE_REGISTRY",
+        default_value = "ghcr.io/spanloom"
+    )]
+    pub image_registry: String,
+    /// The tag of the programs' images.
+    #[arg(long, env = "SPANLOOM_OPERATOR_IMAGE_TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    pub image_tag: String,
+    /// When images are pulled: `IfNotPresent`, `Always` or `Never`.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_IMAGE_PULL_POLICY",
+        default_value = "IfNotPresent"
+    )]
+    pub image_pull_policy: String,
+    /// Secrets with the registry's credentials, comma separated; in each pipeline's namespace.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_IMAGE_PULL_SECRETS",
+        value_delimiter = ','
+    )]
+    pub image_pull_secrets: Vec<String>,
+    /// The whole reference of the managed ClickHouse's image.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_CLICKHOUSE_IMAGE",
+        default_value = "docker.io/clickhouse/clickhouse-server:26.7"
+    )]
+    pub clickhouse_image: String,
+    /// Whether this version's CustomResourceDefinition is applied at the start.
+    #[arg(long, env = "SPANLOOM_OPERATOR_APPLY_CRDS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub apply_crds: bool,
+    /// How long the lease holds without a renewal, in seconds.
+    #[arg(long, env = "SPANLOOM_OPERATOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600))]
+    pub lease_seconds: u16,
+    /// How long new agents may take to be ready before the last good ones come back, in seconds.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_ROLLOUT_DEADLINE_SECONDS",
+        default_value_t = 300
+    )]
+    pub rollout_deadline_seconds: u32,
+    /// How many pipelines are worked on at the same time.
+    #[arg(long, env = "SPANLOOM_OPERATOR_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub concurrency: u16,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "0.0.0.0:9464")]
+    pub admin: SocketAddr,
+}
+
+impl Settings {
+    /// The namespaces whose pipelines are served, the release's first, each once.
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut namespaces = vec![self.namespace.clone()];
+        for namespace in &self.pipeline_namespaces {
+            let namespace = namespace.trim();
+            if !namespace.is_empty() && !namespaces.iter().any(|known| known == namespace) {
+                namespaces.push(namespace.to_owned());
+            }
+        }
+        namespaces
+    }
+
+    /// How long new agents may take to be ready.
+    pub fn rollout_deadline(&self) -> Duration {
+        Duration::from_secs(u64::from(self.rollout_deadline_seconds))
+    }
+
+    /// The image of a program of ours; `registry` is the pipeline's own choice.
+    pub fn image(&self, program: &str, registry: Option<&str>) -> String {
+        let registry = registry.unwrap_or(&self.image_registry);
+        let registry = registry.trim_end_matches('/');
+        format!("{registry}/spanloom-{program}:{}", self.image_tag)
+    }
+}

@@ -1,0 +1,228 @@
+//! Who may ask: bearer tokens from a directory, as Kubernetes mounts a Secret.
+//!
+//! Each file of the directory holds tokens, one a line. The directory is read when a request comes
+//! in, at most once a second, so a token that was taken out is refused a second later; there is no
+//! task to own. What cannot be read holds no token: without any, every request is refused.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+
+use crate::metrics::Metrics;
+
+/// How often the directory is read, at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A Secret holds at most 1 MiB, so nothing that Kubernetes mounts is larger.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// More tokens than people and programs need; each request is compared with all of them.
+const TOKENS_MAX: usize = 1_000;
+
+/// Paths that Kubernetes asks without a token; they tell nothing of the traces.
+const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The digest of a token. Tokens themselves are not kept.
+type TokenDigest = [u8; 32];
+
+/// The tokens that are valid now.
+#[derive(Debug)]
+pub struct Tokens {
+    directory: PathBuf,
+    metrics: Metrics,
+    state: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    digests: BTreeSet<TokenDigest>,
+    /// What was said of the directory last, so that it is said once.
+    said: Vec<String>,
+    read: Instant,
+}
+
+impl Tokens {
+    /// The tokens of `directory`. One that is empty or cannot be read is no error: it is logged, and
+    /// everything is refused until it holds a token.
+    pub fn open(directory: PathBuf, metrics: Metrics) -> Self {
+        let mut known = Known {
+            digests: BTreeSet::new(),
+            said: Vec::new(),
+            read: Instant::now(),
+        };
+        known.take(&directory, read(&directory), &metrics);
+        Self {
+            directory,
+            metrics,
+            state: Mutex::new(known),
+        }
+    }
+
+    /// Whether the request carries one of the tokens.
+    fn allow(&self, headers: &HeaderMap) -> bool {
+        let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.read.elapsed() >= INTERVAL {
+            known.take(&self.directory, read(&self.directory), &self.metrics);
+        }
+        bearer(headers).is_some_and(|token| known.has(token))
+    }
+}
+
+impl Known {
+    /// Compares digests, all of them and every byte: how long it takes says nothing of a token.
+    fn has(&self, token: &[u8]) -> bool {
+        let given: TokenDigest = Sha256::digest(token).into();
+        let found = self.digests.iter().fold(0_u8, |found, digest| {
+            let differ = digest
+                .iter()
+                .zip(&given)
+                .fold(0, |differ, (one, other)| differ | (one ^ other));
+            found | u8::from(std::hint::black_box(differ) == 0)
+        });
+        found == 1
+    }
+
+    /// Takes over what was read now and says what has changed.
+    fn take(&mut self, directory: &Path, found: Found, metrics: &Metrics) {
+        self.read = Instant::now();
+        let directory = directory.display();
+        if found.complaints != self.said {
+            for complaint in &found.complaints {
+                tracing::error!(%directory, "tokens: {complaint}");
+            }
+            self.said = found.complaints;
+            if found.digests.is_empty() {
+                tracing::error!(
+                    %directory,
+                    "no token is valid, so every request is answered with 401; put a token into \
+                     the Secret that is mounted there"
+                );
+            }
+        }
+        if found.digests != self.digests {
+            tracing::info!(%directory, tokens = found.digests.len(), "tokens were read");
+        }
+        metrics.tokens(found.digests.len());
+        self.digests = found.digests;
+    }
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+struct Found {
+    digests: BTreeSet<TokenDigest>,
+    /// What cannot be used and why, without the tokens.
+    complaints: Vec<String>,
+}
+
+fn read(directory: &Path) -> Found {
+    let mut found = Found::default();
+    let names = match std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    {
+        Ok(names) => names,
+        Err(error) => {
+            found.complaints.push(format!("cannot be read: {error}"));
+            return found;
+        }
+    };
+    // Kubernetes keeps the files themselves in folders whose names begin with two dots.
+    let mut names: Vec<_> = names.into_iter().map(|entry| entry.file_name()).collect();
+    names.retain(|name| !name.to_string_lossy().starts_with(".."));
+    names.sort();
+    for name in names {
+        let path = directory.join(&name);
+        let name = name.to_string_lossy();
+        match text(&path) {
+            Ok(text) => add(&name, &text, &mut found),
+            Err(reason) => found
+                .complaints
+                .push(format!("{name} is left out: {reason}")),
+        }
+    }
+    if found.digests.is_empty() && found.complaints.is_empty() {
+        found.complaints.push("there is no token in it".to_owned());
+    }
+    found
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !meta.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    if meta.len() > BYTES_MAX {
+        return Err(format!("it is larger than {BYTES_MAX} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn add(name: &str, text: &str, found: &mut Found) {
+    for (index, line) in text.lines().enumerate() {
+        let token = line.trim();
+        if token.is_empty() {
+            continue;
+        }
+        let line = index + 1;
+        if !is_token(token.as_bytes()) {
+            let reason = "a token is letters, digits and any of -._~+/=";
+            let complaint = format!("{name}:{line} is left out: {reason}");
+            found.complaints.push(complaint);
+        } else if found.digests.len() >= TOKENS_MAX {
+            let complaint = format!(
+                "{name}:{line} and what follows is left out: {TOKENS_MAX} tokens are the most"
+            );
+            found.complaints.push(complaint);
+            return;
+        } else {
+            found.digests.insert(Sha256::digest(token).into());
+        }
+    }
+}
+
+/// The characters that RFC 6750 allows (`b64token`); others could not be sent.
+fn is_token(token: &[u8]) -> bool {
+    !token.is_empty()
+        && token
+            .iter()
+            .all(|c| c.is_ascii_alphanumeric() || b"-._~+/=".contains(c))
+}
+
+/// The token of `Authorization: Bearer …`; none when there is another scheme, or two headers.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_at_checked("Bearer".len())?;
+    let token = token.strip_prefix(b" ")?.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer") && is_token(token)).then_some(token)
+}
+
+/// Lets a request through that carries a token, or asks how the process is.
+pub async fn check(State(tokens): State<Arc<Tokens>>, request: Request, next: Next) -> Response {
+    if tokens.allow(request.headers()) {
+        return next.run(request).await;
+    }
+    if OPEN_PATHS.contains(&request.uri().path()) {
+        let response = next.run(request).await;
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // The reason may name hosts; it is on the admin port and in the log.
+            return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response();
+        }
+        return response;
+    }
+    tokens.metrics.unauthorized();
+    let asks = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
+    (StatusCode::UNAUTHORIZED, asks).into_response()
+}
+
+#[cfg(test)]
+mod tests;
