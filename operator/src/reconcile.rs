@@ -433,7 +433,8 @@ impl Work<'_> {
             .filter(serving)
             .collect();
         let query = query.into_iter().find(serving);
-        let are_ready = seen.agents.is_rolled_out() && !pods.is_empty();
+        let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+        let are_ready = seen.agents.is_rolled_out() && count >= seen.agents.desired.max(1);
         let (true, true, Some(query)) = (pipeline.enabled(), are_ready, query) else {
             return Probed::NotYet;
         };
