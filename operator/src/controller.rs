@@ -28,7 +28,7 @@ use crate::pipeline::Pipeline;
 use crate::probe::Pods;
 use crate::reconcile::{Discovered, Memories, Memory, ReconcileError, reconcile, serves_grafana};
 use crate::render::{LABEL_MANAGED_BY, MANAGER, collectors_binding};
-use crate::retry::{chain, retry_after};
+use crate::retry::{WatchBackoff, chain, retry_after};
 use crate::settings::Settings;
 
 /// Changes within this time are one pass.
@@ -202,7 +202,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     };
     // A status that we write ourselves is no reason for a pass.
     let pipelines = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
@@ -253,7 +253,7 @@ fn owns(
             let controller = $controller;
             $(let controller = controller.owns_stream(without_errors(
                 watcher(Api::<$kind>::namespaced(client.clone(), namespace), ours())
-                    .default_backoff()
+                    .backoff(WatchBackoff::default())
                     .touched_objects()
                     .predicate_filter(status_or_form::<$kind>, PredicateConfig::default()),
                 context.metrics.clone(), stringify!($kind), namespace.to_owned(),
@@ -266,7 +266,7 @@ fn owns(
             let controller = $controller;
             $(let controller = controller.owns_stream(without_errors(
                 watcher(Api::<PartialObjectMeta<$kind>>::namespaced(client.clone(), namespace), ours())
-                    .default_backoff()
+                    .backoff(WatchBackoff::default())
                     .touched_objects()
                     .predicate_filter(
                         predicates::resource_version::<PartialObjectMeta<$kind>>,
