@@ -6,10 +6,14 @@ use super::Source;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-otlp", &[]),
     ("spanloom-traceql", &[]),
-    ("spanloom-engine", &[]),
+    ("spanloom-engine", &["spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
     ("spanloom-pipeline", &["spanloom-otlp", "spanloom-traceql"]),
-    ("spanloom-store", &["spanloom-otlp", "spanloom-engine"]),
+    ("spanloom-tls", &[]),
+    (
+        "spanloom-store",
+        &["spanloom-otlp", "spanloom-engine", "spanloom-tls"],
+    ),
     (
         "spanloom-query",
         &[
@@ -29,6 +33,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-otlp",
             "spanloom-traceql",
             "spanloom-engine",
+            "spanloom-tls",
         ],
     ),
 ];
