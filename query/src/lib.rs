@@ -10,6 +10,7 @@
 //! The crate reads ClickHouse only, and keeps nothing between requests.
 
 mod app;
+mod compress;
 mod config;
 mod db;
 mod health;

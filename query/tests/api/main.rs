@@ -2,6 +2,7 @@
 //! document.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests, too
 
+mod encoding;
 mod errors;
 mod harness;
 mod rollups;
