@@ -2,10 +2,12 @@
 //!
 //! [`spanloom`] starts the real program as a child, waits until it is ready and asks its API;
 //! [`clients`] installs the official OpenTelemetry SDKs of other languages, once, into the user's
-//! cache; [`expect`] brings what an SDK says it sent and what the API says it holds into one form.
+//! cache; [`expect`] brings what an SDK says it sent and what the API says it holds into one form; [`compat`] takes the chart that
+//! an upgrade starts from out of git.
 //! The scenarios themselves are in `tests/`.
 
 pub mod clients;
+pub mod compat;
 pub mod expect;
 pub mod spanloom;
 

@@ -59,6 +59,8 @@ pub fn check() -> anyhow::Result<()> {
         complain(&format!("rendered with {}", set.name), broken)?;
     }
     render::check_refusals(&folder)?;
+    let earlier = tempfile::tempdir().context("cannot make a folder for what helm renders")?;
+    render::check_earlier(&folder, earlier.path())?;
 
     let mut manifests: Vec<_> = sets.iter().map(|set| set.path.clone()).collect();
     manifests.extend(crd_files(&folder)?);

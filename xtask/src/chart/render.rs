@@ -73,6 +73,18 @@ pub fn all(chart: &Path, out: &Path) -> anyhow::Result<Vec<Rendered>> {
         .collect()
 }
 
+/// Values that an earlier chart took are still taken: those that it was checked with.
+pub fn check_earlier(chart: &Path, out: &Path) -> anyhow::Result<()> {
+    let Some(earlier) = spanloom_e2e::compat::earlier_chart()? else {
+        println!("e2e/compat names no earlier chart yet");
+        return Ok(());
+    };
+    for entry in std::fs::read_dir(earlier.join("ci"))? {
+        one(chart, Some(&entry?.path()), out).context("values of the earlier chart")?;
+    }
+    Ok(())
+}
+
 fn one(chart: &Path, values: Option<&Path>, out: &Path) -> anyhow::Result<Rendered> {
     let name = values
         .and_then(Path::file_stem)
@@ -103,6 +115,7 @@ fn one(chart: &Path, values: Option<&Path>, out: &Path) -> anyhow::Result<Render
         objects.extend((!object.is_null()).then_some(object));
     }
     ensure!(!objects.is_empty(), "helm renders nothing with {name}");
+    check_pipelines(&objects).with_context(|| format!("rendered with {name}"))?;
     let path = out.join(format!("{}.yaml", name.replace(' ', "-")));
     std::fs::write(&path, text)?;
     println!("with {name}: {} objects", objects.len());
@@ -111,6 +124,16 @@ fn one(chart: &Path, values: Option<&Path>, out: &Path) -> anyhow::Result<Render
         path,
         objects,
     })
+}
+
+/// A pipeline of the release's own is one that the operator accepts.
+fn check_pipelines(objects: &[Value]) -> anyhow::Result<()> {
+    let pipelines = objects.iter();
+    for pipeline in pipelines.filter(|object| object["kind"] == spanloom_crds::KIND) {
+        // JSON is YAML.
+        spanloom_crds::parse_document(&pipeline.to_string())?;
+    }
+    Ok(())
 }
 
 /// The schema, and the templates, say no to what cannot be meant.
