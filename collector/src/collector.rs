@@ -10,7 +10,7 @@ use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, AgentStatus};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
-use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
+use spanloom_store::block::{BlockPool, SpanBlock};
 use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report};
 use spanloom_store::schema::SchemaOptions;
@@ -94,7 +94,7 @@ impl Collector {
             config.store.database.clone(),
         )));
         writer.register(registry);
-        let pool = BlockPool::new(BlockPoolOptions::default());
+        let pool = BlockPool::new(config.blocks());
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
         let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;

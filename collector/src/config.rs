@@ -9,6 +9,7 @@ use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{Cors, Limits, Processing, Redaction, ValueClass, ValuePattern};
+use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 use spanloom_traceql::Filter;
 
@@ -96,7 +97,7 @@ pub struct CollectorConfig {
     pub otlp_http: SocketAddr,
     /// Browser origins that may send spans; `*` for any.
     pub cors_origins: Vec<String>,
-    /// Bytes that requests may hold until they are stored; beyond it senders are told to retry.
+    /// Bytes of memory that the collector may come to use; senders are told to retry before that.
     pub memory_limit_bytes: usize,
     /// Where spans are written.
     pub store: StoreAddress,
@@ -105,13 +106,22 @@ pub struct CollectorConfig {
 }
 
 impl CollectorConfig {
+    /// What block builders keep between batches, of the quarter that requests leave.
+    pub(crate) fn blocks(&self) -> BlockPoolOptions {
+        let default = BlockPoolOptions::default();
+        BlockPoolOptions {
+            kept_bytes: default.kept_bytes.min(self.memory_limit_bytes / 16),
+            tag_cache_bytes: default.tag_cache_bytes.min(self.memory_limit_bytes / 32),
+        }
+    }
+
     /// The pipeline's settings.
     pub(crate) fn pipeline(&self) -> Result<PipelineConfig, ConfigError> {
         let resolved = spanloom_crds::resolve(&self.document)?;
         Ok(PipelineConfig {
             grpc: Some(self.otlp_grpc),
             http: Some(self.otlp_http),
-            memory_limit_bytes: self.memory_limit_bytes,
+            memory_limit_bytes: for_requests(self.memory_limit_bytes),
             cors: Cors {
                 allowed_origins: self.cors_origins.clone(),
                 ..Cors::default()
@@ -120,6 +130,13 @@ impl CollectorConfig {
             ..PipelineConfig::default()
         })
     }
+}
+
+/// What requests may hold of the memory that the process may use. The rest is for what they do not
+/// hold: the program, bytes under way in the connections, blocks that wait to be used again, and
+/// what an allocator keeps. `cargo xtask bench overload` shows whether it is enough.
+fn for_requests(process: usize) -> usize {
+    process / 4 * 3
 }
 
 /// The store's schema as the document wants it.

@@ -53,8 +53,8 @@ struct RunArgs {
     /// Where /metrics, /healthz, /readyz and /status are served.
     #[arg(long, env = "SPANLOOM_METRICS", default_value = "0.0.0.0:9464")]
     metrics: SocketAddr,
-    /// Bytes that requests may hold in memory until they are stored; beyond it senders are told to
-    /// retry.
+    /// Bytes of memory that the collector may come to use; three quarters of them are for requests
+    /// until they are stored, beyond which senders are told to retry.
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES", default_value_t = 256 << 20)]
     memory_limit_bytes: usize,
     /// Browser origins that may send spans (CORS), comma separated; * for any.

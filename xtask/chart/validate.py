@@ -11,7 +11,7 @@ import yaml
 VERSIONS = ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
 
 # Kinds of other projects, and our own: their schemas are not Kubernetes'.
-FOREIGN = {"spanloom.dev", "gateway.networking.k8s.io", "monitoring.coreos.com"}
+FOREIGN = {"spanloom.dev", "gateway.networking.k8s.io", "grafana.integreatly.org", "monitoring.coreos.com"}
 
 
 def main(files):

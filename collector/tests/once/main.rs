@@ -104,6 +104,11 @@ impl Setup {
                 "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red",
                 spans,
             ),
+            ("SELECT toUInt64(sum(count)) FROM red_hours", spans),
+            (
+                "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red_hours",
+                spans,
+            ),
             ("SELECT toUInt64(sum(span_count)) FROM trace_index", spans),
             // Two of three spans are ends of calls.
             ("SELECT count() FROM half_edges", spans / 3 * 2),

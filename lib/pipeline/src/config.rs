@@ -160,7 +160,7 @@ impl Default for Connections {
             keepalive_timeout: Duration::from_secs(20),
             max_header_bytes: 64 << 10,
             http2_stream_window: 256 << 10,
-            http2_connection_window: 8 << 20,
+            http2_connection_window: 1 << 20,
             http2_max_frame: 256 << 10,
             http2_max_streams: 256,
         }

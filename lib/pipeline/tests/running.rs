@@ -74,7 +74,7 @@ async fn overload_is_refused_retryably_and_within_the_limit() {
 async fn a_connection_outlives_any_number_of_refusals() {
     let config = Config {
         memory_limit_bytes: 250_000,
-        max_request_bytes: 200_000,
+        max_request_bytes: 600_000,
         ..quick()
     };
     let p = start_gated(config, Some(Semaphore::new(0)));
@@ -85,7 +85,9 @@ async fn a_connection_outlives_any_number_of_refusals() {
             "the first request fills the memory"
         );
         let client = grpc_client(p.grpc).await;
-        let body = bytes::Bytes::from(framed(0, &[0; 150_000]));
+        // Longer than what may be sent of it before it is refused, and in pieces: some of it comes
+        // after the answer has gone.
+        let body = bytes::Bytes::from(framed(0, &[0; 400_000]));
         let mut calls = JoinSet::new();
         for i in 0..2500 {
             let (mut client, body) = (client.clone(), body.clone());

@@ -68,7 +68,7 @@ async fn a_new_retention_changes_the_tables() {
     let report = report.expect("it runs");
     assert_eq!(
         report.ttl_changed,
-        ["spans", "trace_index", "tags", "red", "edges"]
+        ["spans", "trace_index", "tags", "red", "red_hours", "edges"]
     );
     let engine = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() \
                   AND name = 'spans'";

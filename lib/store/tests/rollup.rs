@@ -4,8 +4,9 @@
 mod common;
 
 use common::*;
+use spanloom_otlp::record::{SpanKind, StatusCode};
 use spanloom_store::WriteOutcome;
-use spanloom_store::block::{ConnectionType, HalfEdgeRow, Side, SpanBlock};
+use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock};
 
 async fn send(db: &Database, halves: &[HalfEdgeRow<'_>]) {
     let mut block = SpanBlock::new(&pool());
@@ -142,4 +143,48 @@ async fn peers_without_instrumentation_are_virtual_nodes() {
          00:00\tshop\tmail\tmessaging_system\t1\t0\t200000000\t100000000\t{8:1}\t{0:1}\n\
          00:00\tshop\tmysql\tdatabase\t1\t0\t200000000\t0\t{8:1}\t{}"
     );
+}
+
+#[tokio::test]
+async fn an_hour_is_the_sum_of_its_minutes() {
+    let db = database().await;
+    // Three batches, across the change of an hour and of a day.
+    for batch in 0..3u64 {
+        let mut block = SpanBlock::new(&pool());
+        for n in 0..400u64 {
+            let minute = T0 / SECOND - 7_200 + 60 * ((batch * 97 + n) % 240);
+            block.measures().push_red(&RedRow {
+                minute: minute as u32,
+                service: ["shop", "cart"][n as usize % 2],
+                name: ["a", "b", "c"][n as usize % 3],
+                kind: [SpanKind::Server, SpanKind::Client][n as usize % 2],
+                status: [StatusCode::Unset, StatusCode::Ok, StatusCode::Error][n as usize / 7 % 3],
+                count: n + 1,
+                duration_sum_ns: n * 1_000,
+                buckets: &[(-168, 1), (n as i16 % 50, n)],
+            });
+        }
+        assert_eq!(
+            db.writer().write(block.freeze()).await,
+            WriteOutcome::Stored
+        );
+    }
+    let minutes = "SELECT toStartOfHour(minute) AS hour, service, name, kind, sum(r.count), \
+        sumIf(r.count, status = 'ERROR'), sum(r.duration_sum_ns), sumMap(r.buckets) FROM red AS r \
+        GROUP BY hour, service, name, kind ORDER BY ALL";
+    let hours = "SELECT hour, service, name, kind, sum(h.count), sum(h.error_count), \
+        sum(h.duration_sum_ns), sumMap(h.buckets) FROM red_hours AS h \
+        GROUP BY hour, service, name, kind ORDER BY ALL";
+    let expected = db.text(minutes).await;
+    assert_eq!(expected.lines().count(), 4 * 6, "{expected}");
+    assert_eq!(db.text(hours).await, expected);
+    // Merged to one row each, the same.
+    db.execute("OPTIMIZE TABLE red FINAL").await;
+    db.execute("OPTIMIZE TABLE red_hours FINAL").await;
+    assert_eq!(
+        db.text("SELECT count() FROM red_hours").await,
+        (4 * 6).to_string()
+    );
+    assert_eq!(db.text(hours).await, expected);
+    assert_eq!(db.text(minutes).await, expected);
 }

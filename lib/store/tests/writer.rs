@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 const COUNTS: &str = "SELECT (SELECT count() FROM spans), \
     (SELECT sum(span_count) FROM trace_index), (SELECT sum(count) FROM red), \
-    (SELECT sum(buckets[4]) FROM red), (SELECT count() FROM half_edges)";
+    (SELECT sum(buckets[4]) FROM red), (SELECT count() FROM half_edges), \
+    (SELECT sum(count) FROM red_hours), (SELECT sum(buckets[4]) FROM red_hours)";
 
 /// A batch with rows for every table.
 fn whole_batch() -> spanloom_store::Frozen {
@@ -68,7 +69,11 @@ async fn check(
         WriteOutcome::Stored,
         "{what}"
     );
-    assert_eq!(db.text(COUNTS).await, "100\t100\t100\t100\t1", "{what}");
+    assert_eq!(
+        db.text(COUNTS).await,
+        "100\t100\t100\t100\t1\t100\t100",
+        "{what}"
+    );
     let seen = proxy.seen();
     for table in ["spans", "trace_index", "tags", "red", "half_edges"] {
         let mut inserts = seen.iter().filter(|seen| seen.table == table);
@@ -284,7 +289,7 @@ async fn what_may_be_stored_is_repeated_for_longer() {
         ..through(&db, &proxy)
     });
     assert_eq!(writer.write(whole_batch()).await, WriteOutcome::Stored);
-    assert_eq!(db.text(COUNTS).await, "100\t100\t100\t100\t1");
+    assert_eq!(db.text(COUNTS).await, "100\t100\t100\t100\t1\t100\t100");
     let never = Proxy::start(&db.connection.url, |_, _| Action::LoseRequest).await;
     let writer = Writer::new(WriterConfig {
         keep_unknown_for: Duration::from_millis(300),

@@ -106,19 +106,20 @@ impl From<LatencyRow> for OperationLatency {
 pub async fn latency(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<LatencyList>, Problem> {
     let params = Params::read(&uri, ALLOWED)?;
     let window = Minutes::new(params.window()?);
-    let mut sql = Sql::new(
-        "SELECT toString(service) AS service_name, toString(name) AS operation, \
-         sum(count) AS spans, sumIf(count, status = 'ERROR') AS errors, \
-         sum(duration_sum_ns) AS total_ns, sumMap(buckets) AS merged FROM red WHERE ",
-    );
-    sql.append(&window.condition());
+    let mut and = Sql::default();
     if let Some(service) = params.one("service") {
-        sql.push(" AND service = ").string(service);
+        and.push(" AND service = ").string(service);
     }
     if let Some(operation) = params.one("operation") {
-        sql.push(" AND name = ").string(operation);
+        and.push(" AND name = ").string(operation);
     }
-    sql.push(" GROUP BY service, name ORDER BY service, name LIMIT ")
+    let mut sql = Sql::new(
+        "SELECT toString(service) AS service_name, toString(name) AS operation, \
+         sum(m.spans) AS spans, sum(m.errors) AS errors, sum(m.total_ns) AS total_ns, \
+         sumMap(m.counts) AS merged FROM ",
+    );
+    sql.append(&window.measures(&and));
+    sql.push(" AS m GROUP BY service, name ORDER BY service, name LIMIT ")
         .uint(ROWS_MAX as u64 + 1);
     let rows: Vec<LatencyRow> = app.db.rows("latency", &sql, app.db.deadline()).await?;
     let (rows, truncated) = cut(rows);

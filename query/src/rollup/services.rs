@@ -107,11 +107,11 @@ struct OperationRow {
 pub async fn services(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<ServiceList>, Problem> {
     let window = Minutes::new(Params::read(&uri, ALLOWED)?.open_window()?);
     let mut sql = Sql::new(
-        "SELECT toString(service) AS service_name, sum(count) AS spans, \
-         sumIf(count, status = 'ERROR') AS errors FROM red WHERE ",
+        "SELECT toString(service) AS service_name, sum(m.spans) AS spans, \
+         sum(m.errors) AS errors FROM ",
     );
-    sql.append(&window.condition())
-        .push(" GROUP BY service ORDER BY service LIMIT ");
+    sql.append(&window.measures(&Sql::default()))
+        .push(" AS m GROUP BY service ORDER BY service LIMIT ");
     sql.uint(ROWS_MAX as u64 + 1);
     let rows: Vec<ServiceRow> = app.db.rows("services", &sql, app.db.deadline()).await?;
     let (rows, truncated) = cut(rows);
@@ -155,13 +155,13 @@ pub async fn operations(
         service.map_err(|error| Problem::parameter("service", error.body_text()))?;
     let window = Minutes::new(Params::read(&uri, ALLOWED)?.open_window()?);
     let mut sql = Sql::new(
-        "SELECT toString(name) AS operation, toInt8(kind) AS kind_number, sum(count) AS spans, \
-         sumIf(count, status = 'ERROR') AS errors FROM red WHERE ",
+        "SELECT toString(name) AS operation, toInt8(kind) AS kind_number, \
+         sum(m.spans) AS spans, sum(m.errors) AS errors FROM ",
     );
-    sql.append(&window.condition())
-        .push(" AND service = ")
-        .string(&service);
-    sql.push(" GROUP BY name, kind ORDER BY name, kind LIMIT ")
+    let mut and = Sql::new(" AND service = ");
+    and.string(&service);
+    sql.append(&window.measures(&and))
+        .push(" AS m GROUP BY name, kind ORDER BY name, kind LIMIT ")
         .uint(ROWS_MAX as u64 + 1);
     let rows: Vec<OperationRow> = app.db.rows("operations", &sql, app.db.deadline()).await?;
     let (rows, truncated) = cut(rows);

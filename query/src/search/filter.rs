@@ -127,9 +127,64 @@ impl Filter {
     }
 
     /// The conditions on a span whose start is in `from_ns..=to_ns`, without WHERE.
-    pub fn conditions(&self, from_ns: i64, to_ns: i64) -> Sql {
-        let mut sql = Sql::new("tenant = '' AND time >= ");
-        sql.time(from_ns).push(" AND time <= ").time(to_ns);
+    pub fn conditions(&self, from_ns: i64, to_ns: i64, resources: Resources) -> Sql {
+        let mut sql = self.columns(from_ns, to_ns);
+        for (place, (key, value)) in self.tags.iter().enumerate() {
+            sql.push(" AND (")
+                .append(&tag(key, value, resources.may_have(place)))
+                .push(")");
+        }
+        sql
+    }
+
+    /// The query that says which of the tags are those of a resource in `from_ns..=to_ns`, for
+    /// [`Resources::found`]. `None` where no tag can be one.
+    ///
+    /// A tag may be the span's or its resource's, and ClickHouse cannot skip what only one side of
+    /// an OR rules out. The resource is one narrow column, so asking it first costs little; mostly
+    /// it has no such tag, and then the attributes' own index does the rest.
+    pub fn resources_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
+        let mut bits = Sql::default();
+        let mut any = Sql::default();
+        for (place, (key, value)) in self.tags.iter().enumerate() {
+            if !may_be_of_either(key, value) {
+                continue;
+            }
+            let condition = resource_tag(key, value);
+            if !bits.is_empty() {
+                bits.push(" + ");
+                any.push(" OR ");
+            }
+            bits.push("if(").append(&condition).push(", ");
+            bits.uint(1 << place).push(", 0)");
+            any.push("(").append(&condition).push(")");
+        }
+        if bits.is_empty() {
+            return None;
+        }
+        let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
+        sql.append(&bits).push(")) FROM spans WHERE ");
+        sql.append(&self.columns(from_ns, to_ns))
+            .push(" AND (")
+            .append(&any)
+            .push(")");
+        Some(sql)
+    }
+
+    /// How long the first part of a window is that is worth reading by itself. An operation's spans lie
+    /// together, so that minutes of them cost no more than one.
+    pub fn first_chunk_ns(&self) -> i64 {
+        const MINUTE_NS: i64 = 60_000_000_000;
+        match (&self.service, &self.operation) {
+            (Some(_), Some(_)) => 8 * MINUTE_NS,
+            _ => MINUTE_NS,
+        }
+    }
+
+    /// The conditions on columns, all but the tags.
+    fn columns(&self, from_ns: i64, to_ns: i64) -> Sql {
+        let mut sql = Sql::new("tenant = '' AND ");
+        sql.started_within(from_ns, to_ns);
         if let Some(service) = &self.service {
             sql.push(" AND service = ").string(service);
         }
@@ -147,11 +202,32 @@ impl Filter {
         if let Some(ns) = self.duration_max_ns {
             sql.push(" AND duration_ns <= ").uint(ns);
         }
-        for (key, value) in &self.tags {
-            sql.push(" AND (").append(&tag(key, value)).push(")");
-        }
         sql
     }
+}
+
+/// Which of a filter's tags the resources of a window may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources(u64);
+
+impl Resources {
+    /// Any of them.
+    pub const UNKNOWN: Self = Self(u64::MAX);
+
+    /// What the query of [`Filter::resources_sql`] found.
+    pub fn found(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    fn may_have(self, place: usize) -> bool {
+        self.0 >> place & 1 == 1
+    }
+}
+
+/// Whether a tag may be the span's or its resource's, so that its condition is an OR of both.
+fn may_be_of_either(key: &str, value: &str) -> bool {
+    let column_alone = RESOURCE_COLUMNS.iter().any(|(name, _)| *name == key) && !value.is_empty();
+    !column_alone && key != STATUS_CODE_KEY
 }
 
 /// The tags in an order of their own, so that the order of giving does not matter to a cursor.
@@ -177,8 +253,9 @@ fn read_tags(params: &Params) -> Result<Vec<(String, String)>, Problem> {
     Ok(tags)
 }
 
-/// The condition that a span, or its resource, has `key` with `value`.
-fn tag(key: &str, value: &str) -> Sql {
+/// The condition that a span, or its resource unless that is known to have no such tag, has `key` with
+/// `value`.
+fn tag(key: &str, value: &str, in_resource: bool) -> Sql {
     let column = |columns: &[(&str, &'static str)]| {
         columns
             .iter()
@@ -192,15 +269,12 @@ fn tag(key: &str, value: &str) -> Sql {
     }
     if let Some(condition) = column(&SPAN_COLUMNS) {
         // A column holds no empty value: '' in it means that there is no such attribute.
-        let mut sql = if value.is_empty() {
-            Sql::new("")
-        } else {
+        let span = (!value.is_empty()).then(|| {
             let mut sql = Sql::new(condition);
-            sql.string(value).push(" OR ");
+            sql.string(value);
             sql
-        };
-        sql.append(&resource_tag(key, value));
-        return sql;
+        });
+        return either(span, in_resource.then(|| resource_tag(key, value)));
     }
     if key == STATUS_CODE_KEY {
         let code = value.parse::<u16>().ok().filter(|code| *code != 0);
@@ -211,9 +285,20 @@ fn tag(key: &str, value: &str) -> Sql {
         };
         return sql;
     }
-    let mut sql = span_tag(key, value);
-    sql.push(" OR ").append(&resource_tag(key, value));
-    sql
+    let span = span_tag(key, value);
+    either(Some(span), in_resource.then(|| resource_tag(key, value)))
+}
+
+/// The condition that one of the two holds that are there.
+fn either(one: Option<Sql>, other: Option<Sql>) -> Sql {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.push(" OR ").append(&other);
+            one
+        }
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => Sql::new("false"),
+    }
 }
 
 /// The condition on the attribute maps; only those maps are read that can hold such a value.
@@ -388,7 +473,8 @@ mod tests {
             "attr_double",
             "attr_other",
         ];
-        let text = read(&format!("tag={tag}")).unwrap().conditions(0, 1).text();
+        let filter = read(&format!("tag={tag}")).unwrap();
+        let text = filter.conditions(0, 1, Resources::UNKNOWN).text();
         let named = COLUMNS
             .iter()
             .copied()
@@ -423,6 +509,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_no_resource_has_is_looked_for_in_spans_alone() {
+        let query = "tag=a%3D1&tag=http.route%3D/x&tag=http.response.status_code%3D404\
+                     &tag=service.name%3Dcart&tag=z%3D";
+        let filter = read(query).unwrap();
+        let asked = filter.resources_sql(0, 1).unwrap();
+        assert_eq!(asked.text().matches("groupBitOr").count(), 1);
+        // In the order of the keys: a, http.response.status_code, http.route, service.name, z.
+        for (place, key) in [(0, "a"), (2, "http.route"), (4, "z")] {
+            let text = filter.conditions(0, 1, Resources::found(1 << place)).text();
+            assert!(text.contains("JSONExtract"), "{key}: {text}");
+        }
+        for other in [0b0_1010, !0b1_0101, 0] {
+            let text = filter.conditions(0, 1, Resources::found(other)).text();
+            assert!(!text.contains("resource"), "{text}");
+        }
+        let empty = read("tag=http.route%3D").unwrap();
+        let text = empty.conditions(0, 1, Resources::found(0)).text();
+        assert!(text.ends_with(" AND (false)"), "{text}");
+    }
+
+    #[test]
     fn parts_that_no_writer_escapes() {
         assert_eq!(never_escaped("host.name"), "host.name");
         assert_eq!(never_escaped("a/bcd\"e"), "bcd");
@@ -434,7 +541,9 @@ mod tests {
     #[test]
     fn without_a_tag_no_attributes_are_read() {
         let query = "service=a&operation=b&status=error&kind=server&minDuration=1ms&maxDuration=2s";
-        let text = read(query).unwrap().conditions(0, 1).text();
+        let filter = read(query).unwrap();
+        assert!(filter.resources_sql(0, 1).is_none());
+        let text = filter.conditions(0, 1, Resources::UNKNOWN).text();
         assert!(
             !text.contains("attr_") && !text.contains("resource"),
             "{text}"

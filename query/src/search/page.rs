@@ -2,8 +2,8 @@
 //!
 //! Traces are ordered by their newest matching span in the window, newest first, then by id. The
 //! window is read in chunks, the newest first and each longer than the one before, until the page
-//! is full: a window of a week whose last minute fills the page costs a minute. What makes that
-//! exact:
+//! is full: a window of a week whose last minute fills the page costs a minute. How much longer
+//! depends on how many traces the last chunk had, since each costs a query. What makes that exact:
 //!
 //! - A trace found in a chunk is older than every trace of the newer chunks, since those chunks
 //!   were read to their ends.
@@ -19,14 +19,12 @@ use serde::Deserialize;
 
 use crate::db::{Db, DbError, Deadline, Text};
 use crate::search::cursor::Place;
-use crate::search::filter::Filter;
+use crate::search::filter::{Filter, Resources};
 use crate::sql::Sql;
 
-/// The first chunk; short, so that a busy system's newest traces cost little.
-const FIRST_CHUNK_NS: i64 = 60_000_000_000;
-
-/// How much longer each chunk is than the one before.
-const CHUNK_GROWTH: i64 = 8;
+/// How much longer a chunk is than the one before: at least, when that nearly filled the page, and at
+/// most, when it had nothing.
+const CHUNK_GROWTH: (usize, usize) = (8, 64);
 
 /// What the trace index knows of a trace.
 #[derive(Debug, Clone, Row, Deserialize)]
@@ -98,46 +96,81 @@ pub async fn page(
         cursor: after,
         deadline,
         seen: HashSet::new(),
+        index: HashMap::new(),
     };
     // One more than asked for says whether there is more.
     let wanted = limit + 1;
-    let mut traces = Vec::new();
+    let mut places = Vec::new();
     let newest = after.map_or(filter.end_ns, |place| place.time_ns.min(filter.end_ns));
-    for (from_ns, to_ns) in chunks(filter.start_ns, newest) {
+    let mut chunks = Chunks::new(filter.start_ns, newest, filter.first_chunk_ns());
+    let mut resources = Resources::UNKNOWN;
+    'window: while let Some((from_ns, to_ns)) = chunks.next() {
+        let before = places.len();
         // Only the first chunk can hold traces at the cursor's own nanosecond.
         let mut behind = after;
         loop {
-            let batch = search.candidates(from_ns, to_ns, behind, wanted).await?;
+            let sql = candidates_sql(filter, (from_ns, to_ns), resources, behind, wanted);
+            let batch: Vec<Candidate> = db.rows("search", &sql, deadline).await?;
             let read_all = batch.len() < wanted;
             behind = batch.last().map(Candidate::place);
-            traces.extend(search.keep_new(batch).await?);
-            if traces.len() >= wanted {
-                traces.truncate(limit);
-                return Ok(Page { traces, more: true });
+            places.extend(search.keep_new(batch).await?);
+            if places.len() >= wanted {
+                break 'window;
             }
             if read_all {
                 break;
             }
         }
+        chunks.grow(places.len() - before, wanted - places.len());
+        resources = search.resources(chunks.peek()).await?;
     }
-    Ok(Page {
-        traces,
-        more: false,
-    })
+    let more = places.len() >= wanted;
+    places.truncate(limit);
+    let traces = search.with_index(places).await?;
+    Ok(Page { traces, more })
 }
 
-/// Cuts `start_ns..=end_ns` into growing chunks, the newest first; both bounds of each are
-/// inclusive.
-fn chunks(start_ns: i64, end_ns: i64) -> impl Iterator<Item = (i64, i64)> {
-    let mut to_ns = Some(end_ns);
-    let mut length = FIRST_CHUNK_NS;
-    std::iter::from_fn(move || {
-        let to = to_ns.filter(|to| *to >= start_ns)?;
-        let from = to.saturating_sub(length - 1).max(start_ns);
-        length = length.saturating_mul(CHUNK_GROWTH);
-        to_ns = from.checked_sub(1);
+/// Cuts a window into growing chunks, the newest first; both bounds of each are inclusive.
+struct Chunks {
+    start_ns: i64,
+    /// The last nanosecond that was in no chunk yet.
+    to_ns: Option<i64>,
+    length_ns: i64,
+}
+
+impl Chunks {
+    fn new(start_ns: i64, end_ns: i64, first_ns: i64) -> Self {
+        Self {
+            start_ns,
+            to_ns: Some(end_ns),
+            length_ns: first_ns,
+        }
+    }
+
+    /// The chunk that comes next.
+    fn peek(&self) -> Option<(i64, i64)> {
+        let to = self.to_ns.filter(|to| *to >= self.start_ns)?;
+        let from = to.saturating_sub(self.length_ns - 1).max(self.start_ns);
         Some((from, to))
-    })
+    }
+
+    fn next(&mut self) -> Option<(i64, i64)> {
+        let chunk = self.peek()?;
+        self.to_ns = chunk.0.checked_sub(1);
+        Some(chunk)
+    }
+
+    /// The last chunk had `found` traces and `missing` are still wanted: the next shall have twice as
+    /// many.
+    fn grow(&mut self, found: usize, missing: usize) {
+        let (least, most) = CHUNK_GROWTH;
+        let growth = match found {
+            0 => most,
+            found => (2 * missing / found).clamp(least, most),
+        };
+        let growth = i64::try_from(growth).unwrap_or(i64::MAX);
+        self.length_ns = self.length_ns.saturating_mul(growth);
+    }
 }
 
 struct Search<'a> {
@@ -147,33 +180,39 @@ struct Search<'a> {
     deadline: Deadline,
     /// On this page already, or on an earlier one.
     seen: HashSet<[u8; 16]>,
+    /// What was asked of the trace index so far.
+    index: HashMap<[u8; 16], Indexed>,
 }
 
 impl Search<'_> {
-    /// The first traces behind `behind` with a match in the chunk.
-    async fn candidates(
-        &self,
-        from_ns: i64,
-        to_ns: i64,
-        behind: Option<Place>,
-        limit: usize,
-    ) -> Result<Vec<Candidate>, DbError> {
-        let sql = candidates_sql(self.filter, from_ns, to_ns, behind, limit);
-        self.db.rows("search", &sql, self.deadline).await
+    /// Which of the filter's tags the resources of a chunk have.
+    async fn resources(&self, chunk: Option<(i64, i64)>) -> Result<Resources, DbError> {
+        let sql = chunk.and_then(|(from, to)| self.filter.resources_sql(from, to));
+        let Some(sql) = sql else {
+            return Ok(Resources::UNKNOWN);
+        };
+        let rows: Vec<u64> = self
+            .db
+            .rows("search_resources", &sql, self.deadline)
+            .await?;
+        Ok(rows
+            .first()
+            .map_or(Resources::UNKNOWN, |bits| Resources::found(*bits)))
     }
 
-    /// Leaves out the traces of this page and of earlier ones, and adds what the index knows.
-    async fn keep_new(&mut self, batch: Vec<Candidate>) -> Result<Vec<Found>, DbError> {
-        let fresh: Vec<_> = batch
-            .into_iter()
-            .filter(|found| !self.seen.contains(&found.trace_id))
+    /// Leaves out the traces of this page and of earlier ones.
+    async fn keep_new(&mut self, batch: Vec<Candidate>) -> Result<Vec<Place>, DbError> {
+        let fresh: Vec<Place> = batch
+            .iter()
+            .map(Candidate::place)
+            .filter(|place| !self.seen.contains(&place.trace_id))
             .collect();
-        let ids = fresh.iter().map(|candidate| candidate.trace_id);
-        let mut index = indexed(self.db, ids, self.deadline).await?;
         if let Some(cursor) = self.cursor {
+            let ids = fresh.iter().map(|place| place.trace_id);
+            let index = indexed(self.db, ids, self.deadline).await?;
             let suspects: Vec<_> = fresh
                 .iter()
-                .map(|candidate| candidate.trace_id)
+                .map(|place| place.trace_id)
                 .filter(|id| {
                     index
                         .get(id)
@@ -182,17 +221,25 @@ impl Search<'_> {
                 .collect();
             let shown = self.shown_before(cursor, &suspects, &index).await?;
             self.seen.extend(shown);
+            self.index.extend(index);
         }
-        let mut kept = Vec::with_capacity(fresh.len());
-        for place in fresh.iter().map(Candidate::place) {
-            if self.seen.insert(place.trace_id) {
-                kept.push(Found {
-                    place,
-                    indexed: index.remove(&place.trace_id),
-                });
-            }
-        }
-        Ok(kept)
+        Ok(fresh
+            .into_iter()
+            .filter(|place| self.seen.insert(place.trace_id))
+            .collect())
+    }
+
+    /// Adds what the index knows.
+    async fn with_index(mut self, places: Vec<Place>) -> Result<Vec<Found>, DbError> {
+        let ids = places.iter().map(|place| place.trace_id);
+        let missing: Vec<_> = ids.filter(|id| !self.index.contains_key(id)).collect();
+        let index = indexed(self.db, missing.into_iter(), self.deadline).await?;
+        self.index.extend(index);
+        let found = places.into_iter().map(|place| Found {
+            place,
+            indexed: self.index.remove(&place.trace_id),
+        });
+        Ok(found.collect())
     }
 
     /// Those of `suspects` whose newest match puts them at the cursor or above it.
@@ -210,8 +257,10 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         let mut sql = Sql::new(NEWEST);
-        sql.append(&self.filter.conditions(cursor.time_ns, to_ns))
-            .push(" AND ");
+        let conditions = self
+            .filter
+            .conditions(cursor.time_ns, to_ns, Resources::UNKNOWN);
+        sql.append(&conditions).push(" AND ");
         sql.trace_id_in(suspects.iter().copied())
             .push(" GROUP BY trace_id");
         let rows: Vec<Candidate> = self.db.rows("search_above", &sql, self.deadline).await?;
@@ -227,15 +276,16 @@ impl Search<'_> {
 const NEWEST: &str =
     "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest_ns FROM spans WHERE ";
 
+/// The first traces behind `behind` with a match in the chunk.
 fn candidates_sql(
     filter: &Filter,
-    from_ns: i64,
-    to_ns: i64,
+    (from_ns, to_ns): (i64, i64),
+    resources: Resources,
     behind: Option<Place>,
     limit: usize,
 ) -> Sql {
     let mut sql = Sql::new(NEWEST);
-    sql.append(&filter.conditions(from_ns, to_ns))
+    sql.append(&filter.conditions(from_ns, to_ns, resources))
         .push(" GROUP BY trace_id");
     if let Some(place) = behind {
         sql.push(" HAVING newest_ns < ").int(place.time_ns);
@@ -274,28 +324,62 @@ pub async fn indexed(
 mod tests {
     use super::*;
 
+    const MINUTE: i64 = 60_000_000_000;
+
+    /// `found` says for each chunk how many traces it has, of 21 that are wanted.
     #[track_caller]
-    fn check(start_ns: i64, end_ns: i64, expect: &[(i64, i64)]) {
-        assert_eq!(chunks(start_ns, end_ns).collect::<Vec<_>>(), expect);
+    fn check(start_ns: i64, end_ns: i64, found: &[usize], expect: &[(i64, i64)]) {
+        let mut chunks = Chunks::new(start_ns, end_ns, MINUTE);
+        let (mut cut, mut total) = (Vec::new(), 0);
+        while let Some(chunk) = chunks.next() {
+            let found = found.get(cut.len()).copied().unwrap_or(0);
+            cut.push(chunk);
+            total += found;
+            chunks.grow(found, 21_usize.saturating_sub(total));
+        }
+        assert_eq!(cut, expect);
     }
 
     #[test]
     fn chunks_cover_the_window_once() {
-        const MINUTE: i64 = FIRST_CHUNK_NS;
-        check(5, 5, &[(5, 5)]);
-        check(0, 10, &[(0, 10)]);
-        check(6, 5, &[]);
-        check(0, MINUTE - 1, &[(0, MINUTE - 1)]);
-        check(0, MINUTE, &[(1, MINUTE), (0, 0)]);
+        check(5, 5, &[], &[(5, 5)]);
+        check(0, 10, &[], &[(0, 10)]);
+        check(6, 5, &[], &[]);
+        check(0, MINUTE - 1, &[], &[(0, MINUTE - 1)]);
+        check(0, MINUTE, &[], &[(1, MINUTE), (0, 0)]);
+        check(i64::MIN, i64::MIN + 1, &[], &[(i64::MIN, i64::MIN + 1)]);
+        let mut chunks = Chunks::new(0, crate::params::TIME_MAX_NS, MINUTE);
+        let mut count = 0;
+        while chunks.next().is_some() {
+            chunks.grow(20, 1);
+            count += 1;
+        }
+        assert!(count < 12, "{count}");
+    }
+
+    #[test]
+    fn the_fewer_traces_a_chunk_has_the_longer_is_the_next() {
+        let hour = 60 * MINUTE - 1;
+        check(0, hour, &[0], &[(59 * MINUTE, hour), (0, 59 * MINUTE - 1)]);
         check(
             0,
-            20 * MINUTE - 1,
+            hour,
+            &[2],
             &[
-                (19 * MINUTE, 20 * MINUTE - 1),
-                (11 * MINUTE, 19 * MINUTE - 1),
-                (0, 11 * MINUTE - 1),
+                (59 * MINUTE, hour),
+                (40 * MINUTE, 59 * MINUTE - 1),
+                (0, 40 * MINUTE - 1),
             ],
         );
-        assert!(chunks(0, crate::params::TIME_MAX_NS).count() < 12);
+        check(
+            0,
+            hour,
+            &[20],
+            &[
+                (59 * MINUTE, hour),
+                (51 * MINUTE, 59 * MINUTE - 1),
+                (0, 51 * MINUTE - 1),
+            ],
+        );
     }
 }

@@ -30,7 +30,7 @@ const COLUMNS: &str = "SELECT span_id, parent_span_id, toUnixTimestamp64Nano(tim
      CAST(events, 'Array(Tuple(DateTime64(9), String, String, UInt32))') AS event_list, \
      CAST(links, 'Array(Tuple(FixedString(16), FixedString(8), String, UInt32, String, UInt32))') \
      AS link_list \
-     FROM spans WHERE tenant = '' AND time >= ";
+     FROM spans WHERE tenant = '' AND ";
 
 /// The keys of `promoted`, in its order.
 const PROMOTED_KEYS: [&str; 10] = [
@@ -49,8 +49,9 @@ const PROMOTED_KEYS: [&str; 10] = [
 /// The query of a trace's first `limit` spans.
 pub fn spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
     let mut sql = Sql::new(COLUMNS);
-    sql.time(start_ns).push(" AND time <= ").time(end_ns);
-    sql.push(" AND trace_id = ").trace_id(trace_id);
+    sql.started_within(start_ns, end_ns)
+        .push(" AND trace_id = ")
+        .trace_id(trace_id);
     sql.push(" ORDER BY time, span_id LIMIT ")
         .uint(limit as u64);
     sql

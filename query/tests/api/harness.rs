@@ -135,6 +135,7 @@ impl Service {
     pub async fn index(&self) {
         self.sql("TRUNCATE TABLE trace_index").await;
         self.sql("TRUNCATE TABLE red").await;
+        self.sql("TRUNCATE TABLE red_hours").await;
         self.sql(
             "INSERT INTO trace_index (day, trace_id, start, end, root_service, root_name, \
              span_count, error_count) SELECT toDate(min(time)), trace_id, min(time), \

@@ -54,6 +54,8 @@ struct Row {
     goodput_share: f64,
     refused_retryable_spans: u64,
     refused_for_good_spans: u64,
+    lost_spans: u64,
+    reconnects: u64,
     not_sent_spans: u64,
     max_rss_mib: f64,
 }
@@ -104,7 +106,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         goodput_spans_per_second: goodput.round(),
         goodput_share: (goodput / peak.max(1.0) * 1000.0).round() / 1000.0,
         refused_retryable_spans: outcome.retryable,
-        refused_for_good_spans: outcome.failed,
+        refused_for_good_spans: outcome.refused,
+        lost_spans: outcome.lost,
+        reconnects: outcome.reconnects,
         not_sent_spans: outcome.not_sent,
         max_rss_mib: max_rss.round(),
     };

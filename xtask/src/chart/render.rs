@@ -108,12 +108,8 @@ fn one(chart: &Path, values: Option<&Path>, out: &Path) -> anyhow::Result<Render
         said(&rendered)
     );
     let text = String::from_utf8(rendered.stdout).context("helm's output is not UTF-8")?;
-    let mut objects = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let object = Value::deserialize(document)
-            .with_context(|| format!("what helm renders with {name} is not YAML"))?;
-        objects.extend((!object.is_null()).then_some(object));
-    }
+    let objects =
+        read(&text).with_context(|| format!("what helm renders with {name} is not YAML"))?;
     ensure!(!objects.is_empty(), "helm renders nothing with {name}");
     check_pipelines(&objects).with_context(|| format!("rendered with {name}"))?;
     let path = out.join(format!("{}.yaml", name.replace(' ', "-")));
@@ -124,6 +120,16 @@ fn one(chart: &Path, values: Option<&Path>, out: &Path) -> anyhow::Result<Render
         path,
         objects,
     })
+}
+
+/// The objects in a stream of YAML documents.
+pub fn read(text: &str) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let object = Value::deserialize(document)?;
+        objects.extend((!object.is_null()).then_some(object));
+    }
+    Ok(objects)
 }
 
 /// A pipeline of the release's own is one that the operator accepts.

@@ -114,16 +114,14 @@ impl Reading<'_> {
     }
 }
 
-/// Reads what is left of a small body and throws it away, so that a client that sends before it
-/// listens sees its answer. Says whether the end was reached.
-pub(super) async fn drain(body: &mut Incoming) -> bool {
-    const MAX_BYTES: usize = 512 << 10;
-    const MAX_TIME: Duration = Duration::from_millis(500);
-    if body.size_hint().lower() > MAX_BYTES as u64 {
+/// Reads what is left of a body of at most `max` bytes and throws it away, so that a client that
+/// sends before it listens sees its answer. Says whether the end was reached.
+pub(super) async fn drain(body: &mut Incoming, max: usize, patience: Duration) -> bool {
+    if body.size_hint().lower() > max as u64 {
         return false;
     }
     let all = async {
-        let mut left = MAX_BYTES;
+        let mut left = max;
         while let Some(Ok(frame)) = body.frame().await {
             let len = frame.data_ref().map_or(0, bytes::Bytes::len);
             match left.checked_sub(len) {
@@ -133,5 +131,5 @@ pub(super) async fn drain(body: &mut Incoming) -> bool {
         }
         true
     };
-    tokio::time::timeout(MAX_TIME, all).await.unwrap_or(false)
+    tokio::time::timeout(patience, all).await.unwrap_or(false)
 }

@@ -7,18 +7,21 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use spanloom_otlp::response;
 
 use super::Format;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict};
-use super::body::{PREFIX, Received};
+use super::body::{PREFIX, Received, drain};
 use super::export::{Form, Receiver};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// A refused call that goes on for longer is reset.
+const DISCARD_BYTES: usize = 4 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(10);
 /// Other signals' services, with what to call them.
 const SIGNALS: [(&str, &str); 4] = [
     (
@@ -98,8 +101,29 @@ pub(super) async fn answer(
     };
     match reply {
         Reply::Message(message) => message_response(&message),
-        Reply::Failed(verdict) => failed_response(&verdict, retry_after),
+        Reply::Failed(verdict) => {
+            discard(receiver, body);
+            failed_response(&verdict, retry_after)
+        }
     }
+}
+
+/// Lets the rest of a refused call come in while its answer goes out. Dropping the body instead
+/// resets the stream; what the client had sent by then comes for a stream that is forgotten, and
+/// after a thousand of those HTTP/2 takes us both for an attack and ends the connection, with all
+/// that is under way on it.
+fn discard(receiver: &Receiver, mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let closing = receiver.shared.closing.clone();
+    // Bounded by the streams that the connections may have open, as this one stays open meanwhile.
+    receiver.shared.connections.spawn(async move {
+        tokio::select! {
+            _ = drain(&mut body, DISCARD_BYTES, DISCARD_TIME) => {}
+            () = closing.cancelled() => {}
+        }
+    });
 }
 
 fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {

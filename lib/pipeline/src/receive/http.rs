@@ -1,5 +1,7 @@
 //! OTLP over HTTP: protobuf and JSON.
 
+use std::time::Duration;
+
 use http::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER,
 };
@@ -15,6 +17,9 @@ use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 const TRACES: &str = "/v1/traces";
+/// A refused body that is longer, or slower, costs the client its connection.
+const DRAIN_BYTES: usize = 512 << 10;
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 const SIGNALS: [(&str, &str); 4] = [
     ("/v1/metrics", "metrics"),
     ("/v1/logs", "logs"),
@@ -68,7 +73,7 @@ pub(super) async fn answer(
     cors.answer(&head.headers, answer.headers_mut());
     if matches!(ending, Ending::Failed(_))
         && head.version < Version::HTTP_2
-        && !drain(&mut body).await
+        && !drain(&mut body, DRAIN_BYTES, DRAIN_TIME).await
     {
         // The rest of the body stands between this request and the next.
         close_after(&mut answer);

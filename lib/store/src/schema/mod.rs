@@ -54,6 +54,7 @@ pub fn tables() -> Vec<Table> {
         tables::trace_index(),
         tables::tags(),
         tables::red(),
+        tables::red_hours(),
         tables::half_edges(),
         tables::edges(),
     ]
@@ -65,6 +66,7 @@ pub fn objects(options: &SchemaOptions) -> Vec<Object> {
     objects.push(Object::View(views::otel_traces(options)));
     objects.push(Object::View(views::otel_traces_trace_id_ts(options)));
     objects.push(Object::Rollup(rollup::edges_rollup(options)));
+    objects.push(Object::Feed(rollup::red_hours_feed(options)));
     objects
 }
 

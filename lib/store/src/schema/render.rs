@@ -1,7 +1,7 @@
 //! Definitions become SQL. One path: a cluster adds to what a single node gets.
 
 use super::SchemaOptions;
-use super::table::{Engine, Lifetime, Object, Rollup, Table, Text, Ttl, View};
+use super::table::{Engine, Feed, Lifetime, Object, Rollup, Table, Text, Ttl, View};
 
 /// A name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
@@ -216,12 +216,25 @@ impl SchemaOptions {
         )
     }
 
+    fn create_feed(&self, feed: &Feed) -> String {
+        format!(
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS {}{} TO {} AS\n{}\nFROM {} AS m\nGROUP BY {}",
+            self.qualified(&feed.name),
+            self.on_cluster(),
+            self.qualified(&feed.target),
+            feed.select,
+            self.qualified(&feed.source),
+            feed.group_by,
+        )
+    }
+
     /// The statements that create an object; each may run again without harm.
     pub fn create(&self, object: &Object) -> Vec<String> {
         match object {
             Object::Table(table) => self.create_table(table),
             Object::View(view) => vec![self.create_view(view)],
             Object::Rollup(rollup) => vec![self.create_rollup(rollup)],
+            Object::Feed(feed) => vec![self.create_feed(feed)],
         }
     }
 }

@@ -1,13 +1,17 @@
-//! The edges' rollup: half-edges become calls per minute.
+//! The rollups: half-edges become calls per minute, measures per minute become measures per hour.
 //!
-//! Every few seconds the halves that arrived since the last refresh are looked up; every minute whose
+//! Edges: every few seconds the halves that arrived since the last refresh are looked up; every minute whose
 //! calls they can change is computed again from all its halves and appended with a higher version.
 //! A call counts in the minute of its client's half. Where no server's half is there, the client's
 //! peer (a database, a queue, a service without instrumentation) is the server; a server's half
 //! without its client's is no edge.
+//!
+//! Hours: an insert of minutes is at once one of hours, under the same deduplication token, so an hour
+//! is the sum of its minutes at any time.
 
 use super::SchemaOptions;
-use super::table::Rollup;
+use super::table::{Feed, Rollup};
+use super::tables;
 
 /// Seconds between refreshes.
 pub const REFRESH_SECONDS: u32 = 10;
@@ -119,5 +123,26 @@ SETTINGS join_use_nulls = 0",
         target: "edges".into(),
         every_seconds: REFRESH_SECONDS,
         select,
+    }
+}
+
+/// The feed from `red` to `red_hours`.
+pub fn red_hours_feed(options: &SchemaOptions) -> Feed {
+    Feed {
+        name: "red_hours_feed".into(),
+        source: options.table_with_rows(&tables::red()),
+        target: options.table_with_rows(&tables::red_hours()),
+        select: "SELECT
+    tenant,
+    toStartOfHour(minute) AS hour,
+    service,
+    name,
+    kind,
+    sum(m.count) AS count,
+    sumIf(m.count, status = 'ERROR') AS error_count,
+    sum(m.duration_sum_ns) AS duration_sum_ns,
+    sumMap(m.buckets) AS buckets"
+            .into(),
+        group_by: "tenant, hour, service, name, kind".into(),
     }
 }

@@ -119,10 +119,24 @@ pub fn spans() -> Table {
         indices: vec![
             Index::new("idx_trace_id", "trace_id", "bloom_filter(0.001)"),
             // For lookups by the view's `TraceId`, which is this expression.
+            Index {
+                granularity: 4,
+                ..Index::new(
+                    "idx_trace_id_hex",
+                    "lower(hex(trace_id))",
+                    "bloom_filter(0.001)",
+                )
+            },
+            // For conditions like `attr_str['user.id'] = 'u-1'`: rare keys, and rare values.
             Index::new(
-                "idx_trace_id_hex",
-                "lower(hex(trace_id))",
-                "bloom_filter(0.001)",
+                "idx_attr_str_key",
+                "mapKeys(attr_str)",
+                "bloom_filter(0.01)",
+            ),
+            Index::new(
+                "idx_attr_str_value",
+                "mapValues(attr_str)",
+                "bloom_filter(0.01)",
             ),
             Index::new("idx_duration", "duration_ns", "minmax"),
             Index::new("idx_time", "time", "minmax"),
@@ -139,6 +153,8 @@ pub fn spans() -> Table {
         }),
         sharding_key: "cityHash64(trace_id)".into(),
         deduplicated: true,
-        settings: Vec::new(),
+        // A trace's spans, and an operation's within five minutes, are a few rows each: with the
+        // usual 8,192 rows most of what is read for them is of others.
+        settings: vec![("index_granularity".into(), "2048".into())],
     }
 }

@@ -118,7 +118,8 @@ pub struct Table {
     pub ttl: Option<Ttl>,
     /// Which shard a row belongs to; empty for a table that every node of a cluster holds whole.
     pub sharding_key: Text,
-    /// Whether the writer inserts into it, so that repeated inserts must be recognised.
+    /// Whether the writer inserts into it, or into a table that feeds it, so that repeated inserts
+    /// must be recognised.
     pub deduplicated: bool,
     /// More settings.
     pub settings: Vec<(Text, Text)>,
@@ -146,6 +147,22 @@ pub struct Rollup {
     pub select: String,
 }
 
+/// A materialised view that turns what is inserted into one table into rows of another, as a part of
+/// the insert. On a cluster it stands on every shard, between the local tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// Its name.
+    pub name: Text,
+    /// The table whose inserts it sees, as the rows' table is named.
+    pub source: String,
+    /// Where the rows go, likewise.
+    pub target: String,
+    /// What it selects from the source, there called `m`; without `FROM` and what follows.
+    pub select: Text,
+    /// What it groups by.
+    pub group_by: Text,
+}
+
 /// Anything that a migration creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
@@ -155,4 +172,6 @@ pub enum Object {
     View(View),
     /// A rollup.
     Rollup(Rollup),
+    /// A feed.
+    Feed(Feed),
 }

@@ -56,7 +56,12 @@ pub fn trace_index() -> Table {
         ttl: retention("toDateTime(day + 1)"),
         sharding_key: "cityHash64(trace_id)".into(),
         deduplicated: true,
-        settings: Vec::new(),
+        // A page of a search looks up some twenty ids, each somewhere else: short granules, in
+        // blocks of their own, and little is unpacked for each.
+        settings: vec![
+            ("index_granularity".into(), "512".into()),
+            ("min_compress_block_size".into(), "8192".into()),
+        ],
     }
 }
 
@@ -104,8 +109,40 @@ pub fn red() -> Table {
         indices: vec![Index::new("idx_minute", "minute", "minmax")],
         engine: Engine::Aggregating,
         partition_by: "toDate(minute)".into(),
-        order_by: "(tenant, service, name, kind, status, minute)".into(),
+        // The hour first: whole hours are read from `red_hours`, and only the minutes at a window's
+        // ends from here.
+        order_by: "(tenant, toStartOfHour(minute), service, name, kind, status, minute)".into(),
         ttl: retention("minute"),
+        sharding_key: "cityHash64(service, name)".into(),
+        deduplicated: true,
+        settings: Vec::new(),
+    }
+}
+
+/// The rows of [`red`] by the hour, errors as a count of their own; [`red_hours_feed`](super::rollup::red_hours_feed)
+/// fills it. A day of all operations is read from some thousand rows.
+pub fn red_hours() -> Table {
+    Table {
+        name: "red_hours".into(),
+        columns: vec![
+            tenant(),
+            zstd("hour", "DateTime").codec("Delta(4), ZSTD(1)"),
+            zstd("service", LC),
+            zstd("name", LC),
+            zstd("kind", KIND),
+            zstd("count", COUNT),
+            zstd("error_count", COUNT),
+            zstd("duration_sum_ns", COUNT),
+            zstd(
+                "buckets",
+                "SimpleAggregateFunction(sumMap, Map(Int16, UInt64))",
+            ),
+        ],
+        indices: Vec::new(),
+        engine: Engine::Aggregating,
+        partition_by: "toDate(hour)".into(),
+        order_by: "(tenant, hour, service, name, kind)".into(),
+        ttl: retention("hour"),
         sharding_key: "cityHash64(service, name)".into(),
         deduplicated: true,
         settings: Vec::new(),

@@ -57,7 +57,9 @@ CREATE TABLE IF NOT EXISTS `spanloom`.`spans_local` ON CLUSTER `prod`
     `events` Array(Tuple(time DateTime64(9), name LowCardinality(String), attributes String, dropped UInt32)) CODEC(ZSTD(1)),
     `links` Array(Tuple(trace_id FixedString(16), span_id FixedString(8), trace_state String, flags UInt32, attributes String, dropped UInt32)) CODEC(ZSTD(1)),
     INDEX `idx_trace_id` trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
-    INDEX `idx_trace_id_hex` lower(hex(trace_id)) TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX `idx_trace_id_hex` lower(hex(trace_id)) TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX `idx_attr_str_key` mapKeys(attr_str) TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX `idx_attr_str_value` mapValues(attr_str) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX `idx_duration` duration_ns TYPE minmax GRANULARITY 1,
     INDEX `idx_time` time TYPE minmax GRANULARITY 1
 )
@@ -65,7 +67,7 @@ ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{
 PARTITION BY toDate(time)
 ORDER BY (tenant, toStartOfFiveMinutes(time), service, name, time)
 TTL toDateTime(time) + toIntervalSecond(604800)
-SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400;
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400, index_granularity = 2048;
 
 CREATE TABLE IF NOT EXISTS `spanloom`.`spans` ON CLUSTER `prod` AS `spanloom`.`spans_local`
 ENGINE = Distributed('prod', 'spanloom', 'spans_local', cityHash64(trace_id));
@@ -88,7 +90,7 @@ ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/{database}/{
 PARTITION BY day
 ORDER BY (tenant, trace_id)
 TTL toDateTime(day + 1) + toIntervalSecond(604800)
-SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400;
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400, index_granularity = 512, min_compress_block_size = 8192;
 
 CREATE TABLE IF NOT EXISTS `spanloom`.`trace_index` ON CLUSTER `prod` AS `spanloom`.`trace_index_local`
 ENGINE = Distributed('prod', 'spanloom', 'trace_index_local', cityHash64(trace_id));
@@ -126,12 +128,33 @@ CREATE TABLE IF NOT EXISTS `spanloom`.`red_local` ON CLUSTER `prod`
 )
 ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')
 PARTITION BY toDate(minute)
-ORDER BY (tenant, service, name, kind, status, minute)
+ORDER BY (tenant, toStartOfHour(minute), service, name, kind, status, minute)
 TTL minute + toIntervalSecond(604800)
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400;
 
 CREATE TABLE IF NOT EXISTS `spanloom`.`red` ON CLUSTER `prod` AS `spanloom`.`red_local`
 ENGINE = Distributed('prod', 'spanloom', 'red_local', cityHash64(service, name));
+
+CREATE TABLE IF NOT EXISTS `spanloom`.`red_hours_local` ON CLUSTER `prod`
+(
+    `tenant` LowCardinality(String) DEFAULT '' CODEC(ZSTD(1)),
+    `hour` DateTime CODEC(Delta(4), ZSTD(1)),
+    `service` LowCardinality(String) CODEC(ZSTD(1)),
+    `name` LowCardinality(String) CODEC(ZSTD(1)),
+    `kind` Enum8('UNSPECIFIED' = 0, 'INTERNAL' = 1, 'SERVER' = 2, 'CLIENT' = 3, 'PRODUCER' = 4, 'CONSUMER' = 5) CODEC(ZSTD(1)),
+    `count` SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD(1)),
+    `error_count` SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD(1)),
+    `duration_sum_ns` SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD(1)),
+    `buckets` SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(ZSTD(1))
+)
+ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')
+PARTITION BY toDate(hour)
+ORDER BY (tenant, hour, service, name, kind)
+TTL hour + toIntervalSecond(604800)
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 20000, replicated_deduplication_window_seconds = 86400;
+
+CREATE TABLE IF NOT EXISTS `spanloom`.`red_hours` ON CLUSTER `prod` AS `spanloom`.`red_hours_local`
+ENGINE = Distributed('prod', 'spanloom', 'red_hours_local', cityHash64(service, name));
 
 CREATE TABLE IF NOT EXISTS `spanloom`.`half_edges_local` ON CLUSTER `prod`
 (
@@ -297,3 +320,17 @@ LEFT JOIN known AS k ON c.tenant = k.tenant AND c.minute = k.minute
 WHERE s.found = 1 OR c.peer != ''
 GROUP BY tenant, minute, client, server, connection_type
 SETTINGS join_use_nulls = 0;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `spanloom`.`red_hours_feed` ON CLUSTER `prod` TO `spanloom`.`red_hours_local` AS
+SELECT
+    tenant,
+    toStartOfHour(minute) AS hour,
+    service,
+    name,
+    kind,
+    sum(m.count) AS count,
+    sumIf(m.count, status = 'ERROR') AS error_count,
+    sum(m.duration_sum_ns) AS duration_sum_ns,
+    sumMap(m.buckets) AS buckets
+FROM `spanloom`.`red_local` AS m
+GROUP BY tenant, hour, service, name, kind;

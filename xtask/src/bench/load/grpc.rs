@@ -69,6 +69,11 @@ impl Connection {
         })
     }
 
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends one framed message and waits for the answer.
     pub async fn export(&mut self, frame: [Bytes; 3]) -> anyhow::Result<Answer> {
         let pieces: Vec<_> = frame

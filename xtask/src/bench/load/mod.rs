@@ -52,8 +52,12 @@ pub struct Outcome {
     pub acked: u64,
     /// Spans in requests refused with leave to retry.
     pub retryable: u64,
-    /// Spans in requests refused for good, or lost with their connection.
-    pub failed: u64,
+    /// Spans in requests refused for good.
+    pub refused: u64,
+    /// Spans in requests whose answer never came: their connection broke.
+    pub lost: u64,
+    /// Connections that broke and were opened again.
+    pub reconnects: u64,
     /// Spans an open pace should have sent while all places were taken.
     pub not_sent: u64,
     /// How long it took.
@@ -114,6 +118,7 @@ impl Load {
                     .as_nanos() as u64,
             ),
             outcome: Cell::default(),
+            said: Cell::default(),
         });
         let started = Instant::now();
         let end = started + time;
@@ -135,7 +140,12 @@ impl Load {
                 spans_per_second,
                 in_flight,
             } => {
-                open(&shared, &connections, spans_per_second, in_flight, end).await?;
+                let senders = Senders {
+                    to,
+                    connections,
+                    in_flight,
+                };
+                open(&shared, senders, spans_per_second, end).await?;
             }
         }
         let mut outcome = shared.outcome.get();
@@ -144,10 +154,18 @@ impl Load {
     }
 }
 
+/// Who sends at an open pace.
+struct Senders {
+    to: SocketAddr,
+    connections: Vec<Connection>,
+    in_flight: usize,
+}
+
 struct Shared {
     load: Load,
     counter: Cell<u64>,
     outcome: Cell<Outcome>,
+    said: Cell<bool>,
 }
 
 impl Shared {
@@ -199,14 +217,30 @@ async fn closed(
     Ok(())
 }
 
+/// What a sender would not expect is said, once.
+fn say_first(answer: &anyhow::Result<Answer>, said: &Cell<bool>) {
+    let what = match answer {
+        Ok(Answer::Refused { code, message }) => format!("refused for good: {code}, {message}"),
+        Err(error) => format!("no answer: {error:#}"),
+        Ok(_) => return,
+    };
+    if !said.replace(true) {
+        eprintln!("the first export that should not have ended so was {what}");
+    }
+}
+
 /// Sends on a clock until `end`; a refused body is dropped, as the next one is already due.
 async fn open(
     shared: &Rc<Shared>,
-    connections: &[Connection],
+    senders: Senders,
     spans_per_second: f64,
-    in_flight: usize,
     end: Instant,
 ) -> anyhow::Result<()> {
+    let Senders {
+        to,
+        mut connections,
+        in_flight,
+    } = senders;
     let spans = shared.load.pool.first().context("an empty pool")?.spans;
     let period = Duration::from_secs_f64(spans as f64 / spans_per_second.max(1.0));
     let mut ticks = tokio::time::interval(period);
@@ -220,20 +254,26 @@ async fn open(
             shared.count(|o| o.not_sent += spans);
             continue;
         }
-        let mut connection = connections
-            .get(next % CONNECTIONS)
-            .context("a connection")?
-            .clone();
+        let connection = connections
+            .get_mut(next % CONNECTIONS)
+            .context("a connection")?;
         next = next.wrapping_add(1);
+        if connection.is_closed() {
+            *connection = Connection::open(to, shared.load.compression).await?;
+            shared.count(|o| o.reconnects += 1);
+        }
+        let mut connection = connection.clone();
         let (body, counter) = shared.next()?;
         let shared = Rc::clone(shared);
         under_way.spawn_local(async move {
             let answer = connection.export(body.frame(counter)).await;
-            shared.count(|o| match answer {
+            shared.count(|o| match &answer {
                 Ok(Answer::Ok) => o.acked += body.spans,
                 Ok(Answer::Retry(_)) => o.retryable += body.spans,
-                Ok(Answer::Refused { .. }) | Err(_) => o.failed += body.spans,
+                Ok(Answer::Refused { .. }) => o.refused += body.spans,
+                Err(_) => o.lost += body.spans,
             });
+            say_first(&answer, &shared.said);
         });
     }
     while under_way.join_next().await.is_some() {}
