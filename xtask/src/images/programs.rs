@@ -115,7 +115,7 @@ impl Program {
             let mut tree = Tree::default();
             libraries::add_program(&mut tree, LIBRARY, &library)?;
             layers.push(tree);
-            environment.push(format!("{}={LIBRARY}", spanloom_engine::fetch::OVERRIDE));
+            environment.push(format!("SPANLOOM_CHDB_LIB={LIBRARY}"));
         }
         let mut tree = Tree::default();
         let path = format!("/usr/bin/{}", self.binary);
