@@ -187,6 +187,7 @@ impl Running {
                     user: address.user,
                     password: address.password,
                     database: address.database,
+                    ca_file: address.ca_file,
                 },
                 limits: Limits::default(),
                 access: Access::default(),

@@ -18,6 +18,7 @@ use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 use spanloom_crds::status::Status;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{CLUSTER_ROLE_BINDING, Cluster, PIPELINE};
@@ -33,8 +34,8 @@ use crate::settings::Settings;
 
 /// Changes within this time are one pass.
 const DEBOUNCE: Duration = Duration::from_secs(1);
-/// How often the cluster role binding is compared with the pipelines there are.
-const BINDING_EVERY: Duration = Duration::from_secs(10);
+/// How often, at least, the cluster role binding is compared with the pipelines there are.
+const BINDING_EVERY: Duration = Duration::from_secs(30);
 
 /// What all passes share.
 pub struct Context {
@@ -53,6 +54,7 @@ pub struct Context {
     events: Recorder,
     memories: Memories,
     grafana: Discovered,
+    began: Notify,
 }
 
 impl Context {
@@ -72,6 +74,7 @@ impl Context {
             pods: Pods::default(),
             memories: Memories::default(),
             grafana: Discovered::default(),
+            began: Notify::new(),
         }
     }
 
@@ -92,6 +95,22 @@ impl Context {
         let memories = self.memories.lock().ok()?;
         let key = (pipeline.namespace.clone(), pipeline.name.clone());
         memories.get(&key).map(look)
+    }
+
+    /// A pass begins, so all pipelines are known by now.
+    pub(crate) fn begins(&self) {
+        self.began.notify_one();
+    }
+
+    /// Forgets pipelines that are gone.
+    fn forget_all_but(&self, pipelines: &[(String, String)]) {
+        let known: Vec<_> = match self.memories.lock() {
+            Ok(memories) => memories.keys().cloned().collect(),
+            Err(_) => return,
+        };
+        for key in known.iter().filter(|key| !pipelines.contains(key)) {
+            self.forget(&key.0, &key.1);
+        }
     }
 
     /// A pipeline is gone.
@@ -128,7 +147,12 @@ impl Context {
             );
             let before = of(previous, &condition.type_);
             let now = (condition.status.clone(), condition.reason.clone());
-            if !is_told || before.as_ref() == Some(&now) {
+            // Why it is not ready is said by the condition that is the reason.
+            let is_same = match condition.type_.as_str() {
+                "Ready" => before.as_ref().map(|(status, _)| status) == Some(&now.0),
+                _ => before.as_ref() == Some(&now),
+            };
+            if !is_told || is_same {
                 continue;
             }
             if condition.reason == "RolledBack" && condition.type_ == "AgentsReady" {
@@ -274,26 +298,25 @@ fn on_error(object: Arc<DynamicObject>, error: &ReconcileError, context: Arc<Con
 }
 
 /// Keeps the one cluster role binding true: its subjects are the agents of the served pipelines.
+/// Before the first pass it is not known which there are, so it begins with one.
 async fn keep_binding(
     context: Arc<Context>,
     pipelines: Store<DynamicObject>,
     stop: CancellationToken,
 ) {
-    let listed = tokio::select! {
-        ready = pipelines.wait_until_ready() => ready,
-        () = stop.cancelled() => return,
-    };
-    if listed.is_err() {
-        return;
-    }
+    let mut all_are_known = false;
     loop {
+        tokio::select! {
+            () = context.began.notified() => all_are_known = true,
+            () = tokio::time::sleep(BINDING_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+        if !all_are_known {
+            continue;
+        }
         if let Err(error) = binding(&context, &pipelines).await {
             context.metrics.failed(error.class().name());
             tracing::warn!("{}", chain(&error));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(BINDING_EVERY) => {}
-            () = stop.cancelled() => return,
         }
     }
 }
@@ -302,7 +325,7 @@ async fn binding(
     context: &Context,
     pipelines: &Store<DynamicObject>,
 ) -> Result<(), ReconcileError> {
-    let served: Vec<_> = pipelines
+    let mut served: Vec<_> = pipelines
         .state()
         .iter()
         .map(|pipeline| {
@@ -311,8 +334,9 @@ async fn binding(
                 pipeline.name_any(),
             )
         })
-        .filter(|(namespace, _)| context.namespaces.contains(namespace))
         .collect();
+    context.forget_all_but(&served);
+    served.retain(|(namespace, _)| context.namespaces.contains(namespace));
     let wanted = collectors_binding(&context.settings.release, &served);
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     let found = context

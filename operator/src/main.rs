@@ -88,9 +88,13 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let admin = Admin::start(settings.admin, Arc::new(registry), not_ready(is_up.clone()))
         .await
         .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
-    let config = Config::infer()
+    let mut config = Config::infer()
         .await
         .context("found no Kubernetes: neither a service account nor a kubeconfig")?;
+    // Who writes is seen in the API server's audit.
+    let agent = concat!("spanloom-operator/", env!("CARGO_PKG_VERSION"));
+    let agent = http::HeaderValue::from_static(agent);
+    config.headers.push((http::header::USER_AGENT, agent));
     let client = Client::try_from(config).context("cannot make a client for Kubernetes")?;
     if settings.apply_crds {
         let cluster = Cluster::new(client.clone(), metrics.clone());

@@ -167,7 +167,14 @@ impl Pod {
 
 /// What the containers of a pod that is not ready say.
 fn containers(status: &Value) -> Option<String> {
-    let statuses = status["containerStatuses"].as_array()?;
+    let Some(statuses) = status["containerStatuses"].as_array() else {
+        let phase = status["phase"].as_str().unwrap_or("Pending");
+        return (phase != "Succeeded")
+            .then(|| format!("{phase}, its containers did not start yet"));
+    };
+    if status["phase"] == "Succeeded" {
+        return None;
+    }
     for container in statuses {
         let state = &container["state"];
         let last = &container["lastState"]["terminated"];

@@ -89,6 +89,7 @@ pub async fn reconcile(
         context.forget(&namespace, &name);
         return Ok(Action::await_change());
     }
+    context.begins();
     let started = Instant::now();
     let done = pass(&object, &context).await;
     context

@@ -17,6 +17,9 @@ pub struct ClickHouseConfig {
     pub password: String,
     /// The database that holds Spanloom's tables.
     pub database: String,
+    /// For an `https` URL, the PEM bundle of the authorities to trust, read again when it changes;
+    /// none: this machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for ClickHouseConfig {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use clickhouse::query::RowCursor;
 use clickhouse::{Client, RowOwned, RowRead};
 use serde::de::{Deserialize, Deserializer, Visitor};
+use spanloom_store::connection;
+use spanloom_tls::TlsError;
 use tokio::sync::Semaphore;
 
 use crate::config::{ClickHouseConfig, Limits};
@@ -116,8 +118,16 @@ pub struct Db {
 
 impl Db {
     /// A way to the server of `config`; nothing is sent yet.
-    pub fn new(config: &ClickHouseConfig, limits: Limits, metrics: Metrics) -> Self {
-        let client = Client::default()
+    ///
+    /// # Errors
+    /// When the authorities to trust cannot be read.
+    pub fn new(
+        config: &ClickHouseConfig,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Result<Self, TlsError> {
+        let tls = connection::tls(&config.url, config.ca_file.as_deref())?;
+        let client = connection::client(tls)
             .with_url(&config.url)
             .with_user(&config.user)
             .with_password(&config.password)
@@ -126,12 +136,12 @@ impl Db {
             // Reads and settings only, whatever the text says.
             .with_setting("readonly", "2")
             .with_setting("max_memory_usage", limits.query_memory_bytes.to_string());
-        Self {
+        Ok(Self {
             client,
             slots: Semaphore::new(limits.concurrent_queries),
             limits,
             metrics,
-        }
+        })
     }
 
     /// The deadline of a request that begins now.

@@ -66,6 +66,10 @@ struct Args {
     /// The database of Spanloom's tables.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
     clickhouse_database: String,
+    /// For an https URL, a PEM bundle of the authorities to trust, read again when it changes
+    /// [default: this machine's]
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE", value_name = "FILE")]
+    clickhouse_ca_file: Option<PathBuf>,
     /// The time of one request's queries together, in seconds.
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -85,6 +89,7 @@ impl Args {
                 user: self.clickhouse_user,
                 password: self.clickhouse_password,
                 database: self.clickhouse_database,
+                ca_file: self.clickhouse_ca_file,
             },
             limits: Limits {
                 query_timeout,

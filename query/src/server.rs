@@ -48,6 +48,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error("cannot serve TLS: {0}")]
     Tls(#[from] TlsError),
+    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    #[error("cannot check ClickHouse's certificate: {0}")]
+    Store(TlsError),
 }
 
 /// A query service that runs.
@@ -81,7 +84,8 @@ impl Server {
         let connections = config.limits.connections;
         let draining = Arc::new(AtomicBool::new(false));
         let not_ready = while_draining(draining.clone(), not_ready);
-        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone());
+        let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone())
+            .map_err(StartError::Store)?;
         let app = App::new(db, config.limits, metrics.clone(), registry, not_ready);
         let app = Arc::new(app);
         let mut routes = router(app.clone());

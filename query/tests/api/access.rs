@@ -16,6 +16,7 @@ fn nowhere() -> ClickHouseConfig {
         user: "nobody".to_owned(),
         password: String::new(),
         database: "spanloom".to_owned(),
+        ca_file: None,
     }
 }
 

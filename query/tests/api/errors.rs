@@ -53,6 +53,7 @@ fn nowhere() -> ClickHouseConfig {
         user: "u".to_owned(),
         password: "p".to_owned(),
         database: "d".to_owned(),
+        ca_file: None,
     }
 }
 

@@ -78,6 +78,7 @@ impl Service {
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
             database: "spanloom".to_owned(),
+            ca_file: None,
         };
         let server = serve(config.clone(), limits).await;
         let address = server.address();
@@ -95,6 +96,11 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The engine below it.
+    pub fn clickhouse(&self) -> ClickHouseConfig {
+        self.config.clone()
     }
 
     /// Another query service on the same engine.

@@ -11,7 +11,10 @@ use hyper_util::rt::TokioExecutor;
 use prometheus_client::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server, StartError};
-use spanloom_tls::{ClientTls, Connector};
+use spanloom_tls::{ClientTls, Connector, HTTP1, ServerTls};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Service, ask, serve_to};
 
 const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
@@ -38,6 +41,7 @@ async fn start(tls: &Path, tokens: Option<&Path>) -> Result<Server, StartError> 
             user: "nobody".to_owned(),
             password: String::new(),
             database: "spanloom".to_owned(),
+            ca_file: None,
         },
         limits: Limits::default(),
         access: Access {
@@ -146,4 +150,52 @@ async fn silent_connections_hold_nothing_up() {
         .await
         .unwrap();
     drop(silent);
+}
+
+/// TLS before the engine's plain port, with the certificate in `folder`.
+async fn engine_over_tls(folder: &Path, engine: &str) -> SocketAddr {
+    let engine = engine.strip_prefix("http://").unwrap().to_owned();
+    let tls = ServerTls::open(folder, &[HTTP1]).unwrap();
+    let listener = TcpListener::bind(SocketAddr::from(ANY)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (tls, engine) = (tls.clone(), engine.clone());
+            tokio::spawn(async move {
+                let Ok(mut stream) = tls.accept(stream).await else {
+                    return;
+                };
+                let mut engine = TcpStream::connect(engine).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut engine).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn clickhouse_is_trusted_by_the_authority_of_the_file_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (
+        folder.path().join("right.crt"),
+        folder.path().join("wrong.crt"),
+    );
+    renew(folder.path(), &wrong);
+    renew(folder.path(), &right);
+    let service = Service::start().await;
+    let proxy = engine_over_tls(folder.path(), &service.clickhouse().url).await;
+    let over = async |trust: &Path| {
+        let clickhouse = ClickHouseConfig {
+            url: format!("https://{proxy}"),
+            ca_file: Some(trust.to_owned()),
+            ..service.clickhouse()
+        };
+        let server = serve_to(clickhouse, Limits::default(), Access::default()).await;
+        ask(server.address(), "GET", "/readyz").await
+    };
+    let answer = over(&right).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let answer = over(&wrong).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text.contains("certificate"), "{}", answer.text);
 }
