@@ -6,14 +6,19 @@ use super::Source;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-otlp", &[]),
     ("spanloom-traceql", &[]),
-    ("spanloom-engine", &[]),
+    ("spanloom-tls", &[]),
+    ("spanloom-engine", &["spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
     ("spanloom-pipeline", &["spanloom-otlp", "spanloom-traceql"]),
-    ("spanloom-store", &["spanloom-otlp", "spanloom-engine"]),
+    (
+        "spanloom-store",
+        &["spanloom-otlp", "spanloom-tls", "spanloom-engine"],
+    ),
     (
         "spanloom-query",
         &[
             "spanloom-store",
+            "spanloom-tls",
             "spanloom-traceql",
             "spanloom-crds",
             "spanloom-engine",
@@ -27,6 +32,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-store",
             "spanloom-crds",
             "spanloom-otlp",
+            "spanloom-tls",
             "spanloom-traceql",
             "spanloom-engine",
         ],
