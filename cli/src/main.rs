@@ -42,6 +42,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    spanloom_collector::memory::give_back_at_once();
     let done = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Search(args) => search::run(args),

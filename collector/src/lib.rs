@@ -18,6 +18,7 @@ mod collector;
 pub mod config;
 mod export;
 pub mod logs;
+pub mod memory;
 
 pub use admin::{Admin, NotReady, Status};
 pub use cluster::{Cluster, ClusterError};

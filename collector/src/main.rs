@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Admin, Cluster, Collector, CollectorConfig, StoreAddress, logs};
+use spanloom_collector::{Admin, Cluster, Collector, CollectorConfig, StoreAddress, logs, memory};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use tokio::signal::unix::{SignalKind, signal};
@@ -107,6 +107,7 @@ struct StoreArgs {
 }
 
 fn main() -> ExitCode {
+    memory::give_back_at_once();
     let cli = Cli::parse();
     logs::init("info");
     let runtime = match tokio::runtime::Builder::new_multi_thread()
