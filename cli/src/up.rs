@@ -171,6 +171,7 @@ impl Running {
             memory_limit_bytes: COLLECTOR_MEMORY_BYTES,
             store: address.clone(),
             document: document.clone(),
+            acknowledge_early: false,
         };
         say.step("bringing the schema up to date");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))

@@ -97,7 +97,12 @@ impl Collector {
         let pool = BlockPool::new(config.blocks());
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
-        let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;
+        let server = Server::start(
+            pipeline,
+            make_batch,
+            StoreExport::new(writer, config.acknowledge_early),
+            registry,
+        )?;
         let grpc = server.grpc_address().ok_or(StartError::NoAddress)?;
         let http = server.http_address().ok_or(StartError::NoAddress)?;
         Ok(Self {

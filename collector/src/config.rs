@@ -103,6 +103,9 @@ pub struct CollectorConfig {
     pub store: StoreAddress,
     /// The pipeline's document.
     pub document: TracingPipeline,
+    /// Answers exports before they are stored. It loses spans whenever a collector ends: only for
+    /// the control run of a test that must be able to see a loss.
+    pub acknowledge_early: bool,
 }
 
 impl CollectorConfig {
@@ -244,6 +247,7 @@ mod tests {
                 ca_file: None,
             },
             document,
+            acknowledge_early: false,
         }
     }
 

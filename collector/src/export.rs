@@ -5,16 +5,36 @@ use std::sync::Arc;
 use spanloom_pipeline::{Export, ExportOutcome, RefusedRows};
 use spanloom_store::block::Frozen;
 use spanloom_store::writer::{WriteOutcome, Writer};
+use tokio_util::task::TaskTracker;
 
 /// The writer, under the pipeline's name for it.
 #[derive(Debug)]
-pub(crate) struct StoreExport(pub(crate) Arc<Writer>);
+pub(crate) struct StoreExport {
+    writer: Arc<Writer>,
+    /// Batches that were acknowledged and may not be stored yet; see
+    /// [`CollectorConfig::acknowledge_early`](crate::CollectorConfig::acknowledge_early).
+    early: Option<TaskTracker>,
+}
+
+impl StoreExport {
+    pub(crate) fn new(writer: Arc<Writer>, acknowledge_early: bool) -> Self {
+        Self {
+            writer,
+            early: acknowledge_early.then(TaskTracker::new),
+        }
+    }
+}
 
 impl Export for StoreExport {
     type Frozen = Frozen;
 
     async fn export(&self, batch: Frozen) -> ExportOutcome {
-        match self.0.write(batch).await {
+        if let Some(early) = &self.early {
+            let writer = Arc::clone(&self.writer);
+            early.spawn(async move { writer.write(batch).await });
+            return ExportOutcome::Stored;
+        }
+        match self.writer.write(batch).await {
             WriteOutcome::Stored => ExportOutcome::Stored,
             WriteOutcome::Unavailable(reason) => ExportOutcome::Unavailable(reason),
             WriteOutcome::Partial(refused) => ExportOutcome::Partial(

@@ -60,6 +60,9 @@ struct RunArgs {
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// For control runs of tests only: answers before spans are stored, and so loses some.
+    #[arg(long, env = "SPANLOOM_ACKNOWLEDGE_EARLY", hide = true)]
+    acknowledge_early: bool,
     /// Seconds after SIGTERM in which requests are still taken while /readyz says no: until nobody
     /// sends here any more.
     #[arg(long, env = "SPANLOOM_DRAIN_DELAY_SECONDS", default_value_t = 0)]
@@ -138,6 +141,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let drain_deadline = Duration::from_secs(args.drain_seconds);
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let metrics_address = args.metrics;
+    if args.acknowledge_early {
+        tracing::warn!("acknowledging exports before they are stored: spans will be lost");
+    }
     let mut registry = Registry::default();
     let collector = match &args.config_map {
         Some(object) => {
@@ -217,6 +223,7 @@ impl RunArgs {
             memory_limit_bytes: self.memory_limit_bytes,
             store,
             document,
+            acknowledge_early: self.acknowledge_early,
         })
     }
 }

@@ -3,34 +3,98 @@
 //! Only the fields below are read: whole pods of a large node would take more memory than all the
 //! rest of an idle collector.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kube::api::Object;
-use kube::core::ObjectMeta;
-use serde::{Deserialize, Serialize};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use kube::core::{NamespaceResourceScope, ObjectMeta};
+use serde::{Deserialize, Deserializer};
 use spanloom_crds::resolved::KubernetesConfig;
 use spanloom_pipeline::Pod;
 
 /// A pod, without what nobody here needs.
-pub(super) type ApiPod = Object<PodSpec, PodStatus>;
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ApiPod {
+    #[serde(deserialize_with = "lean_metadata")]
+    pub(super) metadata: ObjectMeta,
+    spec: PodSpec,
+    status: PodStatus,
+}
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+impl Resource for ApiPod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Metadata without `managedFields`, which are most of it.
+fn lean_metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Lean {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+    }
+    let lean = Lean::deserialize(from)?;
+    Ok(ObjectMeta {
+        name: lean.name,
+        namespace: lean.namespace,
+        uid: lean.uid,
+        resource_version: lean.resource_version,
+        labels: lean.labels,
+        annotations: lean.annotations,
+        owner_references: lean.owner_references,
+        ..ObjectMeta::default()
+    })
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct PodSpec {
+struct PodSpec {
     host_network: bool,
     containers: Vec<Container>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct Container {
     name: String,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct PodStatus {
+struct PodStatus {
     phase: String,
     #[serde(rename = "podIP")]
     pod_ip: String,
@@ -38,7 +102,7 @@ pub(super) struct PodStatus {
     pod_ips: Vec<PodIp>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct PodIp {
     ip: String,
@@ -57,7 +121,7 @@ impl Known {
     /// What is known of a pod on `node`; nothing while it has no address, and when it has ended: its
     /// address may be another's by then.
     pub(super) fn of(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Option<Self> {
-        let status = pod.status.as_ref()?;
+        let status = &pod.status;
         if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
             return None;
         }

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use kube::api::ApiResource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -25,12 +24,15 @@ use super::identity::{ApiPod, Known};
 /// A kubelet takes 110 pods unless it is told otherwise; beyond this they are not enriched.
 const MAX_PODS: usize = 2_048;
 
+/// Pods that are listed at a time: a page is held whole while it is read.
+const PAGE: u32 = 25;
+
 /// How long a request waits for its sender to appear: kubelets report a pod's address a second or
 /// two after its containers have started.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// An address that was waited for in vain is not waited for again so soon.
-const MEMORY: Duration = Duration::from_secs(60);
+const MEMORY: Duration = Duration::from_secs(600);
 
 /// Addresses that were waited for in vain; with so many, nobody waits any more.
 const MAX_STRANGERS: usize = 1_024;
@@ -266,12 +268,10 @@ impl Peers for PodIndex {
 /// Never ends by itself: a watch that breaks begins anew after a pause, and one whose wishes have
 /// changed at once.
 pub(super) async fn follow(client: Client, index: Arc<PodIndex>) {
-    let resource = ApiResource::from_gvk_with_plural(
-        &kube::api::GroupVersionKind::gvk("", "v1", "Pod"),
-        "pods",
-    );
-    let api: Api<ApiPod> = Api::all_with(client, &resource);
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", index.node));
+    let api: Api<ApiPod> = Api::all(client);
+    let config = watcher::Config::default()
+        .fields(&format!("spec.nodeName={}", index.node))
+        .page_size(PAGE);
     let mut wishes = index.chosen.subscribe();
     loop {
         let Some(chosen) = wishes.borrow_and_update().clone() else {

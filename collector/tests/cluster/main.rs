@@ -67,6 +67,7 @@ impl Setup {
             memory_limit_bytes: 64 << 20,
             store,
             document: TracingPipeline::default(),
+            acknowledge_early: false,
         };
         let collector = Collector::start_in(cluster, config, &mut Registry::default()).await;
         Self {

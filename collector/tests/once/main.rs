@@ -76,6 +76,7 @@ impl Setup {
             memory_limit_bytes,
             store,
             document,
+            acknowledge_early: false,
         };
         let collector = Collector::start(config, &mut registry).await.unwrap();
         Self {

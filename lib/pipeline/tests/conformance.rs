@@ -257,6 +257,17 @@ async fn wrong_methods_types_encodings_and_paths() {
         );
         assert!(status(&answer).message.contains("traces"));
     }
+    // SDKs show the status line, and little else.
+    let mut stream = TcpStream::connect(p.http).await.unwrap();
+    let head =
+        "POST /v1/logs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).await.unwrap();
+    let text = String::from_utf8_lossy(&text);
+    let line = "HTTP/1.1 404 Spanloom takes traces only\r\n";
+    assert!(text.starts_with(line), "{text}");
+    assert!(text.contains("OTEL_LOGS_EXPORTER=none"), "{text}");
     let answer = p.export_with(&[("grpc-encoding", "snappy")], b"", 1).await;
     assert_eq!(answer.grpc_status(), UNIMPLEMENTED);
     assert_eq!(
@@ -280,7 +291,7 @@ async fn wrong_methods_types_encodings_and_paths() {
     );
     assert_eq!(
         p.metric(&format!("{unsupported}\"http\",signal=\"logs\"")),
-        1
+        2
     );
     assert_eq!(p.store.len(), 0);
 }

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn overload_is_refused_retryably_and_within_the_limit() {
     const LIMIT: usize = 300_000;
@@ -312,4 +314,61 @@ async fn connections_are_limited_in_number_age_and_silence() {
     tokio::time::timeout(Duration::from_secs(20), closed)
         .await
         .expect("it was closed for its age");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_refused_until_there_are_rules() {
+    let p = start(Config {
+        hold: true,
+        ..quick()
+    });
+    let answer = p.protobuf(spans(1, 1)).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(p.export(&spans(1, 1)).await.grpc_status(), 14);
+    let health = grpc(p.grpc, HEALTH, &[], framed(0, b"")).await;
+    assert_eq!(health.message(), [0x08, 2]);
+    p.server.set_processing(&Processing::default()).unwrap();
+    // The same bytes: what was refused is not remembered.
+    assert_eq!(p.protobuf(spans(1, 1)).await.status, 200);
+    assert_eq!(p.store.len(), 1);
+    let health = grpc(p.grpc, HEALTH, &[], framed(0, b"")).await;
+    assert_eq!(health.message(), [0x08, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_sends_clients_away_and_serves_whoever_comes() {
+    let p = start(quick());
+    let mut client = grpc_client(p.grpc).await;
+    let call = |id| framed(0, &spans(id, 1));
+    assert_eq!(
+        grpc_call(&mut client, TRACES, &[], call(1))
+            .await
+            .grpc_status(),
+        0
+    );
+    assert_eq!(p.protobuf(spans(2, 1)).await.header("connection"), None);
+    p.server.leave();
+    let told = async {
+        while client.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told)
+        .await
+        .expect("the client is told with GOAWAY");
+    // Whoever has not heard of it, and comes after it, is served.
+    let mut newcomer = grpc_client(p.grpc).await;
+    for id in 3..6 {
+        let answer = grpc_call(&mut newcomer, TRACES, &[], call(id)).await;
+        assert_eq!(answer.grpc_status(), 0);
+    }
+    let answer = p.protobuf(spans(6, 1)).await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    let health = grpc(p.grpc, HEALTH, &[], framed(0, b"")).await;
+    assert_eq!(health.message(), [0x08, 2]);
+    assert_eq!(p.store.len(), 6);
 }

@@ -70,3 +70,20 @@ pub fn client(tls: Option<ClientTls>) -> clickhouse::Client {
         .build(Connector::new(tls));
     clickhouse::Client::with_http_client(http)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_needs_authorities() {
+        let nowhere = Some(Path::new("/no/such/ca.crt"));
+        for url in ["http://127.0.0.1:8123", "", "clickhouse"] {
+            assert!(tls(url, nowhere).unwrap().is_none(), "{url}");
+        }
+        for url in ["https://clickhouse:8443", "HTTPS://clickhouse:8443"] {
+            let error = tls(url, nowhere).unwrap_err().to_string();
+            assert!(error.contains("/no/such/ca.crt"), "{error}");
+        }
+    }
+}

@@ -6,22 +6,22 @@ use super::Source;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-otlp", &[]),
     ("spanloom-traceql", &[]),
+    ("spanloom-tls", &[]),
     ("spanloom-engine", &["spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
     ("spanloom-pipeline", &["spanloom-otlp", "spanloom-traceql"]),
-    ("spanloom-tls", &[]),
     (
         "spanloom-store",
-        &["spanloom-otlp", "spanloom-engine", "spanloom-tls"],
+        &["spanloom-otlp", "spanloom-tls", "spanloom-engine"],
     ),
     (
         "spanloom-query",
         &[
             "spanloom-store",
+            "spanloom-tls",
             "spanloom-traceql",
             "spanloom-crds",
             "spanloom-engine",
-            "spanloom-tls",
         ],
     ),
     (
@@ -31,9 +31,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-store",
             "spanloom-crds",
             "spanloom-otlp",
+            "spanloom-tls",
             "spanloom-traceql",
             "spanloom-engine",
-            "spanloom-tls",
         ],
     ),
 ];

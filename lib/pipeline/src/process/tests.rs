@@ -1,3 +1,4 @@
+mod pods;
 mod property;
 mod rules;
 

@@ -44,12 +44,21 @@ pub(super) enum Refusal {
     ContentType(String),
     #[error("only POST is supported here")]
     Method,
-    #[error("Spanloom takes traces; it has no place for {0}")]
+    #[error("Spanloom takes traces and has no place for {0}{advice}", advice = advice(.0))]
     Signal(&'static str),
     #[error("there is nothing at {0:?}; traces go to /v1/traces")]
     Path(String),
     #[error("there is no method {0:?}")]
     GrpcMethod(String),
+}
+
+/// What stops an SDK from sending a signal; its users see the answer in their logs.
+fn advice(signal: &str) -> &'static str {
+    match signal {
+        "metrics" => "; OTEL_METRICS_EXPORTER=none stops an SDK from sending them",
+        "logs" => "; OTEL_LOGS_EXPORTER=none stops an SDK from sending them",
+        _ => "",
+    }
 }
 
 impl From<Refused> for Refusal {

@@ -65,13 +65,18 @@ impl Form {
 }
 
 impl Receiver {
+    /// Whether exports are taken at all by now.
+    pub(super) fn open(&self) -> Result<(), Refusal> {
+        if self.shared.held.load(Ordering::Acquire) {
+            return Err(Refusal::Starting);
+        }
+        Ok(())
+    }
+
     /// Reads a body.
     pub(super) async fn read(&self, body: &mut Incoming, form: Form) -> Result<Received, Refusal> {
         if self.shared.abort.is_cancelled() {
             return Err(Refusal::Stopping);
-        }
-        if self.shared.held.load(Ordering::Acquire) {
-            return Err(Refusal::Starting);
         }
         let reading = Reading {
             budget: &self.shared.budget,

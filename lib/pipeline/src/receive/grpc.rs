@@ -140,6 +140,7 @@ async fn traces(
     headers: &HeaderMap,
     body: &mut Incoming,
 ) -> Result<Outcome, Refusal> {
+    receiver.open()?;
     let deadline = deadline(headers);
     let begun = tokio::time::Instant::now();
     let declared = declared_encoding(headers)?;

@@ -7,6 +7,7 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use spanloom_otlp::response;
 
 use super::Format;
@@ -17,6 +18,8 @@ use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 const TRACES: &str = "/v1/traces";
+/// In place of `Not Found`, for signals that have no place here.
+const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
 /// A refused body that is longer, or slower, costs the client its connection.
 const DRAIN_BYTES: usize = 512 << 10;
 const DRAIN_TIME: Duration = Duration::from_millis(500);
@@ -78,6 +81,10 @@ pub(super) async fn answer(
         // The rest of the body stands between this request and the next.
         close_after(&mut answer);
     }
+    if matches!(&ending, Ending::Failed(verdict) if verdict.reason == "signal") {
+        // The one part of an answer that SDKs show to people.
+        answer.extensions_mut().insert(TRACES_ONLY);
+    }
     if head.version < Version::HTTP_2 && receiver.shared.leaving.is_cancelled() {
         // The client finds another collector, and this connection ends without a race.
         close_after(&mut answer);
@@ -97,6 +104,7 @@ async fn traces(
     body: &mut Incoming,
     format: Format,
 ) -> Result<Outcome, Refusal> {
+    receiver.open()?;
     let encoding = match headers.get(CONTENT_ENCODING) {
         None => Encoding::Identity,
         Some(name) => {
