@@ -135,7 +135,20 @@ async fn pass(object: &DynamicObject, context: &Context) -> Result<Action, Recon
         previous: &previous,
         now,
     };
-    let seen = work.run().await?;
+    let seen = match work.run().await {
+        Ok(seen) => seen,
+        Err(error) => {
+            if matches!(
+                error.class(),
+                ErrorClass::Forbidden | ErrorClass::User | ErrorClass::Bug
+            ) {
+                let (generation, why) = (pipeline.generation, chain(&error));
+                let status = conditions::stuck(generation, "ReconcileFailed", &why, &previous, now);
+                write_status(context, &object, &previous, &status).await?;
+            }
+            return Err(error);
+        }
+    };
     let status = conditions::status(&pipeline, &seen, &previous, now);
     write_status(context, &object, &previous, &status).await?;
     let is_ready = is_ready(&status);
@@ -243,7 +256,7 @@ impl Work<'_> {
             Some(decision) => Some(decision.rollout),
             None => self.previous.rollout.clone(),
         };
-        seen.failed = failed;
+        seen.failed = failed.or(known.missing);
         seen.probe = self.probe(&seen, &agents, pods.of("query")).await;
         seen.spans_per_second = self.rate(&agents);
         Ok(seen)
