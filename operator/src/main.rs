@@ -168,7 +168,7 @@ async fn apply_crd(cluster: &Cluster) {
     match cluster.apply_shared(CUSTOM_RESOURCE, None, &wanted).await {
         Ok(_) => tracing::info!(name, "applied the CustomResourceDefinition"),
         Err(error) => {
-            let error = spanloom_operator::reconcile::chain(&error);
+            let error = spanloom_operator::retry::chain(&error);
             tracing::warn!(name, error, "cannot apply the CustomResourceDefinition");
         }
     }
