@@ -123,6 +123,10 @@ pub fn show(namespace: &str) {
 
 /// Deletes what earlier runs that were broken off have left.
 pub fn remove_leftovers() {
-    let arguments = ["delete", "namespace", "--selector=spanloom.test/scenario=true"];
+    let arguments = [
+        "delete",
+        "namespace",
+        "--selector=spanloom.test/scenario=true",
+    ];
     kubectl(&[&arguments[..], &["--wait=false"]].concat());
 }
