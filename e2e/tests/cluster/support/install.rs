@@ -80,7 +80,6 @@ fn installed() -> &'static Install {
             free: Mutex::new(namespaces.clone()),
             namespaces,
         };
-        Namespace::create(NAMESPACE, false);
         upgrade_to(&install.namespaces);
         install
     })
@@ -96,6 +95,7 @@ fn upgrade_to(namespaces: &[String]) {
     let values = images().join("values.yaml");
     let listed = format!("operator.pipelineNamespaces={{{}}}", namespaces.join(","));
     let deadline = format!("operator.rolloutDeadlineSeconds={ROLLOUT_DEADLINE_SECONDS}");
+    Namespace::create(NAMESPACE, false);
     // Another image under the same tag: only a change of the pod's document starts it.
     let newer = format!("operator.podAnnotations.made={}", made());
     let done = try_helm(&[
