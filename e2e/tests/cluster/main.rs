@@ -10,6 +10,12 @@
 #[path = "."]
 mod scenario {
     mod bare;
+    mod configuration;
+    mod disruption;
     mod first_trace;
+    mod loss;
+    mod ownership;
+    mod query_access;
     mod support;
+    mod switch;
 }

@@ -30,6 +30,8 @@ pub struct Program {
     /// The crate's binary.
     binary: &'static str,
     about: &'static str,
+    /// Arguments that come before those of the pod.
+    arguments: &'static [&'static str],
     user: u32,
     /// Needs libchdb beside it.
     engine: bool,
@@ -42,6 +44,7 @@ pub const PROGRAMS: &[Program] = &[
         package: "spanloom-operator",
         binary: "spanloom-operator",
         about: "Spanloom's operator",
+        arguments: &[],
         user: USER,
         engine: false,
     },
@@ -50,6 +53,7 @@ pub const PROGRAMS: &[Program] = &[
         package: "spanloom-collector",
         binary: "spanloom-collector",
         about: "Spanloom's collector",
+        arguments: &[],
         user: USER,
         engine: false,
     },
@@ -58,6 +62,7 @@ pub const PROGRAMS: &[Program] = &[
         package: "spanloom-query",
         binary: "spanloom-query",
         about: "Spanloom's query service",
+        arguments: &[],
         user: USER,
         engine: false,
     },
@@ -66,6 +71,8 @@ pub const PROGRAMS: &[Program] = &[
         package: "spanloom-engine",
         binary: "spanloom-engine",
         about: "The embedded ClickHouse as a server",
+        // Pods start it as they start ClickHouse's own image: without arguments.
+        arguments: &["serve"],
         user: CLICKHOUSE_USER,
         engine: true,
     },
@@ -108,16 +115,17 @@ impl Program {
             let mut tree = Tree::default();
             libraries::add_program(&mut tree, LIBRARY, &library)?;
             layers.push(tree);
-            environment.push(format!("{}={LIBRARY}", spanloom_engine::fetch::OVERRIDE));
+            environment.push(format!("SPANLOOM_CHDB_LIB={LIBRARY}"));
         }
         let mut tree = Tree::default();
         let path = format!("/usr/bin/{}", self.binary);
         libraries::add_program(&mut tree, &path, &folder.join(self.binary))?;
         layers.push(tree);
+        let arguments = self.arguments.iter().map(|word| (*word).to_owned());
         Ok(Image {
             name: image_name(self.name),
             layers,
-            entrypoint: vec![path],
+            entrypoint: std::iter::once(path).chain(arguments).collect(),
             environment,
             user: format!("{0}:{0}", self.user),
             folder: "/".to_owned(),

@@ -33,15 +33,6 @@ pub fn await_some<T>(
     }
 }
 
-/// As [`await_some`], for a condition.
-pub fn await_that(what: &str, limit: Duration, mut look: impl FnMut() -> Result<bool, String>) {
-    await_some(what, limit, || match look() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("not yet".to_owned()),
-        Err(reason) => Err(reason),
-    });
-}
-
 /// Fails unless `condition`; for [`await_some`].
 pub fn want(condition: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
     if condition { Ok(()) } else { Err(reason()) }

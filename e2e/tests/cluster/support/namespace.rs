@@ -16,7 +16,7 @@ impl Namespace {
     /// A fresh one, where only pods are allowed that need no privilege.
     pub fn new(purpose: &str) -> Self {
         let name = format!("e2e-{purpose}-{}", random_word());
-        Self::create(&name);
+        Self::create(&name, true);
         Self::adopt(name)
     }
 
@@ -28,8 +28,8 @@ impl Namespace {
         }
     }
 
-    /// Makes a namespace.
-    pub fn create(name: &str) {
+    /// Makes a namespace; one of a scenario is removed by the next run if this one is broken off.
+    pub fn create(name: &str, of_scenario: bool) {
         apply(&json!({
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -37,7 +37,7 @@ impl Namespace {
                 "name": name,
                 "labels": {
                     "pod-security.kubernetes.io/enforce": "restricted",
-                    "spanloom.test/scenario": "true",
+                    "spanloom.test/scenario": of_scenario.to_string(),
                 },
             },
         }));
@@ -107,7 +107,7 @@ pub fn show(namespace: &str) {
     let pods = try_get(namespace, &["pods"]).unwrap_or_default();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let log = ["logs", name, "--all-containers", "--prefix", "--tail=80"];
+        let log = ["logs", name, "--all-containers", "--prefix", "--tail=30"];
         part(&format!("the log of {name}"), &log);
         let restarted = pod["status"]["containerStatuses"]
             .as_array()
@@ -123,6 +123,10 @@ pub fn show(namespace: &str) {
 
 /// Deletes what earlier runs that were broken off have left.
 pub fn remove_leftovers() {
-    let arguments = ["delete", "namespace", "--selector=spanloom.test/scenario"];
+    let arguments = [
+        "delete",
+        "namespace",
+        "--selector=spanloom.test/scenario=true",
+    ];
     kubectl(&[&arguments[..], &["--wait=false"]].concat());
 }

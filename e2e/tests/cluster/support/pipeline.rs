@@ -29,12 +29,17 @@ pub fn document(namespace: &str, spec: &Value) -> Value {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Applies it, waits until it is Ready, and places a pod to ask from.
+    /// Applies it, places a pod to ask from, and waits until it is Ready.
     pub fn ready(namespace: &'a Namespace, spec: &Value) -> Self {
         let pipeline = Self::applied(namespace, spec);
+        pipeline.place_asker();
         pipeline.await_ready();
-        App::python(ASKER, "idle").place(namespace);
         pipeline
+    }
+
+    /// Places the pod that questions are asked from.
+    pub fn place_asker(&self) {
+        App::python(ASKER, "idle").place(self.namespace);
     }
 
     /// Applies it.

@@ -1,0 +1,101 @@
+//! The operator dies in the middle of its work; the release is removed and comes back.
+
+use serde_json::json;
+
+use super::support::apps::{App, ask};
+use super::support::install;
+use super::support::kube::{kubectl, try_get, try_kubectl};
+use super::support::pipeline::{NAME, Pipeline};
+use super::support::{LIMIT, await_some, want};
+
+/// Kills the operator's pods without a chance to tidy up.
+fn kill_operator() {
+    kubectl(&[
+        "--namespace",
+        install::NAMESPACE,
+        "delete",
+        "pods",
+        "--selector=app.kubernetes.io/component=operator",
+        "--grace-period=0",
+        "--force",
+    ]);
+}
+
+#[test]
+fn an_operator_that_is_killed_again_and_again_gets_there() {
+    let _installed = install::alone();
+    let namespace = install::pipeline_namespace();
+    let pipeline = Pipeline::applied(&namespace, &json!({}));
+    // Each time as soon as it has come one step further.
+    for object in [
+        "secret/traces-clickhouse",
+        "statefulset/traces-clickhouse",
+        "configmap/traces-collector",
+        "daemonset/traces-collector",
+    ] {
+        await_some(object, LIMIT, || namespace.try_get(&[object]));
+        kill_operator();
+    }
+    pipeline.await_ready();
+    kubectl(&[
+        "--namespace",
+        install::NAMESPACE,
+        "rollout",
+        "status",
+        install::OPERATOR,
+        "--timeout=120s",
+    ]);
+    let jobs = namespace.get(&["jobs"]);
+    assert!(jobs["items"].as_array().unwrap().len() <= 1, "{jobs}");
+}
+
+#[test]
+fn a_release_that_is_removed_and_comes_back_finds_its_data() {
+    let _installed = install::alone();
+    let namespace = install::pipeline_namespace();
+    let spec = json!({});
+    let pipeline = Pipeline::ready(&namespace, &spec);
+    App::python("app", "service")
+        .with("OTEL_EXPORTER_OTLP_ENDPOINT", pipeline.otlp_http())
+        .place(&namespace);
+    let answer = ask(&namespace, "app", "/work");
+    let trace_id = answer["traceId"].as_str().unwrap().to_owned();
+    pipeline.await_trace(&trace_id, 1);
+    let claim = || namespace.get(&["persistentvolumeclaim", "data-traces-clickhouse-0"]);
+    let before = claim()["metadata"]["uid"].clone();
+
+    namespace.kubectl(&[
+        "delete",
+        "tracingpipeline",
+        NAME,
+        "--wait=true",
+        "--timeout=120s",
+    ]);
+    install::uninstall();
+    await_some("an end of all pods of the pipeline", LIMIT, || {
+        let pods = namespace.try_get(&["pods", "--selector=spanloom.dev/pipeline=traces"])?;
+        want(pods["items"] == json!([]), || "pods are left".to_owned())
+    });
+    // Nothing is stuck: the release's own namespace can go, and comes back.
+    kubectl(&[
+        "delete",
+        "namespace",
+        install::NAMESPACE,
+        "--wait=true",
+        "--timeout=120s",
+    ]);
+    assert!(try_get("default", &["namespace", install::NAMESPACE]).is_err());
+    assert_eq!(
+        claim()["metadata"]["uid"],
+        before,
+        "the volume claim was deleted"
+    );
+
+    install::upgrade();
+    pipeline.apply(&spec);
+    pipeline.await_ready();
+    pipeline.await_trace(&trace_id, 1);
+    assert_eq!(claim()["metadata"]["uid"], before, "another volume");
+    let left = try_kubectl(&["get", "namespace", install::NAMESPACE], None);
+    assert!(left.is_ok(), "{left:?}");
+}

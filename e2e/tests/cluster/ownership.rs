@@ -1,0 +1,133 @@
+//! The operator writes what it owns, and nothing else: pipelines apart, foreign labels, no writes at rest.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::support::apps::{App, ask};
+use super::support::install;
+use super::support::kube::try_kubectl;
+use super::support::namespace::Namespace;
+use super::support::pipeline::{NAME, Pipeline, document};
+use super::support::{LIMIT, await_some, want};
+
+#[test]
+fn two_pipelines_stay_apart() {
+    let _installed = install::shared();
+    let namespaces = [install::pipeline_namespace(), install::pipeline_namespace()];
+    let pipelines = [0, 1].map(|index| {
+        let spec = json!({"processing": {"resource": {"which": format!("number-{index}")}}});
+        Pipeline::applied(&namespaces[index], &spec)
+    });
+    let mut traces = Vec::new();
+    for pipeline in &pipelines {
+        pipeline.await_ready();
+        App::python("app", "service")
+            .with("OTEL_EXPORTER_OTLP_ENDPOINT", pipeline.otlp_http())
+            .place(pipeline.namespace);
+        pipeline.place_asker();
+        let answer = ask(pipeline.namespace, "app", "/work");
+        traces.push(answer["traceId"].as_str().unwrap().to_owned());
+    }
+    for (index, pipeline) in pipelines.iter().enumerate() {
+        let spans = pipeline.await_trace(&traces[index], 1);
+        let text = spans[0].to_string();
+        assert!(text.contains(&format!("number-{index}")), "{text}");
+        let other = format!(
+            "{}/api/v1/traces/{}",
+            pipeline.query_url(),
+            traces[1 - index]
+        );
+        let answer = pipeline.fetch(&other, &[]).unwrap();
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+    // One goes; the other does not notice.
+    namespaces[0].kubectl(&["delete", "tracingpipeline", NAME, "--wait=true"]);
+    await_some("an end of the first one's collectors", LIMIT, || {
+        let left = namespaces[0].try_get(&["daemonsets"])?;
+        want(left["items"] == json!([]), || left.to_string())
+    });
+    let answer = ask(&namespaces[1], "app", "/work");
+    pipelines[1].await_trace(answer["traceId"].as_str().unwrap(), 1);
+}
+
+#[test]
+fn what_the_document_drops_goes_and_what_others_added_stays() {
+    let _installed = install::shared();
+    let namespace = install::pipeline_namespace();
+    let selector = json!({"collector": {"nodeSelector": {"kubernetes.io/os": "linux"}}});
+    let pipeline = Pipeline::ready(&namespace, &selector);
+    let set = "daemonset/traces-collector";
+    namespace.kubectl(&["label", set, "example.com/team=payments"]);
+    namespace.kubectl(&["annotate", set, "example.com/note=ours"]);
+    let selectors = || namespace.get(&[set])["spec"]["template"]["spec"]["nodeSelector"].clone();
+    assert_eq!(selectors(), json!({"kubernetes.io/os": "linux"}));
+
+    pipeline.apply(&json!({}));
+    await_some("a document without the selector", LIMIT, || {
+        want(selectors().get("kubernetes.io/os").is_none(), || {
+            selectors().to_string()
+        })
+    });
+    pipeline.await_ready();
+    let metadata = namespace.get(&[set])["metadata"].clone();
+    assert_eq!(metadata["labels"]["example.com/team"], "payments");
+    assert_eq!(metadata["annotations"]["example.com/note"], "ours");
+
+    // A person's restart is a person's: it is carried out and not taken back.
+    namespace.kubectl(&["rollout", "restart", set]);
+    namespace.kubectl(&["rollout", "status", set, "--timeout=180s"]);
+    pipeline.await_ready();
+    let template = namespace.get(&[set])["spec"]["template"]["metadata"].clone();
+    let restarted = &template["annotations"]["kubectl.kubernetes.io/restartedAt"];
+    assert!(restarted.is_string(), "{template}");
+}
+
+/// What the operator may have written, by kind and name.
+fn versions(namespace: &Namespace) -> BTreeMap<String, String> {
+    let kinds = "tracingpipelines,configmaps,secrets,services,serviceaccounts,daemonsets,\
+                 deployments,statefulsets,poddisruptionbudgets,roles,rolebindings,jobs";
+    let all = namespace.get(&[kinds]);
+    let items = all["items"].as_array().unwrap().iter();
+    items
+        .map(|item| {
+            let name = format!("{} {}", item["kind"], item["metadata"]["name"]);
+            (name, item["metadata"]["resourceVersion"].to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
+    let _installed = install::shared();
+    let namespace = install::pipeline_namespace();
+    let spec = json!({"processing": {"drop": ["{ name = \"never\" }"]}});
+    let pipeline = Pipeline::ready(&namespace, &spec);
+    let said = pipeline.apply(&spec);
+    assert!(said.contains("unchanged"), "{said}");
+    let text = document(namespace.name(), &spec).to_string();
+    let differences = try_kubectl(&["diff", "--filename", "-"], Some(&text));
+    assert_eq!(differences.as_deref(), Ok(""));
+
+    // Everything has come to rest when nothing was written for a while; from then on nothing is.
+    let quiet = Duration::from_secs(15);
+    let mut last = (Instant::now(), versions(&namespace));
+    await_some("rest", LIMIT, || {
+        let now = versions(&namespace);
+        if now != last.1 {
+            last = (Instant::now(), now);
+        }
+        want(last.0.elapsed() > quiet, || "still writing".to_owned())
+    });
+    let rested = Instant::now();
+    while rested.elapsed() < 2 * quiet {
+        let now = versions(&namespace);
+        let changed: Vec<_> = now
+            .iter()
+            .filter(|(k, v)| last.1.get(*k) != Some(*v))
+            .collect();
+        assert_eq!(now, last.1, "written at rest: {changed:?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
