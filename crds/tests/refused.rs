@@ -252,67 +252,6 @@ fn types() {
 }
 
 #[test]
-fn fields_of_a_cluster() {
-    let one = |yaml: &str, expected: &str| refused_spec(yaml, &[expected]);
-    one(
-        "enabled: 'yes'",
-        "spec.enabled (line 4, column 12): must be true or false, but is the text \"yes\"",
-    );
-    one(
-        "managementState: Paused",
-        "spec.managementState (line 4, column 20): must be Managed or Unmanaged, but is the text",
-    );
-    one(
-        "query: {replicas: 0}",
-        "spec.query.replicas (line 4, column 21): must be from 1 to 100, but is 0",
-    );
-    one(
-        "query: {auth: {}}",
-        "spec.query.auth (line 4, column 17): the field tokensSecret is missing",
-    );
-    one(
-        "query: {auth: {tokensSecret: {name: A}}}",
-        "spec.query.auth.tokensSecret.name (line 4, column 39): \"A\" is no Kubernetes name",
-    );
-    one(
-        "collector: {resources: {limits: {memory: lots}}}",
-        "spec.collector.resources.limits.memory (line 4, column 44): \"lots\" is no amount",
-    );
-    one(
-        "collector: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}",
-        "spec.collector.resources.requests.cpu (line 4, column 43): is more than the limit 1500m",
-    );
-    one(
-        "collector: {resources: {limits: {memory: 64Mi}}}",
-        "spec.collector.resources.limits.memory (line 4, column 44): must be at least 128Mi",
-    );
-    one(
-        "collector: {tolerations: [{operator: Exists, value: x}]}",
-        "spec.collector.tolerations[0].value (line 4, column 55): means nothing with Exists",
-    );
-    one(
-        "collector: {tolerations: [{operator: Equal}]}",
-        "spec.collector.tolerations[0] (line 4, column 29): needs a key with Equal",
-    );
-    one(
-        "processing: {kubernetes: {labels: [a, a]}}",
-        "spec.processing.kubernetes.labels[1] (line 4, column 41): \"a\" is given twice",
-    );
-    one(
-        "processing: {kubernetes: {annotations: ['a b']}}",
-        "spec.processing.kubernetes.annotations[0] (line 4, column 43): \"a b\" is no key",
-    );
-    one(
-        "images: {registry: 'https://a.example'}",
-        "spec.images.registry (line 4, column 22): \"https://a.example\" is no registry",
-    );
-    one(
-        "storage: {external: {url: 'http://a', tls: {caSecret: {name: s}}}}",
-        "spec.storage.external.tls (line 4, column 46): means nothing with http",
-    );
-}
-
-#[test]
 fn values() {
     let one = |yaml: &str, expected: &str| refused_spec(yaml, &[expected]);
     for ratio in ["1.5", "-0.1", ".nan", ".inf", "2"] {

@@ -74,7 +74,10 @@ pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestam
         query(seen),
         data_flowing(enabled, seen),
     ];
-    let ready = ready(&parts);
+    let ready = match &seen.failed {
+        None => ready(&parts),
+        Some(failed) => said(FALSE, "ApplyFailed", failed),
+    };
     let all = parts.into_iter().chain([ready]);
     let conditions = CONDITIONS
         .iter()
@@ -108,6 +111,24 @@ pub fn refused(generation: i64, why: &Unusable, previous: &Status, now: Timestam
             Some(place) => *place = condition,
             None => status.conditions.push(condition),
         }
+    }
+    status
+}
+
+/// The status when a pass could not be finished for a reason that waits for somebody: all else is as
+/// it was seen last.
+pub fn stuck(
+    generation: i64,
+    reason: &str,
+    why: &str,
+    previous: &Status,
+    now: Timestamp,
+) -> Status {
+    let mut status = previous.clone();
+    let condition = condition("Ready", said(FALSE, reason, why), generation, previous, now);
+    match status.conditions.iter_mut().find(|c| c.type_ == "Ready") {
+        Some(place) => *place = condition,
+        None => status.conditions.push(condition),
     }
     status
 }

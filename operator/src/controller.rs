@@ -26,10 +26,9 @@ use crate::keep::AuthorityKeeper;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::probe::Pods;
-use crate::reconcile::{
-    Discovered, Memories, Memory, ReconcileError, chain, reconcile, retry_after, serves_grafana,
-};
+use crate::reconcile::{Discovered, Memories, Memory, ReconcileError, reconcile, serves_grafana};
 use crate::render::{LABEL_MANAGED_BY, MANAGER, collectors_binding};
+use crate::retry::{chain, retry_after};
 use crate::settings::Settings;
 
 /// Changes within this time are one pass.

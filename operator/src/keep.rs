@@ -139,7 +139,12 @@ pub async fn known(
     if let Some(auth) = &pipeline.spec.query.auth
         && pipeline.spec.grafana.datasources.unwrap_or(true)
     {
-        known.token = Some(token(cluster, pipeline, &auth.tokens_secret.name).await?);
+        match token(cluster, pipeline, &auth.tokens_secret.name).await {
+            Ok(token) => known.token = Some(token),
+            // What can go on without it does.
+            Err(error @ KeepError::UserSecret { .. }) => known.missing = Some(error.to_string()),
+            Err(error) => return Err(error),
+        }
     }
     if let Some(tls) = &pipeline.spec.query.tls {
         let name = &tls.secret.name;

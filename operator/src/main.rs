@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout)] // `crd` prints for people
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,13 +63,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Logs to standard error; `SPANLOOM_LOG` decides what. JSON where no person reads along.
 fn logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SPANLOOM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        subscriber.init();
+    } else {
+        subscriber.json().flatten_event(true).init();
+    }
 }
 
 fn crd() -> anyhow::Result<()> {
@@ -162,7 +168,7 @@ async fn apply_crd(cluster: &Cluster) {
     match cluster.apply_shared(CUSTOM_RESOURCE, None, &wanted).await {
         Ok(_) => tracing::info!(name, "applied the CustomResourceDefinition"),
         Err(error) => {
-            let error = spanloom_operator::reconcile::chain(&error);
+            let error = spanloom_operator::retry::chain(&error);
             tracing::warn!(name, error, "cannot apply the CustomResourceDefinition");
         }
     }

@@ -19,9 +19,11 @@ use crate::controller::Context;
 use crate::keep::{self, KeepError};
 use crate::observe::{Agent, JobState, Pod, Workload, rollout_facts, trouble};
 use crate::pipeline::{Pipeline, Unusable, status_of};
+use crate::rate::{is_news, rate};
 use crate::render::{
     APPLIED_HASH, Desired, LABEL_PIPELINE, LastGood, Stage, agents_hash, render, roll_back,
 };
+use crate::retry::chain;
 use crate::rollout::{self, Decision};
 
 /// How soon a pipeline that is not ready yet is looked at again, when nothing happens.
@@ -135,7 +137,20 @@ async fn pass(object: &DynamicObject, context: &Context) -> Result<Action, Recon
         previous: &previous,
         now,
     };
-    let seen = work.run().await?;
+    let seen = match work.run().await {
+        Ok(seen) => seen,
+        Err(error) => {
+            if matches!(
+                error.class(),
+                ErrorClass::Forbidden | ErrorClass::User | ErrorClass::Bug
+            ) {
+                let (generation, why) = (pipeline.generation, chain(&error));
+                let status = conditions::stuck(generation, "ReconcileFailed", &why, &previous, now);
+                write_status(context, &object, &previous, &status).await?;
+            }
+            return Err(error);
+        }
+    };
     let status = conditions::status(&pipeline, &seen, &previous, now);
     write_status(context, &object, &previous, &status).await?;
     let is_ready = is_ready(&status);
@@ -243,7 +258,7 @@ impl Work<'_> {
             Some(decision) => Some(decision.rollout),
             None => self.previous.rollout.clone(),
         };
-        seen.failed = failed;
+        seen.failed = failed.or(known.missing);
         seen.probe = self.probe(&seen, &agents, pods.of("query")).await;
         seen.spans_per_second = self.rate(&agents);
         Ok(seen)
@@ -418,7 +433,8 @@ impl Work<'_> {
             .filter(serving)
             .collect();
         let query = query.into_iter().find(serving);
-        let are_ready = seen.agents.is_rolled_out() && !pods.is_empty();
+        let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+        let are_ready = seen.agents.is_rolled_out() && count >= seen.agents.desired.max(1);
         let (true, true, Some(query)) = (pipeline.enabled(), are_ready, query) else {
             return Probed::NotYet;
         };
@@ -476,28 +492,6 @@ impl Work<'_> {
     }
 }
 
-/// Spans a second of the agents that were there before and are there now.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "a coarse figure for people"
-)]
-fn rate(before: &HashMap<String, u64>, now: &HashMap<String, u64>, taken: Duration) -> i64 {
-    let spans: u64 = now
-        .iter()
-        .filter_map(|(uid, count)| Some(count.saturating_sub(*before.get(uid)?)))
-        .sum();
-    (spans as f64 / taken.as_secs_f64().max(1.0)).round() as i64
-}
-
-/// Whether a rate differs from the one that is shown by more than a quarter.
-fn is_news(shown: Option<i64>, rate: i64) -> bool {
-    match shown {
-        None => true,
-        Some(shown) => (rate - shown).abs() * 4 > shown.abs(),
-    }
-}
-
 fn good(pipeline: &Pipeline, objects: &[Desired], hash: &str) -> Option<LastGood> {
     let daemon_set = objects.iter().find(|object| object.kind() == "DaemonSet")?;
     Some(LastGood {
@@ -533,34 +527,6 @@ fn live<'o>(owned: &'o Owned, desired: &Desired) -> Option<&'o Value> {
     owned.get(&key(desired))
 }
 
-/// An error with what caused it.
-pub fn chain(error: &impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// How soon a failed pass is tried again.
-pub fn retry_after(class: ErrorClass, failures: u32) -> Duration {
-    let seconds = match class {
-        ErrorClass::Conflict => 1,
-        ErrorClass::Api => 2u64.saturating_pow(failures.min(6)),
-        ErrorClass::Forbidden => 60,
-        ErrorClass::User => 30,
-        ErrorClass::Bug => 300,
-    };
-    // Not all at once after an outage.
-    let jitter = rand::random::<u64>() % (seconds * 250).max(1);
-    Duration::from_secs(seconds) + Duration::from_millis(jitter)
-}
-
 /// Whether the Grafana operator's kind is served, asked now and then. An API that does not answer
 /// changes nothing.
 pub async fn serves_grafana(cluster: &Cluster, discovered: &Discovered) -> bool {
@@ -580,37 +546,4 @@ pub async fn serves_grafana(cluster: &Cluster, discovered: &Discovered) -> bool 
     };
     *discovered = Some((Instant::now(), is_served));
     is_served
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_coarse() {
-        let counts = |a: u64, b: u64| HashMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
-        let half_minute = Duration::from_secs(30);
-        assert_eq!(rate(&counts(0, 0), &counts(3_000, 300), half_minute), 110);
-        // A restarted agent counts from zero.
-        assert_eq!(rate(&counts(500, 0), &counts(0, 300), half_minute), 10);
-        assert!(is_news(None, 0));
-        assert!(!is_news(Some(0), 0));
-        assert!(is_news(Some(0), 1));
-        assert!(!is_news(Some(100), 125));
-        assert!(is_news(Some(100), 126));
-        assert!(is_news(Some(100), 74));
-    }
-
-    #[test]
-    fn errors_of_the_api_are_tried_again_later_and_later() {
-        let bound = |class, failures, from, to| {
-            let after = retry_after(class, failures);
-            let (from, to) = (Duration::from_secs(from), Duration::from_secs(to));
-            assert!(after >= from && after <= to, "{after:?}");
-        };
-        bound(ErrorClass::Conflict, 9, 1, 2);
-        bound(ErrorClass::Api, 0, 1, 2);
-        bound(ErrorClass::Api, 3, 8, 10);
-        bound(ErrorClass::Api, 99, 64, 80);
-    }
 }

@@ -94,6 +94,8 @@ pub struct Known {
     pub ca_bundle: String,
     /// A token for Grafana, when the query service asks for one.
     pub token: Option<Token>,
+    /// What of the user's is missing, in words.
+    pub missing: Option<String>,
     /// The query certificate's own authority, PEM, where its Secret names one.
     pub query_ca: Option<String>,
     /// Whether the API serves GrafanaDatasource.

@@ -14,6 +14,7 @@
 
 mod app;
 mod auth;
+mod compress;
 mod config;
 mod db;
 mod health;

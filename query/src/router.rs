@@ -15,7 +15,7 @@ use crate::metrics::RequestLabels;
 use crate::params::Allowed;
 use crate::problem::{Problem, ProblemKind};
 use crate::rollup::{dependencies, latency, services};
-use crate::{health, openapi, search, trace, ui};
+use crate::{compress, health, openapi, search, trace, ui};
 
 /// A route of the API: its path, what it takes in its query string, and its handler.
 type Route = (&'static str, Allowed, MethodRouter<Arc<App>>);
@@ -62,6 +62,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(ui::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn(compress::layer))
         .layer(axum::middleware::from_fn_with_state(app.clone(), around))
         .with_state(app)
 }

@@ -207,6 +207,10 @@ async fn a_text_attribute_is_found_by_its_bloom_filter() {
         ("attr_str['user.id'] = 'u-7'", 4),
         ("attr_str['user.id'] = 'u-7000'", 2),
         ("attr_str['user'] = 'u-7'", 2),
+        (
+            "(attr_str['user.id'] = '7' OR attr_int['user.id'] = 7 OR attr_double['user.id'] = 7)",
+            2,
+        ),
     ] {
         let sql = format!("SELECT name FROM spans WHERE {window} AND {condition}");
         let (left, all) = granules(&db, &sql).await;

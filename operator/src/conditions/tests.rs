@@ -127,6 +127,29 @@ fn a_second_look_changes_nothing() {
 }
 
 #[test]
+fn what_could_not_be_written_is_not_ready() {
+    let seen = Seen {
+        failed: Some("cannot apply the Job a: no".to_owned()),
+        ..well()
+    };
+    let conditions = of(&seen);
+    let find = |type_: &str| {
+        conditions
+            .iter()
+            .find(|(t, ..)| t == type_)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(find("Ready").1, "False");
+    assert_eq!(find("Ready").2, "ApplyFailed");
+    assert_eq!(find("Accepted").1, "True");
+    let before = status(&pipeline(json!({})), &well(), &Status::default(), now());
+    let after = stuck(3, "ReconcileFailed", "no", &before, now());
+    assert_eq!(after.conditions.last().unwrap().reason, "ReconcileFailed");
+    assert_eq!(after.conditions[..6], before.conditions[..6]);
+}
+
+#[test]
 fn a_refused_document_leaves_the_rest_as_it_is() {
     let before = status(&pipeline(json!({})), &well(), &Status::default(), now());
     let why = Unusable {

@@ -16,7 +16,9 @@ pub struct Token {
 }
 
 pub(super) fn grafana(pipeline: &Pipeline, known: &Known) -> Option<Desired> {
-    if !pipeline.spec.grafana.datasources.unwrap_or(true) {
+    // Without its token a data source would only show errors.
+    let has_token = pipeline.spec.query.auth.is_none() || known.token.is_some();
+    if !pipeline.spec.grafana.datasources.unwrap_or(true) || !has_token {
         return None;
     }
     let object = if known.grafana_operator {

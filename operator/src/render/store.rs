@@ -246,7 +246,10 @@ pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
     if !secrets.is_empty() {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }
-    let hash = hash_of(&json!({"pod": pod, "storage": pipeline.resolved.storage}));
+    // A Job's template cannot be changed, so all of it is in the name.
+    let template =
+        json!({"metadata": {"labels": common::labels(pipeline, "migrate")}, "spec": pod});
+    let hash = hash_of(&json!({"template": template, "storage": pipeline.resolved.storage}));
     let short: String = hash.chars().take(8).collect();
     Desired::new(
         Stage::Schema,
@@ -255,7 +258,7 @@ pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
             "metadata": common::metadata(pipeline, &format!("migrate-{short}"), "migrate"),
             "spec": {
                 "backoffLimit": 100,
-                "template": {"metadata": {"labels": common::labels(pipeline, "migrate")}, "spec": pod},
+                "template": template,
             },
         }),
     )

@@ -121,6 +121,9 @@ pub async fn latency(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Laten
     sql.append(&window.measures(&and));
     sql.push(" AS m GROUP BY service, name ORDER BY service, name LIMIT ")
         .uint(ROWS_MAX as u64 + 1);
+    if window.is_short() {
+        sql.push(" SETTINGS max_threads = 1");
+    }
     let rows: Vec<LatencyRow> = app.db.rows("latency", &sql, app.db.deadline()).await?;
     let (rows, truncated) = cut(rows);
     let operations = rows.into_iter().map(OperationLatency::from).collect();

@@ -54,6 +54,13 @@ impl Minutes {
         (from < to).then_some((from, to))
     }
 
+    /// Whether its hours are so few that a second thread would cost more than it takes over
+    /// (docs/schema-benchmark.md).
+    pub(crate) fn is_short(self) -> bool {
+        const TWO_DAYS: i64 = 48 * 3600;
+        self.to - self.from <= TWO_DAYS
+    }
+
     /// The RED measures of the window as a subquery with the columns `service`, `name`, `kind`,
     /// `spans`, `errors`, `total_ns` and `counts`: whole hours from their rollup, and only what
     /// the window has before and after them from the minutes. `and` is what else the rows must be.

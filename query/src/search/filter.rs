@@ -145,28 +145,24 @@ impl Filter {
     /// it has no such tag, and then the attributes' own index does the rest.
     pub fn resources_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
         let mut bits = Sql::default();
-        let mut any = Sql::default();
         for (place, (key, value)) in self.tags.iter().enumerate() {
             if !may_be_of_either(key, value) {
                 continue;
             }
-            let condition = resource_tag(key, value);
             if !bits.is_empty() {
                 bits.push(" + ");
-                any.push(" OR ");
             }
-            bits.push("if(").append(&condition).push(", ");
-            bits.uint(1 << place).push(", 0)");
-            any.push("(").append(&condition).push(")");
+            bits.push("if(").append(&resource_tag(key, value));
+            bits.push(", ").uint(1 << place).push(", 0)");
         }
         if bits.is_empty() {
             return None;
         }
         let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
-        sql.append(&bits).push(")) FROM spans WHERE ");
-        sql.append(&self.columns(from_ns, to_ns))
-            .push(" AND (")
-            .append(&any)
+        // Each resource is looked at once: as a condition it would be once for each block of rows.
+        sql.append(&bits)
+            .push(")) FROM (SELECT DISTINCT resource FROM spans WHERE ")
+            .append(&self.columns(from_ns, to_ns))
             .push(")");
         Some(sql)
     }

@@ -36,7 +36,7 @@ pub struct Answer {
 
 /// A query service and the engine below it.
 pub struct Service {
-    address: SocketAddr,
+    pub address: SocketAddr,
     clickhouse: clickhouse::Client,
     config: ClickHouseConfig,
     document: Value,

@@ -96,6 +96,59 @@ async fn services_operations_and_latency() {
     assert_eq!(none["operations"], json!([]));
 }
 
+/// Whole hours come from one table and the minutes around them from another; no minute may be lost
+/// between them or counted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_the_sum_of_its_minutes_wherever_it_is_cut() {
+    const MINUTE: i64 = 60;
+    let service = Service::start().await;
+    // A span in the third minute of each five, over five hours; every fourth one failed.
+    let spans: Vec<_> = (0..60)
+        .map(|n| {
+            let status = if n % 4 == 0 { "ERROR" } else { "UNSET" };
+            let minute = 5 * n as i64 + 2;
+            span(1, n + 1, 0, minute * MINUTE * 1_000)
+                .takes_ms(1 + n)
+                .is("SERVER", status)
+        })
+        .collect();
+    service.insert(&spans).await;
+    let to_hour = (T0 / 3600 + 1) * 3600 - T0;
+    for (from, to) in [
+        (0, 300 * MINUTE),
+        (to_hour, to_hour + 3600),
+        (to_hour, to_hour + 2 * 3600),
+        (to_hour - MINUTE, to_hour + 3600 + MINUTE),
+        (to_hour - 22 * MINUTE, to_hour + 2 * 3600 + 38 * MINUTE),
+        (to_hour + MINUTE, to_hour + 59 * MINUTE),
+        (to_hour - 7 * MINUTE, to_hour + 7 * MINUTE),
+    ] {
+        // The end is inclusive: the last second before it.
+        let window = window(from, to - 1);
+        let begin = (T0 + from).div_euclid(MINUTE) * MINUTE;
+        let end = (T0 + to - 1).div_euclid(MINUTE) * MINUTE + MINUTE;
+        let inside = |n: &i64| (begin..end).contains(&(T0 + (5 * n + 2) * MINUTE));
+        let numbers: Vec<i64> = (0..60).filter(inside).collect();
+        assert!(!numbers.is_empty(), "{window}");
+        let path = format!("/api/v1/latency?{window}");
+        let latency = service.get("/api/v1/latency", &path).await;
+        let row = &latency["operations"][0];
+        let failed = numbers.iter().filter(|n| *n % 4 == 0).count();
+        assert_eq!(row["count"], numbers.len(), "{window}");
+        assert_eq!(row["errorCount"], failed, "{window}");
+        let total: i64 = numbers.iter().map(|n| (1 + n) * 1_000_000).sum();
+        let average = total / numbers.len() as i64;
+        assert_eq!(row["averageNs"], average.to_string(), "{window}");
+        let path = format!("/api/v1/services?{window}");
+        let services = service.get("/api/v1/services", &path).await;
+        assert_eq!(services["services"][0]["spanCount"], numbers.len());
+        let path = format!("/api/v1/services/cart/operations?{window}");
+        let route = "/api/v1/services/{service}/operations";
+        let operations = service.get(route, &path).await;
+        assert_eq!(operations["operations"][0]["errorCount"], failed);
+    }
+}
+
 /// `caller>callee(type) calls/errors average p95 side` of each edge.
 fn edges(answer: &Value) -> Vec<String> {
     let rows = answer["dependencies"]

@@ -14,6 +14,7 @@ mod schema;
 mod sink;
 mod sql;
 
+use anyhow::bail;
 use std::process::Command;
 
 /// The flags of `cargo xtask bench`.
@@ -52,6 +53,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Builds this program optimised and runs it with the same arguments.
 fn again_optimised() -> anyhow::Result<()> {
     let program = build::binary("xtask", "xtask", "fast")?;
+    if program.canonicalize()? == std::env::current_exe()?.canonicalize()? {
+        // Else it would start itself for ever.
+        bail!(
+            "{} is not optimised; build it with cargo build --profile fast -p xtask",
+            program.display()
+        );
+    }
     let status = Command::new(program)
         .args(std::env::args_os().skip(1))
         .status()?;

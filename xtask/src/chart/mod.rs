@@ -2,13 +2,14 @@
 //! is made: the values' table in its README.
 //!
 //! [`render`] asks helm for what the chart makes of several sets of values; [`rules`] looks at that
-//! for what the house wants (least rights, `restricted` pods); programs of others look at it for what
-//! Kubernetes wants. [`readme`] and [`schema`] keep the three places that name the values alike.
+//! for what the house wants (least rights, `restricted` pods), [`variables`] for what the programs
+//! know, and programs of others for what Kubernetes wants. [`readme`] and [`schema`] keep the three places that name the values alike.
 
 mod readme;
 mod render;
 mod rules;
 mod schema;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,7 +63,7 @@ pub fn check() -> anyhow::Result<()> {
     let out = tempfile::tempdir().context("cannot make a folder for what helm renders")?;
     let sets = render::all(&folder, out.path())?;
     for set in &sets {
-        let broken = rules::check(&set.objects);
+        let broken = check_objects(&set.objects)?;
         complain(
             &format!("charts/spanloom, rendered with {}", set.name),
             broken,
@@ -77,7 +78,7 @@ pub fn check() -> anyhow::Result<()> {
     for path in files(&spanloom_e2e::workspace().join(PLACED))? {
         let text = std::fs::read_to_string(&path)?;
         let name = path.display().to_string();
-        let broken = rules::check(&render::read(&text).with_context(|| name.clone())?);
+        let broken = check_objects(&render::read(&text).with_context(|| name.clone())?)?;
         complain(&name, broken)?;
         manifests.push(path);
     }
@@ -104,6 +105,12 @@ fn check_versions() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn check_objects(objects: &[serde_json::Value]) -> anyhow::Result<Vec<String>> {
+    let mut broken = rules::check(objects);
+    broken.extend(variables::check(objects, spanloom_e2e::workspace())?);
+    Ok(broken)
 }
 
 fn complain(place: &str, broken: Vec<String>) -> anyhow::Result<()> {

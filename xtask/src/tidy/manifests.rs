@@ -22,7 +22,6 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-traceql",
             "spanloom-crds",
             "spanloom-engine",
-            "spanloom-tls",
         ],
     ),
     (

@@ -18,11 +18,11 @@ use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 const TRACES: &str = "/v1/traces";
+/// In place of `Not Found`, for signals that have no place here.
+const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
 /// A refused body that is longer, or slower, costs the client its connection.
 const DRAIN_BYTES: usize = 512 << 10;
 const DRAIN_TIME: Duration = Duration::from_millis(500);
-/// In place of `Not Found`, for signals that have no place here.
-const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
 const SIGNALS: [(&str, &str); 4] = [
     ("/v1/metrics", "metrics"),
     ("/v1/logs", "logs"),

@@ -127,7 +127,18 @@ pub fn spans() -> Table {
                     "bloom_filter(0.001)",
                 )
             },
-            // For conditions like `attr_str['user.id'] = 'u-1'`: rare keys, and rare values.
+            // For conditions like `attr_str['user.id'] = 'u-1'`: rare keys, and rare values. A number
+            // may be in three maps, and a granule is skipped when none of them can have it.
+            Index::new(
+                "idx_attr_int_key",
+                "mapKeys(attr_int)",
+                "bloom_filter(0.01)",
+            ),
+            Index::new(
+                "idx_attr_double_key",
+                "mapKeys(attr_double)",
+                "bloom_filter(0.01)",
+            ),
             Index::new(
                 "idx_attr_str_key",
                 "mapKeys(attr_str)",

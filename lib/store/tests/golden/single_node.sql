@@ -58,6 +58,8 @@ CREATE TABLE IF NOT EXISTS `spanloom`.`spans`
     `links` Array(Tuple(trace_id FixedString(16), span_id FixedString(8), trace_state String, flags UInt32, attributes String, dropped UInt32)) CODEC(ZSTD(1)),
     INDEX `idx_trace_id` trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX `idx_trace_id_hex` lower(hex(trace_id)) TYPE bloom_filter(0.001) GRANULARITY 4,
+    INDEX `idx_attr_int_key` mapKeys(attr_int) TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX `idx_attr_double_key` mapKeys(attr_double) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX `idx_attr_str_key` mapKeys(attr_str) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX `idx_attr_str_value` mapValues(attr_str) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX `idx_duration` duration_ns TYPE minmax GRANULARITY 1,

@@ -116,7 +116,7 @@ fn fill(sql: &Sql, spans: u64, hours: u64, start: u64) -> anyhow::Result<()> {
         sql.run(statement)?;
     }
     sql.run("DROP TABLE source")?;
-    for table in ["spans", "trace_index", "red", "tags"] {
+    for table in ["spans", "trace_index", "red", "red_hours", "tags"] {
         sql.run(&format!("OPTIMIZE TABLE {table} FINAL"))?;
     }
     Ok(())

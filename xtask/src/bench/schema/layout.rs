@@ -101,8 +101,11 @@ pub fn layouts() -> Vec<Layout> {
         base("order: minute first", |l| {
             l.order("tenant, toStartOfMinute(time), service, name, time");
         }),
-        base("granules of 4,096 rows", |l| {
-            l.setting("index_granularity", "4096")
+        base("granules of 8,192 rows", |l| {
+            l.setting("index_granularity", "8192")
+        }),
+        base("granules of 1,024 rows", |l| {
+            l.setting("index_granularity", "1024")
         }),
         base("ids: hex text", |l| {
             for id in ["trace_id", "span_id", "parent_span_id"] {
@@ -126,6 +129,7 @@ pub fn layouts() -> Vec<Layout> {
             l.words.port = "attr_str['network.peer.port'] = '{port}'";
         }),
         base("attributes: JSON text", |l| {
+            l.without_attribute_indices();
             l.column(
                 "attr_str",
                 "String",
@@ -136,6 +140,7 @@ pub fn layouts() -> Vec<Layout> {
             l.words.port = "JSONExtractString(attr_str, 'network.peer.port') = '{port}'";
         }),
         base("attributes: JSON type", |l| {
+            l.without_attribute_indices();
             l.column(
                 "attr_str",
                 "JSON",
@@ -172,11 +177,12 @@ pub fn layouts() -> Vec<Layout> {
                 resource_map(),
             );
         }),
-        base("index: blooms on attributes", |l| {
-            l.index("idx_keys", "mapKeys(attr_str)", "bloom_filter(0.01)");
-            l.index("idx_values", "mapValues(attr_str)", "bloom_filter(0.01)");
-        }),
+        base(
+            "index: none on attributes",
+            Draft::without_attribute_indices,
+        ),
         base("index: text on key=value", |l| {
+            l.without_attribute_indices();
             l.index("idx_items", ITEMS, "text(tokenizer = 'array')");
             l.words.user = HAS_ITEM;
         }),
@@ -281,6 +287,12 @@ impl Draft {
 
     fn index(&mut self, name: &'static str, expression: &'static str, kind: &'static str) {
         self.table.indices.push(Index::new(name, expression, kind));
+    }
+
+    /// Those of the schema expect maps.
+    fn without_attribute_indices(&mut self) {
+        self.without_index("idx_attr_str_key");
+        self.without_index("idx_attr_str_value");
     }
 
     fn without_index(&mut self, name: &str) {
