@@ -129,12 +129,12 @@ pub type Owned = BTreeMap<Key, Value>;
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The API refused, or could not be reached.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", api_text(error))]
     Api {
         /// What was to be done.
         doing: String,
-        /// What the client says.
-        source: Box<kube::Error>,
+        /// What the client says. Not a source: its text has all of the server's answer twice.
+        error: Box<kube::Error>,
     },
     /// An object of that name belongs to someone else.
     #[error(
@@ -163,7 +163,7 @@ impl ClusterError {
         match self {
             Self::NotOurs { .. } => ErrorClass::User,
             Self::Shape { .. } => ErrorClass::Bug,
-            Self::Api { source, .. } => match &**source {
+            Self::Api { error, .. } => match &**error {
                 kube::Error::Api(status) => match status.code {
                     409 => ErrorClass::Conflict,
                     403 | 401 => ErrorClass::Forbidden,
@@ -523,10 +523,18 @@ pub fn is_owned_by(object: &Value, uid: &str) -> bool {
         .is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == uid))
 }
 
-fn failed(doing: &str, kind: &str, name: &str, source: kube::Error) -> ClusterError {
+pub(crate) fn failed(doing: &str, kind: &str, name: &str, error: kube::Error) -> ClusterError {
     ClusterError::Api {
         doing: format!("cannot {doing} the {kind} {name}"),
-        source: Box::new(source),
+        error: Box::new(error),
+    }
+}
+
+/// What a client's error says to a person.
+pub fn api_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => crate::retry::chain(error),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Service, ServiceAccount};
@@ -21,7 +21,7 @@ use spanloom_crds::status::Status;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{CLUSTER_ROLE_BINDING, Cluster, PIPELINE};
+use crate::cluster::{CLUSTER_ROLE_BINDING, Cluster, PIPELINE, api_text};
 use crate::keep::AuthorityKeeper;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -183,7 +183,10 @@ impl Context {
             };
             match self.events.publish(&event, &reference).await {
                 Ok(()) => self.metrics.wrote("Event", "publish"),
-                Err(error) => tracing::warn!("cannot publish an event: {}", chain(&error)),
+                Err(error) => {
+                    // A namespace that is going away takes none any more.
+                    tracing::info!("cannot publish an event: {}", api_text(&error));
+                }
             }
         }
     }
@@ -203,6 +206,12 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
+    let pipelines = without_errors(
+        pipelines,
+        context.metrics.clone(),
+        PIPELINE.kind,
+        String::new(),
+    );
     let config = Config::default()
         .debounce(DEBOUNCE)
         .concurrency(context.settings.concurrency);
@@ -210,7 +219,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         .with_config(config)
         .graceful_shutdown_on(stop.clone().cancelled_owned());
     for namespace in &context.namespaces {
-        controller = owns(controller, context.cluster.client(), namespace);
+        controller = owns(controller, &context, namespace);
     }
     let binding = tokio::spawn(keep_binding(context.clone(), reader, stop.clone()));
     controller
@@ -234,26 +243,28 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
 /// alone.
 fn owns(
     controller: Controller<DynamicObject>,
-    client: &Client,
+    context: &Context,
     namespace: &str,
 ) -> Controller<DynamicObject> {
+    let client = context.cluster.client();
     let ours = || watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}"));
     macro_rules! whole {
         ($controller:expr, $($kind:ty),*) => {{
             let controller = $controller;
-            $(let controller = controller.owns_stream(
+            $(let controller = controller.owns_stream(without_errors(
                 watcher(Api::<$kind>::namespaced(client.clone(), namespace), ours())
                     .default_backoff()
                     .touched_objects()
                     .predicate_filter(status_or_form::<$kind>, PredicateConfig::default()),
-            );)*
+                context.metrics.clone(), stringify!($kind), namespace.to_owned(),
+            ));)*
             controller
         }};
     }
     macro_rules! metadata {
         ($controller:expr, $($kind:ty),*) => {{
             let controller = $controller;
-            $(let controller = controller.owns_stream(
+            $(let controller = controller.owns_stream(without_errors(
                 watcher(Api::<PartialObjectMeta<$kind>>::namespaced(client.clone(), namespace), ours())
                     .default_backoff()
                     .touched_objects()
@@ -261,7 +272,8 @@ fn owns(
                         predicates::resource_version::<PartialObjectMeta<$kind>>,
                         PredicateConfig::default(),
                     ),
-            );)*
+                context.metrics.clone(), stringify!($kind), namespace.to_owned(),
+            ));)*
             controller
         }};
     }
@@ -275,6 +287,24 @@ fn owns(
         Role,
         RoleBinding
     )
+}
+
+/// A watch's objects. Its errors end here, counted and logged: each watch is tried again later and
+/// later by itself, while the controller would hold back all of them for the error of one.
+fn without_errors<T>(
+    watch: impl Stream<Item = Result<T, watcher::Error>>,
+    metrics: Metrics,
+    kind: &'static str,
+    namespace: String,
+) -> impl Stream<Item = Result<T, watcher::Error>> {
+    watch.filter_map(move |item| {
+        if let Err(error) = &item {
+            metrics.failed("watch");
+            // kube itself has warned.
+            tracing::debug!(kind, namespace, "cannot watch yet: {}", chain(error));
+        }
+        std::future::ready(item.is_ok().then_some(item))
+    })
 }
 
 /// Every change counts.
@@ -358,4 +388,19 @@ async fn binding(
         .apply_shared(CLUSTER_ROLE_BINDING, None, &wanted)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_watch_that_fails_holds_back_no_other() {
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let failing =
+            futures_util::stream::iter([Ok(1), Err(watcher::Error::NoResourceVersion), Ok(2)]);
+        let passed = without_errors(failing, metrics, "Job", "tracing".to_owned());
+        let passed: Vec<_> = passed.map(Result::unwrap).collect().await;
+        assert_eq!(passed, [1, 2]);
+    }
 }

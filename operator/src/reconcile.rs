@@ -12,7 +12,7 @@ use serde_json::Value;
 use spanloom_crds::status::Status;
 
 use crate::cluster::{
-    Cluster, ClusterError, ErrorClass, GRAFANA_DATASOURCE, Owned, POD, SECRET, is_owned_by,
+    Cluster, ClusterError, ErrorClass, GRAFANA_DATASOURCE, Owned, POD, SECRET, failed, is_owned_by,
 };
 use crate::conditions::{self, Probed, Seen};
 use crate::controller::Context;
@@ -112,10 +112,7 @@ async fn pass(object: &DynamicObject, context: &Context) -> Result<Action, Recon
         .api(crate::cluster::PIPELINE, Some(&namespace))
         .get_opt(&name)
         .await
-        .map_err(|source| ClusterError::Api {
-            doing: format!("cannot read the TracingPipeline {name}"),
-            source: Box::new(source),
-        })?;
+        .map_err(|error| failed("read", "TracingPipeline", &name, error))?;
     let Some(object) = found.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
         context.forget(&namespace, &name);
         return Ok(Action::await_change());
