@@ -122,12 +122,18 @@ fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
     });
     let rested = Instant::now();
     while rested.elapsed() < 2 * quiet {
-        let now = versions(&namespace);
+        let now = objects(&namespace);
         let changed: Vec<_> = now
             .iter()
-            .filter(|(k, v)| last.1.get(*k) != Some(*v))
+            .filter(|(name, object)| last.1.get(*name) != Some(*object))
+            .map(|(name, object)| format!("{name}: {object}\nwas: {:?}", last.1.get(name)))
             .collect();
-        assert_eq!(now, last.1, "written at rest: {changed:?}");
+        assert!(
+            changed.is_empty(),
+            "written at rest:\n{}",
+            changed.join("\n")
+        );
+        assert_eq!(now.len(), last.1.len(), "removed at rest");
         std::thread::sleep(Duration::from_secs(1));
     }
 }
