@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::apps::{App, ask};
 use super::support::install;
@@ -85,7 +85,7 @@ fn what_the_document_drops_goes_and_what_others_added_stays() {
 }
 
 /// What the operator may have written, by kind and name.
-fn versions(namespace: &Namespace) -> BTreeMap<String, String> {
+fn objects(namespace: &Namespace) -> BTreeMap<String, Value> {
     let kinds = "tracingpipelines,configmaps,secrets,services,serviceaccounts,daemonsets,\
                  deployments,statefulsets,poddisruptionbudgets,roles,rolebindings,jobs";
     let all = namespace.get(&[kinds]);
@@ -93,7 +93,7 @@ fn versions(namespace: &Namespace) -> BTreeMap<String, String> {
     items
         .map(|item| {
             let name = format!("{} {}", item["kind"], item["metadata"]["name"]);
-            (name, item["metadata"]["resourceVersion"].to_string())
+            (name, item.clone())
         })
         .collect()
 }
@@ -112,9 +112,9 @@ fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
 
     // Everything has come to rest when nothing was written for a while; from then on nothing is.
     let quiet = Duration::from_secs(15);
-    let mut last = (Instant::now(), versions(&namespace));
+    let mut last = (Instant::now(), objects(&namespace));
     await_some("rest", LIMIT, || {
-        let now = versions(&namespace);
+        let now = objects(&namespace);
         if now != last.1 {
             last = (Instant::now(), now);
         }
@@ -122,12 +122,18 @@ fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
     });
     let rested = Instant::now();
     while rested.elapsed() < 2 * quiet {
-        let now = versions(&namespace);
+        let now = objects(&namespace);
         let changed: Vec<_> = now
             .iter()
-            .filter(|(k, v)| last.1.get(*k) != Some(*v))
+            .filter(|(name, object)| last.1.get(*name) != Some(*object))
+            .map(|(name, object)| format!("{name}: {object}\nwas: {:?}", last.1.get(name)))
             .collect();
-        assert_eq!(now, last.1, "written at rest: {changed:?}");
+        assert!(
+            changed.is_empty(),
+            "written at rest:\n{}",
+            changed.join("\n")
+        );
+        assert_eq!(now.len(), last.1.len(), "removed at rest");
         std::thread::sleep(Duration::from_secs(1));
     }
 }

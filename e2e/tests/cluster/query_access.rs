@@ -28,7 +28,7 @@ fn without_a_token_nothing_is_answered() {
             .collect();
         pipeline.fetch(&format!("{url}{path}"), &options)
     };
-    let list = "/api/v1/tags";
+    let list = "/api/v1/services";
     for path in [
         list,
         "/",

@@ -61,7 +61,7 @@ fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result
         super::cargo(["test", "--workspace", "--locked", "--test", "cluster"]);
     command
         // They wait more than they compute.
-        .args(["--", "--test-threads", "4"])
+        .args(["--", "--test-threads", "5"])
         .env("KUBECONFIG", kubeconfig)
         .env("SPANLOOM_KUBECTL", kubetools::kubectl()?)
         .env("SPANLOOM_HELM", kubetools::helm()?)

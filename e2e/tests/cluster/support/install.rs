@@ -39,8 +39,16 @@ static INSTALL: OnceLock<Install> = OnceLock::new();
 /// What keeps the installation from being disturbed.
 pub struct Shared(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>);
 
-/// What keeps everybody else from it.
+/// What keeps everybody else from it. A scenario that fails in the middle leaves the others a release.
 pub struct Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if std::thread::panicking() && try_upgrade(&installed().namespaces).is_err() {
+            eprintln!("and the release cannot be brought back");
+        }
+    }
+}
 
 /// The installation, with others.
 pub fn shared() -> Shared {
@@ -68,7 +76,6 @@ fn installed() -> &'static Install {
     INSTALL.get_or_init(|| {
         // What a run that was broken off has left.
         let _ = try_helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]);
-        namespace::remove_leftovers();
         let run = random_word();
         let namespaces: Vec<_> = (0..NAMESPACES)
             .map(|index| format!("e2e-{run}-{index}"))
@@ -91,6 +98,15 @@ pub fn upgrade() {
 }
 
 fn upgrade_to(namespaces: &[String]) {
+    if let Err(error) = try_upgrade(namespaces) {
+        namespace::show(NAMESPACE);
+        panic!("{error}");
+    }
+    let set = ["wait", "--for=condition=Established", "--timeout=60s"];
+    kubectl(&[&set[..], &["crd/tracingpipelines.spanloom.dev"]].concat());
+}
+
+fn try_upgrade(namespaces: &[String]) -> Result<String, String> {
     let chart = spanloom_e2e::workspace().join("charts/spanloom");
     let values = images().join("values.yaml");
     let listed = format!("operator.pipelineNamespaces={{{}}}", namespaces.join(","));
@@ -98,7 +114,7 @@ fn upgrade_to(namespaces: &[String]) {
     Namespace::create(NAMESPACE, false);
     // Another image under the same tag: only a change of the pod's document starts it.
     let newer = format!("operator.podAnnotations.made={}", made());
-    let done = try_helm(&[
+    try_helm(&[
         "upgrade",
         "--install",
         RELEASE,
@@ -116,13 +132,7 @@ fn upgrade_to(namespaces: &[String]) {
         "--wait",
         "--timeout",
         "4m",
-    ]);
-    if let Err(error) = done {
-        namespace::show(NAMESPACE);
-        panic!("{error}");
-    }
-    let set = ["wait", "--for=condition=Established", "--timeout=60s"];
-    kubectl(&[&set[..], &["crd/tracingpipelines.spanloom.dev"]].concat());
+    ])
 }
 
 /// Removes the release.

@@ -1,5 +1,7 @@
 //! A namespace for one scenario: shown when the scenario fails, gone afterwards.
 
+use std::sync::Once;
+
 use serde_json::json;
 
 use super::kube::{apply, kubectl, try_get, try_kubectl};
@@ -30,6 +32,9 @@ impl Namespace {
 
     /// Makes a namespace; one of a scenario is removed by the next run if this one is broken off.
     pub fn create(name: &str, of_scenario: bool) {
+        // Before the first of this run's own.
+        static CLEAN: Once = Once::new();
+        CLEAN.call_once(remove_leftovers);
         apply(&json!({
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -122,7 +127,7 @@ pub fn show(namespace: &str) {
 }
 
 /// Deletes what earlier runs that were broken off have left.
-pub fn remove_leftovers() {
+fn remove_leftovers() {
     let arguments = [
         "delete",
         "namespace",
