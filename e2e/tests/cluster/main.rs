@@ -6,6 +6,7 @@
 //! `cargo xtask images` filled. All are below the module `scenario`, so that other stages pass them over.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // tests may stop on the first surprise
+#![allow(clippy::print_stdout)] // what was measured is worth a line
 
 #[path = "."]
 mod scenario {

@@ -58,7 +58,7 @@ fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result
         cluster::load(provider, &archives)?;
     }
     let mut command: Command =
-        super::cargo(["test", "--workspace", "--locked", "--test", "cluster"]);
+        super::cargo(["test", "--workspace", "--locked", "--test", "kubernetes"]);
     command
         // They wait more than they compute.
         .args(["--", "--test-threads", "5"])

@@ -67,12 +67,20 @@ impl<'a> App<'a> {
             .iter()
             .map(|(name, value)| json!({"name": name, "value": value}))
             .collect();
+        // In seconds for Python, in milliseconds for Node.
+        let patience = if self.image == NODE { "120000" } else { "120" };
         for (name, value) in [
             ("OTEL_SERVICE_NAME", self.name),
             // Spans are looked for soon after they were made.
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+            // A busy machine may take longer than the SDKs' 10 s and 30 s.
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", patience),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "120000"),
         ] {
-            environment.push(json!({"name": name, "value": value}));
+            let is_set = self.environment.iter().any(|(set, _)| *set == name);
+            if !is_set {
+                environment.push(json!({"name": name, "value": value}));
+            }
         }
         let map = |pairs: &[(&str, &str)]| -> serde_json::Map<String, Value> {
             pairs

@@ -69,6 +69,7 @@ pub fn pipeline_namespace() -> Namespace {
     let name = installed().free.lock().unwrap().pop();
     let mut namespace = Namespace::adopt(name.expect("more scenarios than NAMESPACES"));
     namespace.also_show.push(NAMESPACE.to_owned());
+    namespace.is_pooled = true;
     namespace
 }
 

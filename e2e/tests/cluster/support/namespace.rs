@@ -12,6 +12,8 @@ pub struct Namespace {
     name: String,
     /// Other namespaces that tell why, such as the operator's.
     pub also_show: Vec<String>,
+    /// The release has rights in it, so that it stays until the release goes.
+    pub is_pooled: bool,
 }
 
 impl Namespace {
@@ -27,6 +29,7 @@ impl Namespace {
         Self {
             name,
             also_show: Vec::new(),
+            is_pooled: false,
         }
     }
 
@@ -87,6 +90,11 @@ impl Drop for Namespace {
             }
         }
         // Nobody waits for it: the next scenario has another one.
+        if self.is_pooled {
+            let kinds = "tracingpipelines,deployments,services";
+            let _ = self.try_kubectl(&["delete", kinds, "--all", "--wait=false"]);
+            return;
+        }
         let _ = try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], None);
     }
 }
