@@ -234,7 +234,14 @@ impl Work<'_> {
             .find(|object| object.stage == Stage::Schema)
             .map_or(JobState::Missing, |job| JobState::of(live(&owned, job)));
 
-        let decision = self.judge(&objects, &owned, &agents, schema, known.last_good.as_ref());
+        let schema_pods = pods.of("migrate");
+        let decision = self.judge(
+            &objects,
+            &owned,
+            &agents,
+            (schema, &schema_pods),
+            known.last_good.as_ref(),
+        );
         if let Some(decision) = &decision {
             if decision.record_good
                 && known.last_good.as_ref().map(|good| &good.hash) != Some(&decision.rollout.hash)
@@ -267,7 +274,7 @@ impl Work<'_> {
         objects: &[Desired],
         owned: &Owned,
         agents: &[Agent],
-        schema: JobState,
+        (schema, schema_pods): (JobState, &[Pod]),
         last_good: Option<&LastGood>,
     ) -> Option<Decision> {
         let pipeline = self.pipeline;
@@ -281,12 +288,17 @@ impl Work<'_> {
         }
         let config = pipeline.agent_config();
         let wanted = &daemon_set.object["metadata"]["annotations"][APPLIED_HASH];
-        let facts = rollout_facts(
+        let mut facts = rollout_facts(
             &Workload::of_daemon_set(found),
             wanted.as_str().unwrap_or_default(),
             agents,
             &config.hash,
         );
+        if schema != JobState::Complete {
+            // The agents have not even begun: what keeps the schema is what keeps them.
+            let why = trouble(schema_pods).unwrap_or_else(|| "its Job is at work".to_owned());
+            facts.trouble = format!("the schema comes first: {why}");
+        }
         Some(rollout::decide(
             self.previous.rollout.as_ref(),
             &agents_hash(objects, &config),

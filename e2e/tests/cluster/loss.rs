@@ -1,5 +1,5 @@
 //! Nothing that was acknowledged is lost or doubled: over a rollout of the collectors, over a minute
-//! without ClickHouse, over a node that is drained.
+//! without ClickHouse (and over a node that is drained, in [`super::upheaval`]).
 //!
 //! A sender with the official SDK and its own retries sends spans with unique ids at a stated rate and
 //! notes which exports were acknowledged; what is stored is compared with that, in spans and in rollups.
@@ -17,12 +17,13 @@ use super::support::pipeline::Pipeline;
 use super::support::{LIMIT, await_some, want};
 
 /// Spans a second of each sender.
-const RATE: u64 = 40;
+pub const RATE: u64 = 40;
 
 /// A sender on each node.
-const SENDERS: [&str; 2] = ["sender-one", "sender-two"];
+pub const SENDERS: [&str; 2] = ["sender-one", "sender-two"];
 
-fn nodes() -> Vec<String> {
+/// The names of the nodes, in order.
+pub fn nodes() -> Vec<String> {
     let names = kubectl(&[
         "get",
         "nodes",
@@ -31,7 +32,8 @@ fn nodes() -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-fn place_senders(pipeline: &Pipeline, nodes: &[String]) {
+/// A sender on each node, sending.
+pub fn place_senders(pipeline: &Pipeline, nodes: &[String]) {
     for (name, node) in SENDERS.iter().zip(nodes) {
         App::python(name, "sender")
             .on(node)
@@ -48,7 +50,7 @@ fn place_senders(pipeline: &Pipeline, nodes: &[String]) {
 }
 
 /// Waits until that many more spans were acknowledged than now.
-fn await_acknowledged(namespace: &Namespace, sender: &str, more: u64) {
+pub fn await_acknowledged(namespace: &Namespace, sender: &str, more: u64) {
     let count = |said: &serde_json::Value| said["acknowledgedCount"].as_u64().unwrap();
     let before = count(&ask(namespace, sender, "/"));
     await_some("acknowledged spans", LIMIT, || {
@@ -57,7 +59,8 @@ fn await_acknowledged(namespace: &Namespace, sender: &str, more: u64) {
     });
 }
 
-fn stop_senders(namespace: &Namespace) -> Report {
+/// Stops them all; what they say.
+pub fn stop_senders(namespace: &Namespace) -> Report {
     let mut all = Report {
         acknowledged: BTreeSet::new(),
         refused: BTreeSet::new(),
@@ -71,7 +74,7 @@ fn stop_senders(namespace: &Namespace) -> Report {
 }
 
 /// Every acknowledged span is stored once, nothing else is, and the rollups count the same.
-fn check_stored(pipeline: &Pipeline, report: &Report) {
+pub fn check_stored(pipeline: &Pipeline, report: &Report) {
     let services = "service IN ('sender-one', 'sender-two')";
     let stored = pipeline.sql(&format!(
         "SELECT concat(lower(hex(trace_id)), ':', lower(hex(span_id))) FROM spanloom.spans \
@@ -201,51 +204,4 @@ fn a_minute_without_clickhouse_loses_nothing() {
         report.refused.len()
     );
     check_stored(&pipeline, &report);
-}
-
-#[test]
-fn a_drained_node_loses_nothing() {
-    let _installed = install::alone();
-    let namespace = install::pipeline_namespace();
-    let pipeline = Pipeline::ready(&namespace, &json!({"query": {"replicas": 2}}));
-    let nodes = nodes();
-    place_senders(&pipeline, &nodes);
-    // Not the node of the store, whose pod would have to move too.
-    let store = namespace.kubectl(&[
-        "get",
-        "pod/traces-clickhouse-0",
-        "--output=jsonpath={.spec.nodeName}",
-    ]);
-    let node = nodes.iter().find(|node| **node != store).unwrap().clone();
-    let _back = Uncordon(node.clone());
-    // Only this scenario's pods: the sender on the node stays, it is bound to it.
-    kubectl(&[
-        "drain",
-        &node,
-        "--ignore-daemonsets",
-        "--delete-emptydir-data",
-        "--pod-selector=spanloom.dev/pipeline=traces",
-        "--timeout=180s",
-    ]);
-    pipeline.await_ready();
-    // The collector of a drained node goes on until the node does.
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
-    }
-    let report = stop_senders(&namespace);
-    assert!(
-        report.refused.is_empty(),
-        "{} refused",
-        report.refused.len()
-    );
-    check_stored(&pipeline, &report);
-}
-
-/// Lets pods onto the node again, whatever came of the scenario.
-struct Uncordon(String);
-
-impl Drop for Uncordon {
-    fn drop(&mut self) {
-        let _ = super::support::kube::try_kubectl(&["uncordon", &self.0], None);
-    }
 }

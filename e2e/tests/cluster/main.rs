@@ -12,11 +12,11 @@
 mod scenario {
     mod bare;
     mod configuration;
-    mod disruption;
     mod first_trace;
     mod loss;
     mod ownership;
     mod query_access;
     mod support;
     mod switch;
+    mod upheaval;
 }

@@ -1,7 +1,13 @@
-//! The operator dies in the middle of its work; the release is removed and comes back.
+//! What disturbs every pipeline of the cluster, so that each has the installation alone: the operator
+//! dies in the middle of its work, a node is drained, the release is removed and comes back.
+//!
+//! The name of this file puts them last: while one waits for the others to end, no other begins.
 
 use serde_json::json;
 
+use super::loss::{
+    RATE, SENDERS, await_acknowledged, check_stored, nodes, place_senders, stop_senders,
+};
 use super::support::apps::{App, ask};
 use super::support::install;
 use super::support::kube::{kubectl, try_get, try_kubectl};
@@ -98,4 +104,51 @@ fn a_release_that_is_removed_and_comes_back_finds_its_data() {
     assert_eq!(claim()["metadata"]["uid"], before, "another volume");
     let left = try_kubectl(&["get", "namespace", install::NAMESPACE], None);
     assert!(left.is_ok(), "{left:?}");
+}
+
+#[test]
+fn a_drained_node_loses_nothing() {
+    let _installed = install::alone();
+    let namespace = install::pipeline_namespace();
+    let pipeline = Pipeline::ready(&namespace, &json!({"query": {"replicas": 2}}));
+    let nodes = nodes();
+    place_senders(&pipeline, &nodes);
+    // Not the node of the store, whose pod would have to move too.
+    let store = namespace.kubectl(&[
+        "get",
+        "pod/traces-clickhouse-0",
+        "--output=jsonpath={.spec.nodeName}",
+    ]);
+    let node = nodes.iter().find(|node| **node != store).unwrap().clone();
+    let _back = Uncordon(node.clone());
+    // Only this scenario's pods: the sender on the node stays, it is bound to it.
+    kubectl(&[
+        "drain",
+        &node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--pod-selector=spanloom.dev/pipeline=traces",
+        "--timeout=180s",
+    ]);
+    pipeline.await_ready();
+    // The collector of a drained node goes on until the node does.
+    for name in SENDERS {
+        await_acknowledged(&namespace, name, RATE);
+    }
+    let report = stop_senders(&namespace);
+    assert!(
+        report.refused.is_empty(),
+        "{} refused",
+        report.refused.len()
+    );
+    check_stored(&pipeline, &report);
+}
+
+/// Lets pods onto the node again, whatever came of the scenario.
+struct Uncordon(String);
+
+impl Drop for Uncordon {
+    fn drop(&mut self) {
+        let _ = super::support::kube::try_kubectl(&["uncordon", &self.0], None);
+    }
 }
