@@ -16,6 +16,7 @@ mod scenario {
     mod loss;
     mod ownership;
     mod query_access;
+    mod rights;
     mod support;
     mod switch;
     mod upheaval;
