@@ -12,6 +12,7 @@
 mod scenario {
     mod bare;
     mod configuration;
+    mod control;
     mod first_trace;
     mod loss;
     mod ownership;
