@@ -14,6 +14,7 @@ mod scenario {
     mod configuration;
     mod control;
     mod first_trace;
+    mod growth;
     mod loss;
     mod ownership;
     mod query_access;
