@@ -73,7 +73,7 @@ fn end_all(processes: &[Process]) -> anyhow::Result<()> {
 }
 
 /// Running programs of a cluster whose arguments name this cluster's folders.
-fn leftovers(layout: &Layout) -> Vec<Process> {
+pub fn leftovers(layout: &Layout) -> Vec<Process> {
     let Ok(entries) = Path::new("/proc").read_dir() else {
         return Vec::new();
     };
@@ -122,7 +122,10 @@ fn end_shims(layout: &Layout) -> anyhow::Result<()> {
 }
 
 /// Mount points below the cluster's folders, the latest first.
-fn mounts_below(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When the kernel's table cannot be read.
+pub fn mounts_below(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .context("cannot read the table of mounts")?;
     let ours = [layout.state().to_owned(), layout.run()];
