@@ -25,6 +25,9 @@ pub fn look(layout: &Layout) -> anyhow::Result<BTreeSet<String>> {
             all.insert(format!("the folder {}", folder.display()));
         }
     }
+    for file in teardown::network_results(layout) {
+        all.insert(format!("the file {}", file.display()));
+    }
     for group in cgroups::present() {
         all.insert(format!("the cgroup {}", group.display()));
     }
@@ -36,7 +39,11 @@ pub fn look(layout: &Layout) -> anyhow::Result<BTreeSet<String>> {
 /// installed, no cluster of ours has used it.
 fn network() -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
-    for entry in Path::new("/run/netns").read_dir().into_iter().flatten() {
+    let folder = Path::new("/run/netns");
+    if folder.exists() {
+        all.push("the folder of network namespaces".to_owned());
+    }
+    for entry in folder.read_dir().into_iter().flatten() {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if NODES.iter().any(|node| node.netns() == name) {
             all.push(format!("the network namespace {name}"));
