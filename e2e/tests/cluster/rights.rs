@@ -87,6 +87,18 @@ impl Account {
         }
     }
 
+    /// Whether its rules in a namespace are these, and no more.
+    #[track_caller]
+    fn has_rules(&self, namespace: &str, wanted: &BTreeSet<String>) {
+        let found = self.rules(namespace);
+        let (more, less) = (&found - wanted, wanted - &found);
+        assert!(
+            more.is_empty() && less.is_empty(),
+            "{} may {more:?} too much in {namespace}, and lacks {less:?}",
+            self.name
+        );
+    }
+
     /// Everything that it may in a namespace and nobody else's account may, as `verb resource.group/name`.
     fn rules(&self, namespace: &str) -> BTreeSet<String> {
         let nobody = Self {
@@ -253,7 +265,7 @@ fn every_account_may_what_it_needs_and_nothing_else() {
     for component in ["query", "clickhouse", "migrate"] {
         let account = Account::of(here, component);
         for namespace in [here, elsewhere] {
-            assert_eq!(account.rules(namespace), BTreeSet::new(), "{component}");
+            account.has_rules(namespace, &BTreeSet::new());
         }
         for pod in pods_of(here, component) {
             assert!(!has_token(&pod), "{component} has a token: {pod}");
@@ -305,10 +317,10 @@ fn operator(here: &str, elsewhere: &str) {
     let home = install::NAMESPACE;
     let account = Account::of(home, "operator");
     let (everywhere, served) = (expand(EVERYWHERE), expand(WHERE_SERVED));
-    let with = |more: &BTreeSet<String>| &everywhere | more;
-    assert_eq!(account.rules(elsewhere), everywhere);
-    assert_eq!(account.rules(here), with(&served));
-    assert_eq!(account.rules(home), with(&(&served | &expand(AT_HOME))));
+    let here_too = &everywhere | &served;
+    account.has_rules(elsewhere, &everywhere);
+    account.has_rules(here, &here_too);
+    account.has_rules(home, &(&here_too | &expand(AT_HOME)));
 
     account.may("get tracingpipelines -A");
     account.may(&format!("get secret traces-clickhouse -n {here}"));
@@ -332,8 +344,8 @@ fn collector(here: &str, elsewhere: &str) {
     let account = Account::of(here, "collector");
     let pods = expand(&[("get list watch", "pods")]);
     let own = expand(&[("get list watch", "configmaps/traces-collector")]);
-    assert_eq!(account.rules(elsewhere), pods);
-    assert_eq!(account.rules(here), &pods | &own);
+    account.has_rules(elsewhere, &pods);
+    account.has_rules(here, &(&pods | &own));
     assert!(pods_of(here, "collector").iter().all(has_token));
 
     account.may(&format!("get configmap traces-collector -n {here}"));
