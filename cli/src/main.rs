@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(args),
         Command::Trace(args) => trace::run(args),
         Command::EngineHost { args } => {
-            spanloom_collector::logs::init("warn");
+            spanloom_program::logs::init("warn");
             return spanloom_engine::host::run(args);
         }
     };

@@ -14,10 +14,10 @@ use prometheus_client::registry::Registry;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::{Engine, EngineConfig};
+use spanloom_program::Signals;
 use spanloom_query::{
     Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::data_dir::{self, DataDir};
 use crate::say::Say;
@@ -60,7 +60,7 @@ pub struct UpArgs {
 /// # Errors
 /// When something cannot be started, or ends by itself.
 pub fn run(args: UpArgs) -> anyhow::Result<()> {
-    spanloom_collector::logs::init("warn");
+    spanloom_program::logs::init("warn");
     let say = Say::new();
     let document = read_document(&args, &say)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,13 +85,13 @@ fn read_document(args: &UpArgs, say: &Say) -> anyhow::Result<TracingPipeline> {
 }
 
 async fn up(args: UpArgs, document: TracingPipeline, say: Say) -> anyhow::Result<()> {
-    let mut signals = Signals::watch()?;
+    let mut signals = Signals::watch().context("cannot watch for SIGTERM and SIGINT")?;
     tokio::select! {
         running = Running::start(&args, &document, &say) => {
             let mut running = running?;
             running.print_closing_lines();
             let ended = tokio::select! {
-                () = signals.any() => Ok(()),
+                _ = signals.next() => Ok(()),
                 reason = running.store.died() => Err(reason),
             };
             say.step("draining");
@@ -99,29 +99,7 @@ async fn up(args: UpArgs, document: TracingPipeline, say: Say) -> anyhow::Result
             say.step("stopped");
             ended
         }
-        () = signals.any() => bail!("stopped before everything was up"),
-    }
-}
-
-/// SIGINT and SIGTERM: both mean "drain and stop".
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn watch() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        _ = signals.next() => bail!("stopped before everything was up"),
     }
 }
 

@@ -10,6 +10,7 @@ use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, AgentStatus};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
+use spanloom_program::NotReady;
 use spanloom_store::block::{BlockPool, SpanBlock};
 use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report};
@@ -17,7 +18,6 @@ use spanloom_store::schema::SchemaOptions;
 use spanloom_store::writer::{Writer, WriterConfig};
 use spanloom_tls::TlsError;
 
-use crate::admin::{NotReady, Status};
 use crate::batch::StoreBatch;
 use crate::cluster::{Cluster, Watches, Watching};
 use crate::config::{self, CollectorConfig, ConfigError, StoreAddress};
@@ -138,17 +138,17 @@ impl Collector {
     }
 
     /// How the collector is, for `/status`.
-    pub fn status(&self) -> Arc<Status> {
+    pub fn status(&self) -> impl Fn() -> AgentStatus + Send + Sync + use<> {
         let control: Control = self.server.control();
         let watched = self.watching.as_ref().map(Watching::state);
-        Arc::new(move || AgentStatus {
+        move || AgentStatus {
             config: watched
                 .as_ref()
                 .map(|state| state.config())
                 .unwrap_or_default(),
             spans_received: control.spans_received(),
             spans_discarded: control.spans_discarded(),
-        })
+        }
     }
 
     /// Says that it is not ready any more and asks clients to go elsewhere, but serves them all the

@@ -11,16 +11,13 @@
 //!
 //! `main.rs` is the program for a node; `spanloom up` runs a [`Collector`] in its own process.
 
-mod admin;
 mod batch;
 pub mod cluster;
 mod collector;
 pub mod config;
 mod export;
-pub mod logs;
 pub mod memory;
 
-pub use admin::{Admin, NotReady, Status};
 pub use cluster::{Cluster, ClusterError};
 pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};
 pub use config::{CollectorConfig, ConfigError, StoreAddress};

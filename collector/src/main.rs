@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Admin, Cluster, Collector, CollectorConfig, StoreAddress, logs, memory};
+use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress, memory};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
-use tokio::signal::unix::{SignalKind, signal};
+use spanloom_program::{Admin, Pages, Signals, logs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -136,8 +136,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut signals = Signals::watch().context("cannot watch for SIGTERM and SIGINT")?;
     let drain_deadline = Duration::from_secs(args.drain_seconds);
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let metrics_address = args.metrics;
@@ -153,7 +152,11 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         None => Collector::start(args.config()?, &mut registry).await?,
     };
     let (not_ready, status) = (collector.not_ready(), collector.status());
-    let admin = Admin::start(metrics_address, Arc::new(registry), not_ready, status)
+    let pages = Pages::new(Arc::new(registry), not_ready).json("/status", move || {
+        serde_json::to_string(&status())
+            .map_err(|error| format!("cannot encode the status: {error}"))
+    });
+    let admin = Admin::start(metrics_address, pages)
         .await
         .with_context(|| format!("cannot serve metrics on {metrics_address} (--metrics)"))?;
     tracing::info!(
@@ -162,18 +165,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         metrics = %admin.address(),
         "receiving"
     );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     if !drain_delay.is_zero() {
         tracing::info!(seconds = drain_delay.as_secs(), "leaving");
         collector.leave();
         tokio::select! {
             () = tokio::time::sleep(drain_delay) => {}
             // Whoever asks a second time does not want to wait.
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = signals.next() => {}
         }
     }
     tracing::info!(seconds = drain_deadline.as_secs(), "draining");

@@ -9,7 +9,8 @@ const PURGE_DELAY: mi_option_t = 15;
 /// Gives freed memory back to the system at once instead of after a while, unless the environment's
 /// `MIMALLOC_PURGE_DELAY` says otherwise. Requests come and go in megabytes, and each piece is freed
 /// by another thread than allocated it: under overload what waits to be given back came to as much
-/// as what was in use, and the process past its limit. It costs nothing that `bench ingest` shows.
+/// as what was in use, and the process past its limit. What comes in next must ask for its pages anew:
+/// `bench ingest` shows 6 % more CPU time than mimalloc's own 10 ms, and 15 % more than a second.
 ///
 /// To be called first in `main`.
 pub fn give_back_at_once() {

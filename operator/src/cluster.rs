@@ -534,7 +534,7 @@ pub(crate) fn failed(doing: &str, kind: &str, name: &str, error: kube::Error) ->
 pub fn api_text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        error => crate::retry::chain(error),
+        error => spanloom_program::causes(error),
     }
 }
 

@@ -18,6 +18,7 @@ use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 use spanloom_crds::status::Status;
+use spanloom_program::causes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,7 @@ use crate::pipeline::Pipeline;
 use crate::probe::Pods;
 use crate::reconcile::{Discovered, Memories, Memory, ReconcileError, reconcile, serves_grafana};
 use crate::render::{LABEL_MANAGED_BY, MANAGER, collectors_binding};
-use crate::retry::{WatchBackoff, chain, retry_after};
+use crate::retry::{WatchBackoff, retry_after};
 use crate::settings::Settings;
 
 /// Changes within this time are one pass.
@@ -228,7 +229,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             match done {
                 Ok((object, _)) => tracing::debug!(pipeline = %object.name, "passed"),
                 // The pass itself has said so already; what is left are watches.
-                Err(error) => tracing::debug!("{}", chain(&error)),
+                Err(error) => tracing::debug!("{}", causes(&error)),
             }
             std::future::ready(())
         })
@@ -301,7 +302,7 @@ fn without_errors<T>(
         if let Err(error) = &item {
             metrics.failed("watch");
             // kube itself has warned.
-            tracing::debug!(kind, namespace, "cannot watch yet: {}", chain(error));
+            tracing::debug!(kind, namespace, "cannot watch yet: {}", causes(error));
         }
         std::future::ready(item.is_ok().then_some(item))
     })
@@ -322,7 +323,7 @@ fn on_error(object: Arc<DynamicObject>, error: &ReconcileError, context: Arc<Con
         memory.failures = failures.saturating_add(1);
     });
     context.metrics.failed(class.name());
-    tracing::warn!(%namespace, pipeline = %name, class = class.name(), "{}", chain(error));
+    tracing::warn!(%namespace, pipeline = %name, class = class.name(), "{}", causes(error));
     Action::requeue(retry_after(class, failures))
 }
 
@@ -345,7 +346,7 @@ async fn keep_binding(
         }
         if let Err(error) = binding(&context, &pipelines).await {
             context.metrics.failed(error.class().name());
-            tracing::warn!("{}", chain(&error));
+            tracing::warn!("{}", causes(&error));
         }
     }
 }

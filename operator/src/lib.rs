@@ -8,7 +8,6 @@
 //!
 //! At rest it writes nothing but its lease (`lease`).
 
-pub mod admin;
 pub mod apply;
 pub mod certificates;
 pub mod cluster;

@@ -2,7 +2,6 @@
 
 #![allow(clippy::print_stdout)] // `crd` prints for people
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +11,12 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
-use spanloom_operator::admin::Admin;
 use spanloom_operator::cluster::{CUSTOM_RESOURCE, Cluster};
 use spanloom_operator::controller::{self, Context};
 use spanloom_operator::lease::Claim;
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
-use tokio::signal::unix::{SignalKind, signal};
+use spanloom_program::{Admin, NotReady, Pages, Signals, causes, logs};
 use tokio_util::sync::CancellationToken;
 
 /// Spanloom's operator: makes what a TracingPipeline asks for.
@@ -45,7 +43,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Crd => crd(),
         Command::Run(settings) => {
-            logs();
+            logs::init("info");
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .worker_threads(2)
@@ -63,35 +61,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs to standard error; `SPANLOOM_LOG` decides what. JSON where no person reads along.
-fn logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SPANLOOM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        subscriber.init();
-    } else {
-        subscriber.json().flatten_event(true).init();
-    }
-}
-
 fn crd() -> anyhow::Result<()> {
     print!("{}", spanloom_crds::crd::crd_yaml()?);
     Ok(())
 }
 
 async fn run(mut settings: Settings) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut signals = Signals::watch().context("cannot watch for SIGTERM and SIGINT")?;
     if settings.pod_name.is_empty() {
         settings.pod_name = format!("operator-{:08x}", rand::random::<u32>());
     }
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let is_up = Arc::new(AtomicBool::new(false));
-    let admin = Admin::start(settings.admin, Arc::new(registry), not_ready(is_up.clone()))
+    let pages = Pages::new(Arc::new(registry), not_ready(is_up.clone()));
+    let admin = Admin::start(settings.admin, pages)
         .await
         .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
     let mut config = Config::infer()
@@ -117,8 +101,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the lease");
     tokio::select! {
         () = claim.acquire() => {}
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     }
     metrics.leads(true);
     tracing::info!(namespaces = settings.namespaces().join(","), "working");
@@ -131,8 +114,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
             Ok(()) => anyhow::anyhow!("the watches ended; start it again"),
             Err(error) => anyhow::Error::from(error),
         }),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = signals.next() => Ok(()),
     };
     metrics.leads(false);
     stop.cancel();
@@ -148,7 +130,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     ended
 }
 
-fn not_ready(is_up: Arc<AtomicBool>) -> Arc<spanloom_operator::admin::NotReady> {
+fn not_ready(is_up: Arc<AtomicBool>) -> Arc<NotReady> {
     Arc::new(move || {
         let waiting = !is_up.load(Ordering::Relaxed);
         waiting.then(|| "the API was not reached yet".to_owned())
@@ -168,7 +150,7 @@ async fn apply_crd(cluster: &Cluster) {
     match cluster.apply_shared(CUSTOM_RESOURCE, None, &wanted).await {
         Ok(_) => tracing::info!(name, "applied the CustomResourceDefinition"),
         Err(error) => {
-            let error = spanloom_operator::retry::chain(&error);
+            let error = causes(&error);
             tracing::warn!(name, error, "cannot apply the CustomResourceDefinition");
         }
     }

@@ -10,6 +10,7 @@ use kube::core::DynamicObject;
 use kube::runtime::controller::Action;
 use serde_json::Value;
 use spanloom_crds::status::Status;
+use spanloom_program::causes;
 
 use crate::cluster::{
     Cluster, ClusterError, ErrorClass, GRAFANA_DATASOURCE, Owned, POD, SECRET, failed, is_owned_by,
@@ -23,7 +24,6 @@ use crate::rate::{is_news, rate};
 use crate::render::{
     APPLIED_HASH, Desired, LABEL_PIPELINE, LastGood, Stage, agents_hash, render, roll_back,
 };
-use crate::retry::chain;
 use crate::rollout::{self, Decision};
 
 /// How soon a pipeline that is not ready yet is looked at again, when nothing happens.
@@ -141,7 +141,7 @@ async fn pass(object: &DynamicObject, context: &Context) -> Result<Action, Recon
                 error.class(),
                 ErrorClass::Forbidden | ErrorClass::User | ErrorClass::Bug
             ) {
-                let (generation, why) = (pipeline.generation, chain(&error));
+                let (generation, why) = (pipeline.generation, causes(&error));
                 let status = conditions::stuck(generation, "ReconcileFailed", &why, &previous, now);
                 write_status(context, &object, &previous, &status).await?;
             }
@@ -360,9 +360,9 @@ impl Work<'_> {
         }
         for problem in &problems {
             self.context.metrics.failed(problem.class().name());
-            tracing::warn!(pipeline = %pipeline.name, namespace = %pipeline.namespace, "{}", chain(problem));
+            tracing::warn!(pipeline = %pipeline.name, namespace = %pipeline.namespace, "{}", causes(problem));
         }
-        problems.first().map(chain)
+        problems.first().map(|problem| causes(problem))
     }
 
     fn may_apply(
@@ -549,7 +549,7 @@ pub async fn serves_grafana(cluster: &Cluster, discovered: &Discovered) -> bool 
     let is_served = match cluster.serves(GRAFANA_DATASOURCE).await {
         Ok(is_served) => is_served,
         Err(error) => {
-            tracing::warn!("{}", chain(&error));
+            tracing::warn!("{}", causes(&error));
             before
         }
     };

@@ -1,24 +1,10 @@
-//! Errors told whole, and how soon what failed is tried again. Pure.
+//! How soon what failed is tried again. Pure.
 
 use std::time::{Duration, Instant};
 
 use kube::runtime::utils::Backoff;
 
 use crate::cluster::ErrorClass;
-
-/// An error with what caused it.
-pub fn chain(error: &impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
-}
 
 /// How soon a failed pass is tried again.
 pub fn retry_after(class: ErrorClass, failures: u32) -> Duration {

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use spanloom_program::NotReady;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 use crate::db::Db;
 use crate::metrics::Metrics;
-
-/// Says why the program around the query service is not ready, or nothing when it is.
-pub type NotReady = dyn Fn() -> Option<String> + Send + Sync;
 
 /// What all requests share.
 pub struct App {

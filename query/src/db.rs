@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clickhouse::query::RowCursor;
 use clickhouse::{Client, RowOwned, RowRead};
 use serde::de::{Deserialize, Deserializer, Visitor};
+use spanloom_program::causes;
 use spanloom_store::connection;
 use spanloom_tls::TlsError;
 use tokio::sync::Semaphore;
@@ -242,7 +243,7 @@ impl Db {
     fn classify(&self, error: clickhouse::error::Error, deadline: Deadline) -> DbError {
         use clickhouse::error::Error;
         match error {
-            Error::Network(_) => DbError::Unavailable(chain(&error)),
+            Error::Network(_) => DbError::Unavailable(causes(&error)),
             Error::TimedOut => DbError::Timeout(deadline.limit),
             Error::BadResponse(text) => match exception_code(&text) {
                 // TIMEOUT_EXCEEDED, TOO_SLOW
@@ -255,7 +256,7 @@ impl Db {
                 Some(60 | 81 | 202 | 209 | 210 | 394 | 516) | None => DbError::Unavailable(text),
                 Some(_) => DbError::Failed(text),
             },
-            error => DbError::Failed(chain(&error)),
+            error => DbError::Failed(causes(&error)),
         }
     }
 
@@ -290,21 +291,6 @@ fn exception_code(text: &str) -> Option<u32> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(digits.len());
     digits.get(..end)?.parse().ok()
-}
-
-/// An error with its causes, which the crate's own text leaves out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.ends_with(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Text of a row. Other writers may have put bytes that are not UTF-8 into the tables; one such

@@ -6,14 +6,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
+use spanloom_program::OPENMETRICS;
 
 use crate::app::App;
 use crate::probe;
-
-/// The media type of the text that `/metrics` answers with.
-const OPENMETRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// The routes of the admin port: for Kubernetes, Prometheus and the operator, not for people.
 pub fn admin(app: Arc<App>) -> Router {

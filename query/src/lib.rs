@@ -33,7 +33,7 @@ mod times;
 mod trace;
 mod ui;
 
-pub use app::NotReady;
 pub use config::{Access, ClickHouseConfig, Limits, QueryConfig};
 pub use metrics::Metrics;
 pub use server::{Server, StartError};
+pub use spanloom_program::NotReady;

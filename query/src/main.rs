@@ -9,9 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
+use spanloom_program::{Asked, Signals, logs};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// How long open requests have to end; the platform kills after 30 s as a rule.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -74,9 +73,6 @@ struct Args {
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
-    /// Logs as JSON, for machines.
-    #[arg(long, env = "SPANLOOM_LOG_JSON")]
-    log_json: bool,
 }
 
 impl Args {
@@ -106,7 +102,7 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_json);
+    logs::init("info");
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -116,41 +112,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(json: bool) {
-    let filter = EnvFilter::try_from_env("SPANLOOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if json {
-        logs.json().init();
-    } else {
-        logs.init();
-    }
-}
-
 #[tokio::main]
 async fn run(args: Args) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut signals = Signals::watch().context("cannot watch for SIGTERM and SIGINT")?;
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let ready = Arc::new(|| None);
     let server = Server::start(args.config(), metrics, Arc::new(registry), ready).await?;
     tracing::info!(address = %server.address(), admin = ?server.admin_address(), "serving");
-    let terminated = tokio::select! {
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => false,
-    };
+    let asked = signals.next().await;
     tracing::info!("draining");
-    if terminated {
+    if asked == Asked::Terminate {
         // Kubernetes says SIGTERM and takes the pod out of its Service at the same time: until all
         // nodes know, requests still come. A second signal is in a hurry.
         server.drain();
         tokio::select! {
             () = tokio::time::sleep(drain_delay) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = signals.next() => {}
         }
     }
     server.shutdown(DRAIN_DEADLINE).await;

@@ -4,7 +4,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// Longer than a loaded machine takes for anything here.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,22 +35,24 @@ fn start(variables: &[(&str, &str)]) -> Program {
         .env("SPANLOOM_CLICKHOUSE_USER", "u")
         .env("SPANLOOM_CLICKHOUSE_PASSWORD", "p")
         .env("SPANLOOM_CLICKHOUSE_DATABASE", "d")
-        .env("SPANLOOM_LOG_JSON", "true")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = logs
-        .by_ref()
-        .map_while(Result::ok)
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok())
-        .map(|line| line["fields"].clone())
-        .find(|fields| fields["message"] == "serving")
-        .expect("it did not say that it serves");
-    // What it says after that must not fill the pipe.
-    std::thread::spawn(move || logs.map_while(Result::ok).for_each(drop));
+    let logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (says, heard) = mpsc::channel();
+    // To the end: what it says after that must not fill the pipe.
+    std::thread::spawn(move || {
+        for line in logs.map_while(Result::ok) {
+            let fields: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if fields["message"] == "serving" {
+                let _ = says.send(fields);
+            }
+        }
+    });
+    let serving = heard.recv_timeout(PATIENCE);
+    let serving = serving.expect("it did not say that it serves");
     let address = |name: &str| {
         let said = serving[name].as_str().unwrap();
         let said = said.trim_start_matches("Some(").trim_end_matches(')');

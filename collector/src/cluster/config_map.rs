@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use spanloom_crds::agent::CONFIG_KEY;
+use spanloom_program::causes;
 
+use super::Cluster;
 use super::live::Live;
-use super::{Cluster, causes};
 
 /// Never ends by itself: a watch that breaks begins anew after a pause.
 pub(super) async fn follow(cluster: Cluster, live: Arc<Live>) {

@@ -16,9 +16,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spanloom_crds::resolved::KubernetesConfig;
 use spanloom_pipeline::{Peer, Peers, Pod};
+use spanloom_program::causes;
 use tokio::sync::watch;
 
-use super::causes;
 use super::identity::{ApiPod, Known};
 
 /// A kubelet takes 110 pods unless it is told otherwise; beyond this they are not enriched.

@@ -34,7 +34,7 @@ struct Setup {
 impl Setup {
     /// A collector whose cluster has no configuration object yet.
     async fn new() -> Self {
-        spanloom_collector::logs::init("warn");
+        spanloom_program::logs::init("warn");
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let store = StoreAddress {
             url: engine.url(),

@@ -1,6 +1,7 @@
 //! What a failed request to ClickHouse means, by the class of its error.
 
 use hyper_util::client::legacy;
+use spanloom_program::causes;
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,21 +70,6 @@ fn shorten(mut message: String) -> String {
         message.push('…');
     }
     message
-}
-
-/// An error with its causes, which the crate's own text leaves out.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.ends_with(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -30,7 +30,7 @@ async fn two_at_once_and_again_and_again() {
     let rows = "SELECT version, name, pipeline FROM schema_migrations FINAL ORDER BY version";
     assert_eq!(
         text(&client, rows).await,
-        "0\tclaim\tdefault\n1\tfirst schema\tdefault"
+        "0\tclaim\tdefault\n1\tfirst schema\tdefault\n2\tmeasures of hours in LZ4\tdefault"
     );
 }
 
@@ -120,6 +120,58 @@ async fn other_versions_are_refused() {
         matches!(error, MigrateError::Changed { version: 1, .. }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn going_back_works_where_the_later_version_allows_it() {
+    let db = database().await;
+    db.execute(
+        "INSERT INTO schema_migrations (version, needs, name, checksum, pipeline) VALUES \
+         (99, 1, 'later', '', 'default')",
+    )
+    .await;
+    let report = migrate::run(&db.connection, &db.options, &migrate_options()).await;
+    assert_eq!(report.expect("it needs no more than 1"), Report::default());
+}
+
+/// What the first version left: migration 1, and a version table without `needs`.
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let connection = connection().await;
+    let options = options();
+    let server = connection.client();
+    let run = async |sql: String| {
+        let done = server.query_raw(&sql).execute().await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    };
+    run(options.create_database()).await;
+    let version_table = options.qualified("schema_migrations");
+    run(format!(
+        "CREATE TABLE {version_table} (version UInt32, name String, checksum String, pipeline String, \
+         applied_at DateTime64(3) DEFAULT now64(3)) ENGINE = ReplacingMergeTree \
+         ORDER BY (version, pipeline)"
+    ))
+    .await;
+    let first = &migrate::migrations(&options)[0];
+    for statement in &first.statements {
+        run(statement.clone()).await;
+    }
+    run(format!(
+        "INSERT INTO {version_table} (version, name, checksum, pipeline) VALUES \
+         (0, 'claim', '', 'default'), (1, 'first schema', '{}', 'default')",
+        migrate::checksum(&options, 1)
+    ))
+    .await;
+    let client = server.with_database(&options.database);
+    let codec = "SELECT compression_codec FROM system.columns \
+                 WHERE database = currentDatabase() AND table = 'red_hours' AND name = 'buckets'";
+    assert_eq!(text(&client, codec).await, "CODEC(ZSTD(1))");
+
+    let report = migrate::run(&connection, &options, &migrate_options()).await;
+    assert_eq!(report.expect("it migrates").applied, [2]);
+    assert_eq!(text(&client, codec).await, "CODEC(LZ4)");
+    let needs = "SELECT version, needs FROM schema_migrations FINAL ORDER BY version";
+    assert_eq!(text(&client, needs).await, "0\t0\n1\t1\n2\t1");
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 
 #![allow(clippy::expect_used)] // a test stops on the first surprise
 
-use spanloom_store::schema::{SchemaOptions, statements};
+use spanloom_store::migrate::statements;
+use spanloom_store::schema::SchemaOptions;
 
 fn check(file: &str, options: &SchemaOptions) {
     let rendered = statements(options).join(";\n\n") + ";\n";

@@ -71,7 +71,6 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
     let mut env = vec![
         common::env("SPANLOOM_QUERY_LISTEN", "0.0.0.0:3200"),
         common::env("SPANLOOM_QUERY_ADMIN_LISTEN", "0.0.0.0:9464"),
-        common::env("SPANLOOM_LOG_JSON", "true"),
     ];
     env.append(&mut store.env);
     let mut secret_folder = |name: &str, variable: &str, folder: &str, secret: &str| {

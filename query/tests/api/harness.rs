@@ -12,7 +12,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use spanloom_engine::testing::TestEngine;
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
-use spanloom_store::schema::{SchemaOptions, statements};
+use spanloom_store::migrate::statements;
+use spanloom_store::schema::SchemaOptions;
 
 use crate::schema;
 
@@ -50,7 +51,7 @@ impl Service {
     }
 
     pub async fn with_limits(limits: Limits) -> Self {
-        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        spanloom_program::logs::init("warn");
         let engine = TestEngine::start().await;
         let clickhouse = clickhouse::Client::default()
             .with_url(engine.url())

@@ -7,17 +7,24 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-otlp", &[]),
     ("spanloom-traceql", &[]),
     ("spanloom-tls", &[]),
+    ("spanloom-program", &[]),
     ("spanloom-engine", &["spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
     ("spanloom-pipeline", &["spanloom-otlp", "spanloom-traceql"]),
     (
         "spanloom-store",
-        &["spanloom-otlp", "spanloom-tls", "spanloom-engine"],
+        &[
+            "spanloom-otlp",
+            "spanloom-program",
+            "spanloom-tls",
+            "spanloom-engine",
+        ],
     ),
     (
         "spanloom-query",
         &[
             "spanloom-store",
+            "spanloom-program",
             "spanloom-tls",
             "spanloom-traceql",
             "spanloom-crds",
@@ -31,11 +38,13 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-store",
             "spanloom-crds",
             "spanloom-otlp",
+            "spanloom-program",
             "spanloom-tls",
             "spanloom-traceql",
             "spanloom-engine",
         ],
     ),
+    ("spanloom-operator", &["spanloom-crds", "spanloom-program"]),
 ];
 
 /// A dependency line of a manifest: the section it stands in, its name, and what follows.

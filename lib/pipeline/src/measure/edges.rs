@@ -136,6 +136,15 @@ impl<'a> Named<'a> {
         !self.db_namespace.is_empty() || !self.db_system.is_empty()
     }
 
+    /// The namespace where it is a name: Redis and others number theirs, and "0" tells nobody which
+    /// database was called.
+    fn named_namespace(&self) -> &'a str {
+        match self.db_namespace.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => "",
+            false => self.db_namespace,
+        }
+    }
+
     fn peer(&self, connection_type: ConnectionType) -> &'a str {
         let Self {
             peer_service,
@@ -145,7 +154,7 @@ impl<'a> Named<'a> {
         let order = match connection_type {
             ConnectionType::Database => [
                 peer_service,
-                self.db_namespace,
+                self.named_namespace(),
                 self.db_system,
                 server_address,
             ],

@@ -132,6 +132,12 @@ fn clients_name_the_other_end() {
     );
     check(
         SpanKind::Client,
+        &[("db.system.name", "redis"), ("db.namespace", "0")],
+        "redis",
+        Database,
+    );
+    check(
+        SpanKind::Client,
         &[("db.system", "mysql"), ("db.name", "old")],
         "old",
         Database,

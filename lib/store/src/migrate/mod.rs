@@ -17,7 +17,7 @@ use crate::failure::{Class, Failure};
 use crate::schema::tables::schema_migrations;
 use crate::schema::{SchemaOptions, Table, literal, tables};
 
-pub use steps::{Migration, checksum, migrations};
+pub use steps::{Migration, checksum, migrations, statements};
 
 /// Why the database is not ready.
 #[derive(Debug, Error)]
@@ -68,15 +68,17 @@ pub enum MigrateError {
         /// The checksum now.
         expected: String,
     },
-    /// The database was made by a later version.
+    /// A later version changed the database in a way that this one cannot work with.
     #[error(
-        "database {database} is at schema version {found}, this version knows {known}; use a later version"
+        "database {database} is at schema version {found}, which only works for programs that know version {needs}; this one knows {known}: use a later version"
     )]
     TooNew {
         /// The database.
         database: String,
         /// Its version.
         found: u32,
+        /// What a program must know.
+        needs: u32,
         /// The highest that we know.
         known: u32,
     },
@@ -111,6 +113,7 @@ pub struct MigrateOptions {
 #[derive(Debug, clickhouse::Row, Deserialize)]
 struct Applied {
     version: u32,
+    needs: u32,
     checksum: String,
     pipeline: String,
 }
@@ -144,9 +147,7 @@ pub async fn run(
     run.wait_for_clickhouse(&connection.url).await?;
     run.execute("create our database", &options.create_database())
         .await?;
-    for statement in options.create_table(&schema_migrations()) {
-        run.execute("create the version table", &statement).await?;
-    }
+    run.version_table().await?;
     run.claim().await?;
     let mut report = Report {
         applied: run.apply().await?,
@@ -222,20 +223,40 @@ impl Run<'_> {
         rows.map_err(|error| refusal(what, Failure::of(&error)))
     }
 
+    /// Makes the version table, or gives it what it lacks: it is not under migrations itself.
+    async fn version_table(&self) -> Result<(), MigrateError> {
+        let table = schema_migrations();
+        for statement in self.options.create_table(&table) {
+            self.execute("create the version table", &statement).await?;
+        }
+        for column in self.missing(&table).await? {
+            if let Some(statement) = self.options.add_column(&table, &column) {
+                self.execute("complete the version table", &statement)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The version table, the pipeline that came first at its head.
     async fn applied(&self) -> Result<Vec<Applied>, MigrateError> {
         let sql = format!(
-            "SELECT version, argMin(checksum, applied_at) AS checksum, pipeline FROM {} \
+            "SELECT version, max(needs) AS needs, argMin(checksum, applied_at) AS checksum, pipeline FROM {} \
              GROUP BY version, pipeline ORDER BY min(applied_at), pipeline",
             self.options.qualified("schema_migrations")
         );
         self.rows("read the version table", &sql).await
     }
 
-    async fn note(&self, version: u32, name: &str, checksum: &str) -> Result<(), MigrateError> {
+    async fn note(
+        &self,
+        (version, needs): (u32, u32),
+        name: &str,
+        checksum: &str,
+    ) -> Result<(), MigrateError> {
         let sql = format!(
-            "INSERT INTO {} (version, name, checksum, pipeline) \
-             SELECT {version}, {}, {}, {}",
+            "INSERT INTO {} (version, needs, name, checksum, pipeline) \
+             SELECT {version}, {needs}, {}, {}, {}",
             self.options.qualified("schema_migrations"),
             literal(name),
             literal(checksum),
@@ -248,7 +269,7 @@ impl Run<'_> {
     /// wins, and both see that.
     async fn claim(&self) -> Result<(), MigrateError> {
         if self.applied().await?.is_empty() {
-            self.note(0, "claim", "").await?;
+            self.note((0, 0), "claim", "").await?;
         }
         match self.applied().await?.first() {
             Some(first) if first.pipeline != self.migrate.pipeline => {
@@ -268,12 +289,21 @@ impl Run<'_> {
         let known = all.last().map_or(0, |migration| migration.version);
         let found = applied.iter().map(|row| row.version).max().unwrap_or(0);
         if found > known {
-            let database = self.options.database.clone();
-            return Err(MigrateError::TooNew {
-                database,
+            let needs = applied.iter().map(|row| row.needs).max().unwrap_or(found);
+            if needs > known {
+                return Err(MigrateError::TooNew {
+                    database: self.options.database.clone(),
+                    found,
+                    needs,
+                    known,
+                });
+            }
+            tracing::warn!(
+                database = self.options.database,
                 found,
                 known,
-            });
+                "a later version made this database; it works for this one, too"
+            );
         }
         let mut ran = Vec::new();
         for migration in all {
@@ -295,21 +325,35 @@ impl Run<'_> {
             for statement in &migration.statements {
                 self.execute(&what, statement).await?;
             }
-            self.note(migration.version, migration.name, &expected)
-                .await?;
+            let version = (migration.version, migration.needs);
+            self.note(version, migration.name, &expected).await?;
             ran.push(migration.version);
         }
         Ok(ran)
     }
 
-    async fn check_columns(&self, table: &Table) -> Result<(), MigrateError> {
+    /// The columns that a table has.
+    async fn columns(&self, table: &Table) -> Result<Vec<NameAndType>, MigrateError> {
         let sql = format!(
             "SELECT name, type FROM system.columns WHERE database = {} AND table = {}",
             literal(&self.options.database),
             literal(&table.name)
         );
         let what = format!("describe table {}", table.name);
-        let present: Vec<NameAndType> = self.rows(&what, &sql).await?;
+        self.rows(&what, &sql).await
+    }
+
+    /// The columns of its definition that a table lacks.
+    async fn missing(&self, table: &Table) -> Result<Vec<String>, MigrateError> {
+        let present = self.columns(table).await?;
+        let wanted = table.columns.iter().map(|column| column.name.to_string());
+        Ok(wanted
+            .filter(|name| present.iter().all(|found| found.name != *name))
+            .collect())
+    }
+
+    async fn check_columns(&self, table: &Table) -> Result<(), MigrateError> {
+        let present = self.columns(table).await?;
         let mut problems = Vec::new();
         for column in &table.columns {
             match present.iter().find(|found| found.name == column.name) {

@@ -69,13 +69,3 @@ pub fn objects(options: &SchemaOptions) -> Vec<Object> {
     objects.push(Object::Feed(rollup::red_hours_feed(options)));
     objects
 }
-
-/// The statements that create it all, the database included. Each may run again without harm.
-pub fn statements(options: &SchemaOptions) -> Vec<String> {
-    let mut statements = vec![options.create_database()];
-    statements.extend(options.create_table(&tables::schema_migrations()));
-    for object in objects(options) {
-        statements.extend(options.create(&object));
-    }
-    statements
-}

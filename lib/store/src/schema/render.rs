@@ -1,7 +1,7 @@
 //! Definitions become SQL. One path: a cluster adds to what a single node gets.
 
 use super::SchemaOptions;
-use super::table::{Engine, Feed, Lifetime, Object, Rollup, Table, Text, Ttl, View};
+use super::table::{Column, Engine, Feed, Lifetime, Object, Rollup, Table, Text, Ttl, View};
 
 /// A name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
@@ -29,6 +29,18 @@ pub fn literal(text: &str) -> String {
     }
     quoted.push('\'');
     quoted
+}
+
+/// A column as `CREATE TABLE` and `ADD COLUMN` have it.
+fn column_definition(column: &Column) -> String {
+    let mut sql = format!("{} {}", identifier(&column.name), column.ty);
+    if let Some(default) = &column.default {
+        sql.push_str(&format!(" DEFAULT {default}"));
+    }
+    if let Some(codec) = &column.codec {
+        sql.push_str(&format!(" CODEC({codec})"));
+    }
+    sql
 }
 
 impl SchemaOptions {
@@ -79,6 +91,31 @@ impl SchemaOptions {
             self.qualified(&self.table_with_rows(table)),
             self.on_cluster(),
             self.ttl_expression(ttl)
+        ))
+    }
+
+    /// The statement that gives a column the codecs of its definition. What is stored keeps its own
+    /// until it is merged.
+    pub fn modify_codec(&self, table: &Table, column: &str) -> Option<String> {
+        let column = table.columns.iter().find(|found| found.name == column)?;
+        Some(format!(
+            "ALTER TABLE {}{} MODIFY COLUMN {} {} CODEC({})",
+            self.qualified(&self.table_with_rows(table)),
+            self.on_cluster(),
+            identifier(&column.name),
+            column.ty,
+            column.codec.as_ref()?,
+        ))
+    }
+
+    /// The statement that adds a column of a table's definition where it is missing.
+    pub fn add_column(&self, table: &Table, column: &str) -> Option<String> {
+        let column = table.columns.iter().find(|found| found.name == column)?;
+        Some(format!(
+            "ALTER TABLE {}{} ADD COLUMN IF NOT EXISTS {}",
+            self.qualified(&self.table_with_rows(table)),
+            self.on_cluster(),
+            column_definition(column),
         ))
     }
 
@@ -138,16 +175,7 @@ impl SchemaOptions {
         let mut lines: Vec<String> = table
             .columns
             .iter()
-            .map(|column| {
-                let mut line = format!("    {} {}", identifier(&column.name), column.ty);
-                if let Some(default) = &column.default {
-                    line.push_str(&format!(" DEFAULT {default}"));
-                }
-                if let Some(codec) = &column.codec {
-                    line.push_str(&format!(" CODEC({codec})"));
-                }
-                line
-            })
+            .map(|column| format!("    {}", column_definition(column)))
             .collect();
         lines.extend(table.indices.iter().map(|index| {
             format!(

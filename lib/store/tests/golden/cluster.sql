@@ -6,7 +6,8 @@ CREATE TABLE IF NOT EXISTS `spanloom`.`schema_migrations` ON CLUSTER `prod`
     `name` String,
     `checksum` String,
     `pipeline` String,
-    `applied_at` DateTime64(3) DEFAULT now64(3)
+    `applied_at` DateTime64(3) DEFAULT now64(3),
+    `needs` UInt32 DEFAULT version
 )
 ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/all/{database}/{table}', '{shard}-{replica}')
 ORDER BY (version, pipeline);
@@ -336,3 +337,5 @@ SELECT
     sumMap(m.buckets) AS buckets
 FROM `spanloom`.`red_local` AS m
 GROUP BY tenant, hour, service, name, kind;
+
+ALTER TABLE `spanloom`.`red_hours_local` ON CLUSTER `prod` MODIFY COLUMN `buckets` SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(LZ4);

@@ -6,7 +6,8 @@ CREATE TABLE IF NOT EXISTS `spanloom`.`schema_migrations`
     `name` String,
     `checksum` String,
     `pipeline` String,
-    `applied_at` DateTime64(3) DEFAULT now64(3)
+    `applied_at` DateTime64(3) DEFAULT now64(3),
+    `needs` UInt32 DEFAULT version
 )
 ENGINE = ReplacingMergeTree
 ORDER BY (version, pipeline);
@@ -315,3 +316,5 @@ SELECT
     sumMap(m.buckets) AS buckets
 FROM `spanloom`.`red` AS m
 GROUP BY tenant, hour, service, name, kind;
+
+ALTER TABLE `spanloom`.`red_hours` MODIFY COLUMN `buckets` SimpleAggregateFunction(sumMap, Map(Int16, UInt64)) CODEC(LZ4);

@@ -1,7 +1,8 @@
 //! The database of `bench query`: made once, kept in the cache as long as nothing it depends on changes.
 
 use anyhow::Context;
-use spanloom_store::schema::{self, SchemaOptions};
+use spanloom_store::migrate;
+use spanloom_store::schema::SchemaOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::Command;
@@ -76,7 +77,7 @@ fn usable(stamp: &Path) -> anyhow::Result<Option<u64>> {
 /// A name for everything that the content depends on.
 fn key(spans: u64, hours: u64) -> String {
     let mut hasher = DefaultHasher::new();
-    schema::statements(&SchemaOptions::default()).hash(&mut hasher);
+    migrate::statements(&SchemaOptions::default()).hash(&mut hasher);
     (spans, hours, source::TEXT, ROLLUPS).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }

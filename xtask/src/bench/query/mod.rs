@@ -145,6 +145,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let program = build::binary("spanloom-query", "spanloom-query", "release")?;
     let filled = fill::open(args.spans, HOURS, args.refill)?;
     let sql = filled.sink.sql.within(fill::DATABASE);
+    // Warm: the spans of a service that just started would come from the disk.
+    sql.run("SELECT * FROM spans FORMAT Null")?;
     let samples = samples(&sql, &filled, args.requests + WARM_UP)?;
     let listen = peers::free_address()?;
     let child = std::process::Command::new(program)

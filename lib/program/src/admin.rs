@@ -1,6 +1,6 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`, `/status`.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, and what a program adds.
 //!
-//! Plain HTTP/1.1 and four paths, so it needs no router. Readiness is asked of the caller at each
+//! Plain HTTP/1.1 and a handful of paths, so it needs no router. Readiness is asked of the caller at each
 //! request: what it says is what is true then.
 
 use std::convert::Infallible;
@@ -15,13 +15,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use spanloom_crds::agent::AgentStatus;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The media type of the OpenMetrics text that `/metrics` answers with.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A scraper sends its request head at once; one that does not is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,14 +31,35 @@ const CONNECTIONS_MAX: usize = 64;
 /// Says why the program is not ready, or nothing when it is.
 pub type NotReady = dyn Fn() -> Option<String> + Send + Sync;
 
-/// Says how the agent is, for the operator.
-pub type Status = dyn Fn() -> AgentStatus + Send + Sync;
+/// A page of a program's own: its JSON, or why there is none.
+type Json = dyn Fn() -> Result<String, String> + Send + Sync;
 
 /// What the admin port answers with.
-struct Pages {
+pub struct Pages {
     registry: Arc<Registry>,
     not_ready: Arc<NotReady>,
-    status: Arc<Status>,
+    own: Vec<(&'static str, Box<Json>)>,
+}
+
+impl Pages {
+    /// The metrics of `registry` and the answer of `not_ready`.
+    pub fn new(registry: Arc<Registry>, not_ready: Arc<NotReady>) -> Self {
+        Self {
+            registry,
+            not_ready,
+            own: Vec::new(),
+        }
+    }
+
+    /// With one more page at `path`; `json` makes it at each request.
+    pub fn json(
+        mut self,
+        path: &'static str,
+        json: impl Fn() -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.own.push((path, Box::new(json)));
+        self
+    }
 }
 
 /// The admin server; stops when dropped or asked to.
@@ -51,24 +71,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens on `address` and serves `registry` and the answers of `not_ready` and `status`.
+    /// Listens on `address` and serves `pages`.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn start(
-        address: SocketAddr,
-        registry: Arc<Registry>,
-        not_ready: Arc<NotReady>,
-        status: Arc<Status>,
-    ) -> std::io::Result<Self> {
+    pub async fn start(address: SocketAddr, pages: Pages) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let pages = Pages {
-            registry,
-            not_ready,
-            status,
-        };
         let task = tokio::spawn(serve(listener, Arc::new(pages), stop.clone()));
         Ok(Self {
             address,
@@ -153,18 +163,23 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
                 ),
             }
         }
-        "/status" => match serde_json::to_string(&(pages.status)()) {
-            Ok(body) => respond(StatusCode::OK, "application/json", body),
-            Err(error) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("cannot encode the status: {error}\n"),
-            ),
+        path => match pages.own.iter().find(|(own, _)| *own == path) {
+            Some((_, json)) => match json() {
+                Ok(body) => respond(StatusCode::OK, "application/json", body),
+                Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n"),
+            },
+            None => text(StatusCode::NOT_FOUND, not_found(pages)),
         },
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "not found; this port serves /metrics, /healthz, /readyz and /status\n".into(),
-        ),
     }
+}
+
+fn not_found(pages: &Pages) -> String {
+    let own: String = pages
+        .own
+        .iter()
+        .map(|(path, _)| format!(", {path}"))
+        .collect();
+    format!("not found; this port serves /metrics, /healthz, /readyz{own}\n")
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
@@ -175,4 +190,56 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
         header::HeaderValue::from_static(content_type),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn what_it_serves() {
+        let pages = Pages::new(
+            Arc::new(Registry::default()),
+            Arc::new(|| Some("no pods yet".to_owned())),
+        )
+        .json("/status", || Ok("{}".to_owned()))
+        .json("/broken", || Err("cannot encode it".to_owned()));
+        let admin = Admin::start(([127, 0, 0, 1], 0).into(), pages)
+            .await
+            .unwrap();
+        for (path, status, body) in [
+            ("/healthz", 200, "ok\n"),
+            ("/readyz", 503, "not ready: no pods yet\n"),
+            ("/metrics", 200, "# EOF\n"),
+            ("/status", 200, "{}"),
+            ("/broken", 500, "cannot encode it\n"),
+            (
+                "/",
+                404,
+                "not found; this port serves /metrics, /healthz, /readyz, /status, /broken\n",
+            ),
+        ] {
+            let answer = get(admin.address(), path).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(
+                answer.ends_with(&format!("\r\n\r\n{body}")),
+                "{path}: {answer}"
+            );
+        }
+        admin.shutdown().await;
+    }
 }

@@ -1,0 +1,59 @@
+//! What each of our programs does beside its work, so that all do it alike: logs ([`logs`]), the
+//! signals that stop it ([`Signals`]), the admin port ([`Admin`]), errors as one line ([`causes`]).
+
+mod admin;
+pub mod logs;
+mod signals;
+
+pub use admin::{Admin, NotReady, OPENMETRICS, Pages};
+pub use signals::{Asked, Signals};
+
+/// An error and what caused it, in one line. Many errors' own text leaves the cause out, some repeat
+/// it; it is said once.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fmt;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Because(&'static str, Option<Box<Because>>);
+
+    impl fmt::Display for Because {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Because {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let cause = Because("no route\nto host", None);
+        let middle = Because("cannot connect: no route\nto host", Some(Box::new(cause)));
+        let error = Because("cannot insert", Some(Box::new(middle)));
+        assert_eq!(
+            causes(&error),
+            "cannot insert: cannot connect: no route to host"
+        );
+    }
+}
