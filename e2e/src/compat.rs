@@ -5,23 +5,19 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-/// The folder of the chart in the commit that `e2e/compat/chart` names, taken out of git once; none as
-/// long as there is no earlier chart.
+/// The folder of the chart in the commit that `e2e/compat/chart` names, taken out of git once.
 ///
 /// # Errors
 /// When the file names no commit, or git does not have it.
-pub fn earlier_chart() -> anyhow::Result<Option<PathBuf>> {
+pub fn earlier_chart() -> anyhow::Result<PathBuf> {
     let file = crate::workspace().join("e2e/compat/chart");
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))?;
-    match named(&text)? {
-        None => Ok(None),
-        Some(commit) => chart_of(commit).map(Some),
-    }
+    chart_of(named(&text)?)
 }
 
-/// The commit in the file's one line that is not a comment; none for `none`.
-fn named(text: &str) -> anyhow::Result<Option<&str>> {
+/// The commit in the file's one line that is not a comment.
+fn named(text: &str) -> anyhow::Result<&str> {
     let lines = text.lines().map(str::trim);
     let lines: Vec<_> = lines
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -33,11 +29,8 @@ fn named(text: &str) -> anyhow::Result<Option<&str>> {
                 .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
     };
     match lines.as_slice() {
-        ["none"] => Ok(None),
-        [commit] if is_commit(commit) => Ok(Some(commit)),
-        _ => bail!(
-            "e2e/compat/chart must hold one line: a commit's 40 hexadecimal digits, or `none`"
-        ),
+        [commit] if is_commit(commit) => Ok(commit),
+        _ => bail!("e2e/compat/chart must hold one line: a commit's 40 hexadecimal digits"),
     }
 }
 
@@ -91,15 +84,15 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, expect: Option<Option<&str>>) {
+    fn check(text: &str, expect: Option<&str>) {
         assert_eq!(named(text).ok(), expect, "{text:?}");
     }
 
     #[test]
-    fn one_commit_or_none() {
+    fn one_commit() {
         const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-        check("# Why.\n\nnone\n", Some(None));
-        check(&format!("# Why.\n {COMMIT}\n"), Some(Some(COMMIT)));
+        check(&format!("# Why.\n\n {COMMIT}\n"), Some(COMMIT));
+        check("none", None);
         check("", None);
         check("main", None);
         check("0123456", None);
@@ -116,9 +109,8 @@ mod tests {
 
     #[test]
     fn the_named_chart_can_be_had() {
-        if let Some(chart) = earlier_chart().unwrap() {
-            assert!(chart.join("Chart.yaml").is_file());
-        }
+        let chart = earlier_chart().unwrap();
+        assert!(chart.join("Chart.yaml").is_file());
     }
 
     #[test]

@@ -12,10 +12,13 @@
 mod scenario {
     mod bare;
     mod configuration;
+    mod control;
     mod first_trace;
+    mod growth;
     mod loss;
     mod ownership;
     mod query_access;
+    mod rights;
     mod support;
     mod switch;
     mod upheaval;

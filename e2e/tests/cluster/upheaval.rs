@@ -1,7 +1,11 @@
 //! What disturbs every pipeline of the cluster, so that each has the installation alone: the operator
-//! dies in the middle of its work, a node is drained, the release is removed and comes back.
+//! dies in the middle of its work, a node is drained, the release is removed and comes back, it is
+//! [upgraded](upgrade), its certificate authority is [replaced](rotation).
 //!
 //! The name of this file puts them last: while one waits for the others to end, no other begins.
+
+mod rotation;
+mod upgrade;
 
 use serde_json::json;
 

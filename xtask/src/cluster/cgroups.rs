@@ -117,6 +117,14 @@ pub fn down() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The nodes' cgroups that are there now.
+pub fn present() -> Vec<PathBuf> {
+    let all = hierarchies().unwrap_or_default().into_iter();
+    all.flat_map(|hierarchy| NODES.map(|node| of(node, &hierarchy)))
+        .filter(|folder| folder.is_dir())
+        .collect()
+}
+
 fn remove(folder: &Path) -> anyhow::Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();

@@ -3,7 +3,7 @@
 //!
 //! Everything is built from pinned Go modules ([`go`]) or comes from the distribution ([`packages`]).
 //! [`own`] puts it up: [`pki`], [`network`], [`control_plane`], [`node`], then [`base`] (DNS,
-//! volumes). [`process`] keeps track of what runs, [`teardown`] takes it away. [`kind`] is the same for
+//! volumes). [`process`] keeps track of what runs, [`teardown`] takes it away, [`remains`] looks whether it did. [`kind`] is the same for
 //! machines that have Docker. [`layout`] names every folder and address.
 
 mod base;
@@ -20,6 +20,7 @@ mod own;
 mod packages;
 mod pki;
 mod process;
+mod remains;
 pub mod sh;
 mod teardown;
 
@@ -119,6 +120,17 @@ pub fn up(provider: Provider) -> anyhow::Result<PathBuf> {
 /// When there is no cache folder.
 pub fn is_up() -> anyhow::Result<bool> {
     Ok(why_not_here().is_none() && own::is_up(&Layout::new()?))
+}
+
+/// What is on this machine that only a cluster of this command makes: nothing without one.
+///
+/// # Errors
+/// When the machine cannot be looked at.
+pub fn remains() -> anyhow::Result<std::collections::BTreeSet<String>> {
+    match why_not_here() {
+        Some(_) => Ok(std::collections::BTreeSet::new()),
+        None => remains::look(&Layout::new()?),
+    }
 }
 
 /// Takes the cluster away.

@@ -93,6 +93,7 @@ pub fn down() -> anyhow::Result<()> {
             sh::line(&format!("ip netns del {netns}"))?;
         }
     }
+    remove_empty_folder();
     for link in NODES
         .map(Node::host_cable)
         .into_iter()
@@ -108,4 +109,19 @@ pub fn down() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `ip` has made the folder of network namespaces, a mount of its own, and never takes it away.
+fn remove_empty_folder() {
+    let folder = std::path::Path::new("/run/netns");
+    let is_empty = |folder: &std::path::Path| {
+        folder
+            .read_dir()
+            .is_ok_and(|mut entries| entries.next().is_none())
+    };
+    if is_empty(folder) {
+        // Refused where it is none, or in use.
+        let _ = sh::line("umount /run/netns");
+        let _ = std::fs::remove_dir(folder);
+    }
 }

@@ -63,7 +63,7 @@ pub fn run(layout: &Layout) -> anyhow::Result<()> {
         remove_folder(&folder)?;
     }
     remove_kubelet_litter(layout);
-    Ok(())
+    remove_network_results(layout)
 }
 
 /// All get their signal at once, then all are waited for.
@@ -73,7 +73,7 @@ fn end_all(processes: &[Process]) -> anyhow::Result<()> {
 }
 
 /// Running programs of a cluster whose arguments name this cluster's folders.
-fn leftovers(layout: &Layout) -> Vec<Process> {
+pub fn leftovers(layout: &Layout) -> Vec<Process> {
     let Ok(entries) = Path::new("/proc").read_dir() else {
         return Vec::new();
     };
@@ -122,7 +122,10 @@ fn end_shims(layout: &Layout) -> anyhow::Result<()> {
 }
 
 /// Mount points below the cluster's folders, the latest first.
-fn mounts_below(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When the kernel's table cannot be read.
+pub fn mounts_below(layout: &Layout) -> anyhow::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .context("cannot read the table of mounts")?;
     let ours = [layout.state().to_owned(), layout.run()];
@@ -191,6 +194,32 @@ fn remove_kubelet_litter(layout: &Layout) {
         // Refused when it holds something.
         let _ = std::fs::remove_dir(folder);
     }
+}
+
+/// Where the container runtime's network library notes what plugins answered. It has no setting, and what
+/// is killed does not tidy up.
+const NETWORK_RESULTS: &str = "/var/lib/cni/results";
+
+/// Those notes that are about pods of this cluster: each names the pod's network namespace.
+pub fn network_results(layout: &Layout) -> Vec<PathBuf> {
+    let ours = format!("\"netns\":\"{}/", layout.run().display());
+    let files = Path::new(NETWORK_RESULTS).read_dir().into_iter().flatten();
+    files
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&ours)))
+        .collect()
+}
+
+fn remove_network_results(layout: &Layout) -> anyhow::Result<()> {
+    for path in network_results(layout) {
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    for folder in [NETWORK_RESULTS, "/var/lib/cni"] {
+        // Refused when it holds something.
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(())
 }
 
 fn remove_folder(folder: &Path) -> anyhow::Result<()> {

@@ -1,8 +1,9 @@
 //! The stage `cluster`: scenarios on a real Kubernetes.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::cluster::{self, Provider};
 use crate::images::{self, Profile};
@@ -39,14 +40,24 @@ pub fn run() -> anyhow::Result<()> {
 
 fn run_on(provider: Provider) -> anyhow::Result<()> {
     let was_up = provider != Provider::Own || cluster::is_up()?;
+    let before = cluster::remains()?;
     let kubeconfig = cluster::up(provider)?;
     let done = scenarios(provider, &kubeconfig);
-    if !was_up {
+    if was_up {
         // What the developer had started stays.
-        let down = cluster::down(provider).context("cannot take the cluster away");
-        return done.and(down);
+        return done;
     }
-    done
+    let down = cluster::down(provider).context("cannot take the cluster away");
+    done.and(down).and_then(|()| nothing_is_left(&before))
+}
+
+/// After the cluster there is nothing that was not there before it.
+fn nothing_is_left(before: &BTreeSet<String>) -> anyhow::Result<()> {
+    let after = cluster::remains()?;
+    let left: Vec<_> = after.difference(before).cloned().collect();
+    ensure!(left.is_empty(), "the cluster left {}", left.join(", "));
+    println!("the cluster left nothing behind");
+    Ok(())
 }
 
 fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! namespaces is made first; each scenario takes one. Scenarios that disturb the others (a node is
 //! drained, the release is removed) hold the installation alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::kube::{helm, kubectl, try_helm};
@@ -44,7 +44,7 @@ pub struct Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        if std::thread::panicking() && try_upgrade(&installed().namespaces).is_err() {
+        if std::thread::panicking() && try_place(&installed().namespaces, &todays(), &[]).is_err() {
             eprintln!("and the release cannot be brought back");
         }
     }
@@ -88,18 +88,27 @@ fn installed() -> &'static Install {
             free: Mutex::new(namespaces.clone()),
             namespaces,
         };
-        upgrade_to(&install.namespaces);
+        place(&install.namespaces, &todays(), &[]);
         install
     })
 }
 
-/// Installs the chart, or brings the release up to it.
+/// Installs today's chart, or brings the release up to it.
 pub fn upgrade() {
-    upgrade_to(&installed().namespaces);
+    upgrade_to(&todays(), &[]);
 }
 
-fn upgrade_to(namespaces: &[String]) {
-    if let Err(error) = try_upgrade(namespaces) {
+/// Installs a chart, or brings the release up to it, with further values as `name=value`.
+pub fn upgrade_to(chart: &Path, further: &[&str]) {
+    place(&installed().namespaces, chart, further);
+}
+
+fn todays() -> PathBuf {
+    spanloom_e2e::workspace().join("charts/spanloom")
+}
+
+fn place(namespaces: &[String], chart: &Path, further: &[&str]) {
+    if let Err(error) = try_place(namespaces, chart, further) {
         namespace::show(NAMESPACE);
         panic!("{error}");
     }
@@ -107,15 +116,14 @@ fn upgrade_to(namespaces: &[String]) {
     kubectl(&[&set[..], &["crd/tracingpipelines.spanloom.dev"]].concat());
 }
 
-fn try_upgrade(namespaces: &[String]) -> Result<String, String> {
-    let chart = spanloom_e2e::workspace().join("charts/spanloom");
+fn try_place(namespaces: &[String], chart: &Path, further: &[&str]) -> Result<String, String> {
     let values = images().join("values.yaml");
     let listed = format!("operator.pipelineNamespaces={{{}}}", namespaces.join(","));
     let deadline = format!("operator.rolloutDeadlineSeconds={ROLLOUT_DEADLINE_SECONDS}");
     Namespace::create(NAMESPACE, false);
     // Another image under the same tag: only a change of the pod's document starts it.
     let newer = format!("operator.podAnnotations.made={}", made());
-    try_helm(&[
+    let mut arguments = vec![
         "upgrade",
         "--install",
         RELEASE,
@@ -133,7 +141,11 @@ fn try_upgrade(namespaces: &[String]) -> Result<String, String> {
         "--wait",
         "--timeout",
         "4m",
-    ])
+    ];
+    for value in further {
+        arguments.extend(["--set", value]);
+    }
+    try_helm(&arguments)
 }
 
 /// Removes the release.
