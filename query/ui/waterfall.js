@@ -50,7 +50,12 @@ function item(span, begin, total) {
   bar.style.width = `${width * 100}%`;
   const label = el("span", { class: "time" }, duration(span.durationNs));
   if (left + width < 0.85) label.style.left = `${(left + width) * 100}%`;
-  else label.style.right = `${(1 - left) * 100}%`;
+  else if (left > 0.15) label.style.right = `${(1 - left) * 100}%`;
+  else {
+    // Neither side has room.
+    label.style.right = `${(1 - left - width) * 100}%`;
+    label.classList.add("inside");
+  }
   const name = el("span", { class: "label" },
     el("span", { class: `dot ${colour(span.service)}` }),
     el("span", { class: "name" }, span.name || "(no name)"),

@@ -99,8 +99,6 @@ fn container(
             format!("{}/{name}", pipeline.namespace),
         ),
         common::env_field("SPANLOOM_NODE_NAME", "spec.nodeName"),
-        common::env_field("SPANLOOM_POD_NAME", "metadata.name"),
-        common::env_field("SPANLOOM_POD_NAMESPACE", "metadata.namespace"),
         common::env("SPANLOOM_MEMORY_LIMIT_BYTES", memory(pipeline)),
         common::env(
             "SPANLOOM_DRAIN_DELAY_SECONDS",

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-/// Told to every collector as part of its interface (who it is); nothing asks for them yet.
-const UNREAD: [&str; 2] = ["SPANLOOM_POD_NAME", "SPANLOOM_POD_NAMESPACE"];
+/// What each program is made of beside its own folder and does read variables.
+const SHARED: &str = "lib/program/src";
 
 /// Each variable of ours that a container of ours gets and its program's source does not name.
 pub fn check(objects: &[Value], workspace: &Path) -> anyhow::Result<Vec<String>> {
@@ -17,10 +17,11 @@ pub fn check(objects: &[Value], workspace: &Path) -> anyhow::Result<Vec<String>>
             let Some(program) = program(container) else {
                 continue;
             };
-            let source = source(&workspace.join(program).join("src"))?;
+            let own = source(&workspace.join(program).join("src"))?;
+            let source = own + &source(&workspace.join(SHARED))?;
             let names = container["env"].as_array().into_iter().flatten();
             let names = names.filter_map(|variable| variable["name"].as_str());
-            let ours = |name: &&str| name.starts_with("SPANLOOM_") && !UNREAD.contains(name);
+            let ours = |name: &&str| name.starts_with("SPANLOOM_");
             for name in names.filter(ours) {
                 if !source.contains(&format!("\"{name}\"")) {
                     broken.push(format!("spanloom-{program} does not know {name}"));
@@ -66,7 +67,10 @@ mod tests {
         let folder = workspace.path().join("query/src/deep");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("a.rs"), r#"env = "SPANLOOM_READ""#).unwrap();
-        let env = json!([{"name": "SPANLOOM_READ"}, {"name": "SPANLOOM_REA"}, {"name": "OTHER"}]);
+        let shared = workspace.path().join(SHARED);
+        std::fs::create_dir_all(&shared).unwrap();
+        std::fs::write(shared.join("b.rs"), r#"from_env("SPANLOOM_LOG")"#).unwrap();
+        let env = json!([{"name": "SPANLOOM_READ"}, {"name": "SPANLOOM_LOG"}, {"name": "SPANLOOM_REA"}, {"name": "OTHER"}]);
         let deployment = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"image": image, "env": env}]}}}});
         let check = |image: &str| check(&[deployment(image)], workspace.path()).unwrap();
         let expect = ["spanloom-query does not know SPANLOOM_REA"];
