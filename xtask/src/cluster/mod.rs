@@ -3,7 +3,7 @@
 //!
 //! Everything is built from pinned Go modules ([`go`]) or comes from the distribution ([`packages`]).
 //! [`own`] puts it up: [`pki`], [`network`], [`control_plane`], [`node`], then [`base`] (DNS,
-//! volumes). [`process`] keeps track of what runs, [`teardown`] takes it away, [`remains`] looks whether it did. [`kind`] is the same for
+//! volumes). [`process`] keeps track of what runs, [`teardown`] takes it away, [`mod@remains`] looks whether it did. [`kind`] is the same for
 //! machines that have Docker. [`layout`] names every folder and address.
 
 mod base;
