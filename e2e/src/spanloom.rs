@@ -1,7 +1,7 @@
 //! The `spanloom` program as a child process: started, awaited, asked, stopped.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,20 +48,37 @@ impl Addresses {
         }
     }
 
-    /// Three ports that were free a moment ago.
-    ///
-    /// # Errors
-    /// When the loopback address cannot be listened on.
-    pub fn free() -> anyhow::Result<Self> {
-        // Held together until all three are known, so that they differ.
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let held = [listen()?, listen()?, listen()?];
-        let [otlp_grpc, otlp_http, http] = &held;
-        Ok(Self {
-            otlp_grpc: otlp_grpc.local_addr()?,
-            otlp_http: otlp_http.local_addr()?,
-            http: http.local_addr()?,
-        })
+    /// Three ports of the system's choice, which [`Spanloom::wait_ready`] learns: a port that was free a
+    /// moment ago may be somebody's by now.
+    pub fn any() -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            otlp_grpc: any,
+            otlp_http: any,
+            http: any,
+        }
+    }
+
+    /// Takes the addresses from the lines that end the start of `spanloom up`.
+    fn learn(&mut self, said: &str) {
+        let address = |what: &str| {
+            let line = said.lines().find_map(|line| line.trim().strip_prefix(what));
+            let address = line?.trim().strip_prefix("http://")?.split('/').next()?;
+            address.parse().ok()
+        };
+        for (what, known) in [
+            ("OTLP gRPC", &mut self.otlp_grpc),
+            ("OTLP HTTP", &mut self.otlp_http),
+            ("query API", &mut self.http),
+        ] {
+            *known = address(what).unwrap_or(*known);
+        }
+    }
+
+    fn are_known(&self) -> bool {
+        [self.otlp_grpc, self.otlp_http, self.http]
+            .iter()
+            .all(|address| address.port() != 0)
     }
 }
 
@@ -191,7 +208,10 @@ impl Spanloom {
                     self.stderr()
                 );
             }
-            if matches!(self.get("/readyz"), Ok((200, _))) {
+            if !self.addresses.are_known() {
+                self.addresses.learn(&self.stdout.text());
+            }
+            if self.addresses.are_known() && matches!(self.get("/readyz"), Ok((200, _))) {
                 return Ok(());
             }
             if limit.is_some_and(|limit| begun.elapsed() > limit) {
@@ -204,7 +224,7 @@ impl Spanloom {
         }
     }
 
-    /// Where it listens.
+    /// Where it listens; known once it is ready where the system chose the ports.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -414,5 +434,22 @@ impl Lines {
         while open() && begun.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(POLL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_learnt_from_what_it_says() {
+        let mut addresses = Addresses::any();
+        addresses.learn("Spanloom is up.\n  OTLP gRPC  http://127.0.0.1:1\n");
+        assert!(!addresses.are_known());
+        addresses
+            .learn("  OTLP HTTP  http://127.0.0.1:2\n  query API  http://127.0.0.1:3/api/v1/\n");
+        assert!(addresses.are_known());
+        let ports = [addresses.otlp_grpc, addresses.otlp_http, addresses.http].map(|a| a.port());
+        assert_eq!(ports, [1, 2, 3]);
     }
 }

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn up_options(args: &Args, scratch: &Scratch) -> anyhow::Result<UpOptions> {
     let defaults = if args.check {
-        Addresses::free()?
+        Addresses::any()
     } else {
         Addresses::defaults()
     };
@@ -132,6 +132,8 @@ fn send_demo(python: &Path, script: &Path, otlp_http: SocketAddr) -> anyhow::Res
         .arg(format!("http://{otlp_http}"))
         // The SDK follows the environment's proxy, which cannot reach this machine's own addresses.
         .env("NO_PROXY", otlp_http.ip().to_string())
+        // A machine that has just built all this may be busy for longer than the SDK's 10 s.
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -4,8 +4,28 @@ use serde_json::json;
 
 use super::support::apps::{App, ask};
 use super::support::install;
-use super::support::kube::kubectl;
-use super::support::pipeline::{Pipeline, attribute};
+use super::support::kube::{kubectl, try_get, try_raw};
+use super::support::namespace::Namespace;
+use super::support::pipeline::{NAME, Pipeline, attribute};
+
+/// Passes that the operator made over the namespace's pipeline so far.
+fn passes(namespace: &Namespace) -> u64 {
+    let system = install::NAMESPACE;
+    let selector = "--selector=app.kubernetes.io/component=operator";
+    let pods = try_get(system, &["pods", selector]).unwrap();
+    let of = format!(
+        "spanloom_operator_reconciles_total{{namespace=\"{}\",pipeline=\"{NAME}\"}} ",
+        namespace.name()
+    );
+    let counts = pods["items"].as_array().unwrap().iter().map(|pod| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let path = format!("/api/v1/namespaces/{system}/pods/{name}:9464/proxy/metrics");
+        let metrics = try_raw(&path).unwrap();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&of));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    });
+    counts.sum()
+}
 
 #[test]
 fn two_services_on_two_nodes_make_one_trace() {
@@ -14,6 +34,9 @@ fn two_services_on_two_nodes_make_one_trace() {
     let spec =
         json!({"processing": {"kubernetes": {"labels": ["team"], "annotations": ["ticket"]}}});
     let pipeline = Pipeline::ready(&namespace, &spec);
+    let passes = passes(&namespace);
+    println!("{passes} passes until Ready");
+    assert!((1..=30).contains(&passes), "{passes} passes until Ready");
     let endpoint = pipeline.otlp_http();
     let nodes = kubectl(&[
         "get",

@@ -13,6 +13,7 @@ mod scenario {
     mod bare;
     mod configuration;
     mod control;
+    mod external;
     mod first_trace;
     mod growth;
     mod loss;

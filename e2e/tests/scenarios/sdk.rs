@@ -8,11 +8,19 @@ use spanloom_e2e::{clients, expect, workspace};
 
 use super::support::up;
 
-/// Runs a client, reads its trace back and compares every field.
-fn sends_and_gets_back(up: &Spanloom, command: &mut Command, service: &str, literals: &[&str]) {
+/// Runs a client, reads its trace back and compares every field. `patience` is how long an export may
+/// take: in seconds for Python, in milliseconds for Node.
+fn sends_and_gets_back(
+    up: &Spanloom,
+    (command, patience): (&mut Command, &str),
+    service: &str,
+    literals: &[&str],
+) {
     // The SDKs follow the environment's proxy, which cannot reach this machine's own addresses.
     let output = command
         .env("NO_PROXY", "127.0.0.1")
+        // A busy machine may take longer than the SDKs' 10 s.
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", patience)
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -101,7 +109,7 @@ fn python_grpc_and_http() {
         command
             .arg(client.join("client.py"))
             .args([protocol, &format!("http://{address}")]);
-        sends_and_gets_back(&up, &mut command, "e2e-python-größe", &literals);
+        sends_and_gets_back(&up, (&mut command, "120"), "e2e-python-größe", &literals);
     }
 }
 
@@ -119,6 +127,11 @@ fn javascript_json_and_protobuf() {
             .arg(client.join("client.cjs"))
             .args([protocol, &endpoint]);
         command.env("NODE_PATH", &modules);
-        sends_and_gets_back(&up, &mut command, "e2e-javascript-größe", &literals);
+        sends_and_gets_back(
+            &up,
+            (&mut command, "120000"),
+            "e2e-javascript-größe",
+            &literals,
+        );
     }
 }

@@ -255,7 +255,7 @@ fn send(exporter: SpanExporter) -> Json {
 fn grpc_and_http() {
     let folder = tempfile::tempdir().unwrap();
     let up = up(folder.path());
-    let timeout = Duration::from_secs(30);
+    let timeout = Duration::from_secs(120);
     let grpc = {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();

@@ -13,17 +13,17 @@ pub const READY_LIMIT: Duration = Duration::from_secs(600);
 /// `spanloom up` drains for 20 s at most.
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Options with free ports and this data folder.
+/// Options with ports of the system's choice and this data folder.
 pub fn options(data_dir: &Path) -> UpOptions {
     UpOptions {
         data_dir: Some(data_dir.to_owned()),
-        addresses: Addresses::free().unwrap(),
+        addresses: Addresses::any(),
         arguments: Vec::new(),
         show: false,
     }
 }
 
-/// `spanloom up` on free ports, ready.
+/// `spanloom up` on ports of the system's choice, ready.
 pub fn up(data_dir: &Path) -> Spanloom {
     up_with(&options(data_dir))
 }
