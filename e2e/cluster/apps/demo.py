@@ -112,6 +112,8 @@ class Sender:
         self.local = threading.local()
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        # No batch comes after this one.
+        self.ended = threading.Event()
         self.sent, self.acknowledged, self.refused, self.pending = 0, [], [], 0
 
     def run(self):
@@ -132,6 +134,7 @@ class Sender:
             with self.lock:
                 self.pending += len(spans)
             self.pool.submit(self.export, spans)
+        self.ended.set()
 
     def export(self, spans):
         from opentelemetry.sdk.trace.export import SpanExportResult
@@ -160,7 +163,7 @@ class Sender:
                 "pending": self.pending,
                 "acknowledgedCount": len(self.acknowledged),
                 "refusedCount": len(self.refused),
-                "stopped": self.stopped.is_set(),
+                "ended": self.ended.is_set(),
             }
             if path == "/report":
                 document["acknowledged"] = list(self.acknowledged)

@@ -223,7 +223,9 @@ pub fn stop_sender(namespace: &Namespace, app: &str) -> Report {
     ask(namespace, app, "/stop");
     await_some("the answer to the last export", LIMIT, || {
         let said = try_ask(namespace, app, "/")?;
-        want(said["pending"] == 0, || format!("{said}"))
+        want(said["ended"] == true && said["pending"] == 0, || {
+            said.to_string()
+        })
     });
     let report = ask(namespace, app, "/report");
     let ids = |key: &str| {

@@ -96,10 +96,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for layout in layout::layouts().iter().filter(|layout| wanted(layout)) {
         let row = measure(&sink, &sql, layout, args.spans, &parameters)?;
-        eprintln!(
-            "{}: {:.1} bytes a span, {:.2} us to insert",
-            row.layout, row.bytes_per_span, row.insert_cpu_us_per_span
-        );
+        // As it comes: a run takes most of an hour, and may be broken off.
+        eprint!("{}", report::table(&cells(std::slice::from_ref(&row))));
         rows.push(row);
     }
     if args.json {
