@@ -70,6 +70,13 @@ pub fn await_acknowledged(namespace: &Namespace, sender: &str, more: u64) {
     });
 }
 
+/// Waits until every sender had about a second's spans acknowledged from now on.
+pub fn await_more(namespace: &Namespace) {
+    for name in SENDERS {
+        await_acknowledged(namespace, name, RATE);
+    }
+}
+
 /// Stops them all; what they say.
 pub fn stop_senders(namespace: &Namespace) -> Report {
     let mut all = Report {
@@ -137,9 +144,13 @@ pub fn compare(pipeline: &Pipeline, report: &Report) -> Faults {
     }
 }
 
-/// Every acknowledged span is stored once, nothing else is, and the rollups count the same.
-pub fn check_stored(pipeline: &Pipeline, report: &Report) {
-    let faults = compare(pipeline, report);
+/// Stops the senders: nobody was refused, every acknowledged span is stored once, nothing else is, and
+/// the rollups count the same.
+pub fn stop_and_check(pipeline: &Pipeline) {
+    let report = stop_senders(pipeline.namespace);
+    let refused = report.refused.len();
+    assert!(refused == 0, "{refused} refused");
+    let faults = compare(pipeline, &report);
     assert!(faults == Faults::default(), "{faults}");
 }
 
@@ -168,17 +179,9 @@ fn a_rollout_of_the_collectors_loses_nothing() {
             "daemonset/traces-collector",
             "--timeout=180s",
         ]);
-        for name in SENDERS {
-            await_acknowledged(&namespace, name, RATE);
-        }
+        await_more(&namespace);
     }
-    let report = stop_senders(&namespace);
-    assert!(
-        report.refused.is_empty(),
-        "{} refused",
-        report.refused.len()
-    );
-    check_stored(&pipeline, &report);
+    stop_and_check(&pipeline);
 }
 
 #[test]
@@ -228,14 +231,6 @@ fn a_minute_without_clickhouse_loses_nothing() {
     scale("--replicas=1");
     pipeline.apply(&json!({"managementState": "Managed"}));
     pipeline.await_ready();
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
-    }
-    let report = stop_senders(&namespace);
-    assert!(
-        report.refused.is_empty(),
-        "{} refused",
-        report.refused.len()
-    );
-    check_stored(&pipeline, &report);
+    await_more(&namespace);
+    stop_and_check(&pipeline);
 }

@@ -9,9 +9,7 @@ mod upgrade;
 
 use serde_json::json;
 
-use super::loss::{
-    RATE, SENDERS, await_acknowledged, check_stored, nodes, place_senders, stop_senders,
-};
+use super::loss::{await_more, nodes, place_senders, stop_and_check};
 use super::support::apps::{App, ask};
 use super::support::install;
 use super::support::kube::{kubectl, try_get, try_kubectl};
@@ -136,16 +134,8 @@ fn a_drained_node_loses_nothing() {
     ]);
     pipeline.await_ready();
     // The collector of a drained node goes on until the node does.
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
-    }
-    let report = stop_senders(&namespace);
-    assert!(
-        report.refused.is_empty(),
-        "{} refused",
-        report.refused.len()
-    );
-    check_stored(&pipeline, &report);
+    await_more(&namespace);
+    stop_and_check(&pipeline);
 }
 
 /// Lets pods onto the node again, whatever came of the scenario.

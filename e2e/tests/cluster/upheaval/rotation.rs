@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::super::loss::{
-    RATE, SENDERS, await_acknowledged, check_stored, nodes, place_senders, stop_senders,
-};
+use super::super::loss::{await_more, nodes, place_senders, stop_and_check};
 use super::super::support::apps::{App, ask, try_fetch};
 use super::super::support::install;
 use super::super::support::kube::{apply, kubectl};
@@ -177,13 +175,8 @@ fn a_new_authority_comes_into_use_unnoticed() {
     let store = "statefulset/traces-clickhouse";
     namespace.kubectl(&["rollout", "status", store, "--timeout=180s"]);
     pipeline.await_trace(trace_id, 1);
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
-    }
-    let report = stop_senders(&namespace);
-    let refused = report.refused.len();
-    assert!(refused == 0, "{refused} refused");
-    check_stored(&pipeline, &report);
+    await_more(&namespace);
+    stop_and_check(&pipeline);
 }
 
 /// Ends the reader, also when the rest fails.

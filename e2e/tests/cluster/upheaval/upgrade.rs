@@ -7,9 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::loss::{
-    RATE, SENDERS, await_acknowledged, check_stored, nodes, place_senders, stop_senders,
-};
+use super::super::loss::{await_more, nodes, place_senders, stop_and_check};
 use super::super::support::apps::{App, ask};
 use super::super::support::install;
 use super::super::support::kube::{kubectl, try_kubectl};
@@ -102,13 +100,8 @@ fn an_upgrade_from_the_earliest_chart_keeps_all_there_was() {
     let card = attribute(&spans[0], "span", "secret.card");
     assert_eq!(card, Some("4111111111111111"));
     assert_eq!(claim(), volume, "another volume");
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
-    }
-    let report = stop_senders(&namespace);
-    let refused = report.refused.len();
-    assert!(refused == 0, "{refused} refused");
-    check_stored(&pipeline, &report);
+    await_more(&namespace);
+    stop_and_check(&pipeline);
     let restarts = namespace.kubectl(&[
         "get",
         "pods",
