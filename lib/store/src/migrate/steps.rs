@@ -32,7 +32,7 @@ pub fn migrations(options: &SchemaOptions) -> Vec<Migration> {
             version: 2,
             needs: 1,
             name: "measures of hours in LZ4",
-            statements: Vec::from_iter(options.modify_codec(&red_hours(), "buckets")),
+            statements: Vec::from_iter(options.modify_column(&red_hours(), "buckets")),
         },
     ]
 }

@@ -85,38 +85,29 @@ impl SchemaOptions {
 
     /// The statement that gives a table the present retention.
     pub fn modify_ttl(&self, table: &Table) -> Option<String> {
-        let ttl = table.ttl.as_ref()?;
-        Some(format!(
-            "ALTER TABLE {}{} MODIFY TTL {}",
-            self.qualified(&self.table_with_rows(table)),
-            self.on_cluster(),
-            self.ttl_expression(ttl)
-        ))
+        let ttl = self.ttl_expression(table.ttl.as_ref()?);
+        Some(self.alter(table, &format!("MODIFY TTL {ttl}")))
     }
 
     /// The statement that gives a column the codecs of its definition. What is stored keeps its own
     /// until it is merged.
-    pub fn modify_codec(&self, table: &Table, column: &str) -> Option<String> {
-        let column = table.columns.iter().find(|found| found.name == column)?;
-        Some(format!(
-            "ALTER TABLE {}{} MODIFY COLUMN {} {} CODEC({})",
-            self.qualified(&self.table_with_rows(table)),
-            self.on_cluster(),
-            identifier(&column.name),
-            column.ty,
-            column.codec.as_ref()?,
-        ))
+    pub fn modify_column(&self, table: &Table, column: &str) -> Option<String> {
+        let definition = column_definition(table.column(column)?);
+        Some(self.alter(table, &format!("MODIFY COLUMN {definition}")))
     }
 
     /// The statement that adds a column of a table's definition where it is missing.
     pub fn add_column(&self, table: &Table, column: &str) -> Option<String> {
-        let column = table.columns.iter().find(|found| found.name == column)?;
-        Some(format!(
-            "ALTER TABLE {}{} ADD COLUMN IF NOT EXISTS {}",
+        let definition = column_definition(table.column(column)?);
+        Some(self.alter(table, &format!("ADD COLUMN IF NOT EXISTS {definition}")))
+    }
+
+    fn alter(&self, table: &Table, change: &str) -> String {
+        format!(
+            "ALTER TABLE {}{} {change}",
             self.qualified(&self.table_with_rows(table)),
             self.on_cluster(),
-            column_definition(column),
-        ))
+        )
     }
 
     fn engine(&self, table: &Table) -> String {

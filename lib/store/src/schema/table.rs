@@ -125,6 +125,13 @@ pub struct Table {
     pub settings: Vec<(Text, Text)>,
 }
 
+impl Table {
+    /// The definition of a column.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
 /// A plain view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
