@@ -109,11 +109,11 @@ pub struct CollectorConfig {
 }
 
 impl CollectorConfig {
-    /// What block builders keep between batches, of the quarter that requests leave.
+    /// What block builders keep between batches, of the quarter that requests leave: about a batch.
     pub(crate) fn blocks(&self) -> BlockPoolOptions {
         let default = BlockPoolOptions::default();
         BlockPoolOptions {
-            kept_bytes: default.kept_bytes.min(self.memory_limit_bytes / 16),
+            kept_bytes: default.kept_bytes.min(self.memory_limit_bytes / 12),
             tag_cache_bytes: default.tag_cache_bytes.min(self.memory_limit_bytes / 32),
         }
     }
@@ -136,8 +136,8 @@ impl CollectorConfig {
 }
 
 /// What requests may hold of the memory that the process may use. The rest is for what they do not
-/// hold: the program, bytes under way in the connections, blocks that wait to be used again, and
-/// what an allocator keeps. `cargo xtask bench overload` shows whether it is enough.
+/// hold: the program, bytes under way in the connections, buffers and blocks that wait to be used again,
+/// and what an allocator keeps. `cargo xtask bench overload` shows whether it is enough.
 fn for_requests(process: usize) -> usize {
     process / 4 * 3
 }

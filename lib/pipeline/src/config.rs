@@ -86,7 +86,8 @@ impl Default for BatchLimits {
     fn default() -> Self {
         Self {
             max_rows: 32_768,
-            max_bytes: 32 << 20,
+            // The memory of a larger one would not be kept for the next.
+            max_bytes: 16 << 20,
             max_age: Duration::from_millis(200),
             // Smaller early batches would make the store merge too many small parts.
             early_rows: 2_000,

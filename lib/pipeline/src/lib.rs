@@ -20,6 +20,7 @@
 
 pub mod admission;
 pub mod batch;
+mod buffers;
 pub mod config;
 mod decompress;
 pub mod measure;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Budget, Expansion};
 use crate::batch::{Batch, Export};
+use crate::buffers::Buffers;
 use crate::config::{Config, Processing};
 use crate::decompress::{Decompressor, Encoding};
 use crate::metrics::{Levels, Metrics};
@@ -65,6 +66,7 @@ pub struct ShutdownIncomplete;
 /// What requests, workers and exports share.
 pub(crate) struct Shared {
     pub(crate) budget: Arc<Budget>,
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) repeats: Arc<Repeats>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) max_request_bytes: usize,
@@ -94,11 +96,15 @@ struct Queue {
 /// load makes few, large batches.
 const BUSY_BYTES: usize = 2 << 20;
 
+/// Buffers of bodies are kept up to this part of the memory for requests, beside it.
+const KEPT_BUFFERS: usize = 8;
+
 impl Shared {
     fn new(config: &Config, metrics: Arc<Metrics>, jobs: Vec<Sender<Message>>) -> Self {
         let repeats = &config.repeats;
         Self {
             budget: Budget::new(config.memory_limit_bytes),
+            buffers: Buffers::new(config.memory_limit_bytes / KEPT_BUFFERS),
             repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
             metrics,
             max_request_bytes: config.max_request_bytes,

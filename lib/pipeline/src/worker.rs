@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::admission::{Permit, Refused};
 use crate::batch::{Batch, Export, ExportOutcome, RefusedRows};
+use crate::buffers::Buffer;
 use crate::config::BatchLimits;
 use crate::decompress::{Decompressor, Encoding, Fault};
 use crate::measure::Recorder;
@@ -29,7 +30,7 @@ use crate::tally::{Rejection, Tally};
 /// A request that was received and admitted.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Buffer,
     /// Where the message begins in `body`: after gRPC's prefix.
     pub(crate) start: usize,
     pub(crate) encoding: Encoding,

@@ -9,11 +9,12 @@ use hyper::body::Incoming;
 
 use super::answer::Refusal;
 use crate::admission::{Budget, Expansion, Permit, Refused};
+use crate::buffers::{Buffer, Buffers};
 
 /// A body, and the memory reserved for it.
 #[derive(Debug)]
 pub(super) struct Received {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Buffer,
     pub(super) permit: Permit,
 }
 
@@ -21,6 +22,7 @@ pub(super) struct Received {
 pub(super) struct Reading<'s> {
     pub(super) budget: &'s Arc<Budget>,
     pub(super) expansion: &'s Expansion,
+    pub(super) buffers: &'s Arc<Buffers>,
     pub(super) max_bytes: usize,
     /// How long it may take: what it promises is reserved meanwhile, so it cannot be long.
     pub(super) patience: Duration,
@@ -51,7 +53,9 @@ impl Reading<'_> {
         let estimate = self.expansion.estimate(promised.unwrap_or(UNKNOWN_LEN));
         let mut permit = self.admit(estimate)?;
         let mut reserved = promised.unwrap_or(UNKNOWN_LEN);
-        let mut bytes = Vec::with_capacity(promised.unwrap_or(0).min(MAX_TRUSTED_LEN));
+        let mut bytes = self
+            .buffers
+            .take(promised.unwrap_or(0).min(MAX_TRUSTED_LEN));
         let mut announced = false;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Refusal::ClientGone)?;
@@ -67,7 +71,7 @@ impl Reading<'_> {
                 reserved = (reserved * 2).clamp(total, self.max().max(total));
                 self.grow(&mut permit, reserved)?;
             }
-            bytes.extend_from_slice(&data);
+            bytes.extend(&data);
             if self.prefixed
                 && !announced
                 && let Some(&[_, a, b, c, d]) = bytes.first_chunk()
@@ -80,7 +84,7 @@ impl Reading<'_> {
                 reserved = reserved.max(len + PREFIX);
                 self.grow(&mut permit, reserved)?;
                 let expected = (len + PREFIX).saturating_sub(bytes.len());
-                bytes.reserve_exact(expected.min(MAX_TRUSTED_LEN));
+                bytes.reserve(expected.min(MAX_TRUSTED_LEN));
             }
         }
         Ok(Received { bytes, permit })

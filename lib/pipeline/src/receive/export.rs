@@ -80,6 +80,7 @@ impl Receiver {
         }
         let reading = Reading {
             budget: &self.shared.budget,
+            buffers: &self.shared.buffers,
             expansion: self.shared.expansion(form.encoding, form.json),
             max_bytes: self.settings.max_request_bytes,
             patience: self.settings.connections.body_timeout,

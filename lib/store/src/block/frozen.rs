@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::compress::Compressor;
 use super::measures::{HALF_EDGE_COLUMNS, RED_COLUMNS};
+use super::out::Out;
 use super::pool::{BlockPool, Parts};
 use super::{spans, tags, traces};
 use crate::schema::identifier;
@@ -87,7 +88,7 @@ impl Frozen {
     pub(super) fn new(
         pool: Arc<BlockPool>,
         parts: Parts,
-        raw: &mut Vec<u8>,
+        pending: &mut Vec<u8>,
         compressor: &mut Compressor,
     ) -> Self {
         let batch: u128 = rand::random();
@@ -101,7 +102,7 @@ impl Frozen {
                 id,
                 rows,
                 token: format!("{batch:032x}-{}", id.name()),
-                body: parts.body(id, 0..rows, raw, compressor),
+                body: parts.body(id, 0..rows, pending, compressor),
             });
         }
         Self {
@@ -143,9 +144,9 @@ impl Frozen {
 
     /// Some rows of a table as a compressed block, for inserts of less than the whole.
     pub(crate) fn body_of(&self, id: TableId, rows: Range<usize>) -> Bytes {
-        let mut raw = Vec::new();
+        let mut pending = Vec::new();
         self.parts().map_or_else(Bytes::new, |parts| {
-            parts.body(id, rows, &mut raw, &mut Compressor::default())
+            parts.body(id, rows, &mut pending, &mut Compressor::default())
         })
     }
 
@@ -182,19 +183,23 @@ impl Parts {
         &self,
         id: TableId,
         rows: Range<usize>,
-        raw: &mut Vec<u8>,
+        pending: &mut Vec<u8>,
         compressor: &mut Compressor,
     ) -> Bytes {
-        raw.clear();
+        // Text takes about a quarter of its room; where it does not, the body grows.
+        let mut body = match id {
+            TableId::Spans => Vec::with_capacity(self.spans.bytes() / 4),
+            _ => Vec::new(),
+        };
+        let mut out = Out::compressed(pending, compressor, &mut body);
         match id {
-            TableId::Spans => self.spans.write(rows, raw),
-            TableId::TraceIndex => self.traces.write(&self.spans, rows, raw),
-            TableId::Tags => self.tags.write(rows, raw),
-            TableId::Red => self.measures.write_red(rows, raw),
-            TableId::HalfEdges => self.measures.write_half_edges(rows, raw),
+            TableId::Spans => self.spans.write(rows, &mut out),
+            TableId::TraceIndex => self.traces.write(&self.spans, rows, out.buffer()),
+            TableId::Tags => self.tags.write(rows, out.buffer()),
+            TableId::Red => self.measures.write_red(rows, out.buffer()),
+            TableId::HalfEdges => self.measures.write_half_edges(rows, out.buffer()),
         }
-        let mut body = Vec::with_capacity(raw.len() / 4);
-        compressor.compress(raw, &mut body);
+        out.end();
         Bytes::from(body)
     }
 }

@@ -12,6 +12,7 @@ mod keys;
 mod measures;
 mod native;
 mod nested;
+mod out;
 mod pool;
 mod spans;
 mod strings;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use self::compress::Compressor;
 use self::keys::{Keys, Place};
 use self::nested::date_time;
+use self::out::Out;
 use self::spans::{CurrentResource, Row};
 use self::tags::{Held, Scope, Tags};
 use crate::tag_cache::Verdict;
@@ -50,7 +52,7 @@ pub struct SpanBlock {
     /// The current resource is a probe's.
     probe: bool,
     scratch: Vec<u8>,
-    raw: Vec<u8>,
+    pending: Vec<u8>,
     compressor: Compressor,
 }
 
@@ -65,7 +67,7 @@ impl SpanBlock {
             held: Held::default(),
             probe: false,
             scratch: Vec::new(),
-            raw: Vec::new(),
+            pending: Vec::new(),
             compressor: Compressor::default(),
         }
     }
@@ -92,7 +94,7 @@ impl SpanBlock {
 
     /// Appends the `spans` rows of a range as one uncompressed Native block.
     pub fn write_native(&self, range: std::ops::Range<usize>, out: &mut Vec<u8>) {
-        self.parts.spans.write(range, out);
+        self.parts.spans.write(range, &mut Out::plain(out));
     }
 
     /// Takes the batch out and leaves the builder empty. The next span needs its resource and scope
@@ -103,7 +105,7 @@ impl SpanBlock {
         let frozen = Frozen::new(
             Arc::clone(&self.pool),
             parts,
-            &mut self.raw,
+            &mut self.pending,
             &mut self.compressor,
         );
         self.keys.next_block();

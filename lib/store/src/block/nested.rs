@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::dictionary::Dictionary;
 use super::native;
+use super::out::Out;
 use super::strings::Strings;
 use crate::schema::spans::{EVENTS, LINKS};
 
@@ -85,21 +86,21 @@ impl Events {
     /// The column of spans whose last events end at `ends`; `before` is where the first one begins.
     pub(crate) fn write(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Out<'_>,
         before: usize,
         ends: impl ExactSizeIterator<Item = usize> + Clone,
     ) {
         let after = ends.clone().last().unwrap_or(before);
         let rows = self.rows.get(before..after).unwrap_or_default();
-        native::column(out, "events", EVENTS);
-        native::low_cardinality_version(out);
-        native::offsets(out, before, ends);
-        native::all(out, rows.iter().map(|event| event.time));
+        native::column(out.buffer(), "events", EVENTS);
+        native::low_cardinality_version(out.buffer());
+        native::offsets(out.buffer(), before, ends);
+        native::all(out.buffer(), rows.iter().map(|event| event.time));
         self.names
-            .write_data(out, rows.iter().map(|event| event.name));
+            .write_data(out.buffer(), rows.iter().map(|event| event.name));
         let range = bytes_of(before..after, |i| Some(self.rows.get(i)?.attributes_end));
         self.attributes.write(out, range.start, range.end);
-        native::all(out, rows.iter().map(|event| event.dropped));
+        native::all(out.buffer(), rows.iter().map(|event| event.dropped));
     }
 }
 
@@ -142,22 +143,22 @@ impl Links {
     /// As [`Events::write`].
     pub(crate) fn write(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Out<'_>,
         before: usize,
         ends: impl ExactSizeIterator<Item = usize> + Clone,
     ) {
         let after = ends.clone().last().unwrap_or(before);
         let rows = self.rows.get(before..after).unwrap_or_default();
-        native::column(out, "links", LINKS);
-        native::offsets(out, before, ends);
-        native::all(out, rows.iter().map(|link| link.trace_id));
-        native::all(out, rows.iter().map(|link| link.span_id));
+        native::column(out.buffer(), "links", LINKS);
+        native::offsets(out.buffer(), before, ends);
+        native::all(out.buffer(), rows.iter().map(|link| link.trace_id));
+        native::all(out.buffer(), rows.iter().map(|link| link.span_id));
         let states = bytes_of(before..after, |i| Some(self.rows.get(i)?.state_end));
         self.states.write(out, states.start, states.end);
-        native::all(out, rows.iter().map(|link| link.flags));
+        native::all(out.buffer(), rows.iter().map(|link| link.flags));
         let attributes = bytes_of(before..after, |i| Some(self.rows.get(i)?.attributes_end));
         self.attributes.write(out, attributes.start, attributes.end);
-        native::all(out, rows.iter().map(|link| link.dropped));
+        native::all(out.buffer(), rows.iter().map(|link| link.dropped));
     }
 }
 

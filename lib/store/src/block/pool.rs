@@ -119,10 +119,15 @@ impl BlockPool {
         }
     }
 
-    /// Takes columns back, unless there are enough.
+    /// Takes columns back, as far as there is room for them.
     pub(crate) fn put(&self, mut parts: Parts) {
         parts.clear();
-        let bytes = parts.capacity();
+        let mut bytes = parts.capacity();
+        let excess = (self.lock().bytes + bytes).saturating_sub(self.options.kept_bytes);
+        if excess > 0 {
+            parts.spans.let_go(excess);
+            bytes = parts.capacity();
+        }
         let mut empty = self.lock();
         if empty.bytes + bytes <= self.options.kept_bytes {
             empty.bytes += bytes;

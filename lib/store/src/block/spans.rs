@@ -305,6 +305,12 @@ impl SpanColumns {
             + self.links.capacity()
     }
 
+    /// Gives about so many bytes of kept memory back, as far as it is easily parted with.
+    pub(crate) fn let_go(&mut self, bytes: usize) {
+        let freed = self.str_values.let_go(bytes);
+        self.other_values.let_go(bytes.saturating_sub(freed));
+    }
+
     /// Forgets the rows, keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();

@@ -7,6 +7,7 @@ use crate::block::dictionary::Dictionary;
 use crate::block::keys::MapColumn;
 use crate::block::native::{self, Fixed};
 use crate::block::nested::bytes_of;
+use crate::block::out::Out;
 use crate::block::strings::Strings;
 use crate::schema::spans::{KIND, MAP_TO_STRING, PROMOTED_RESOURCE, PROMOTED_SPAN, STATUS};
 
@@ -18,21 +19,21 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
-    fn fixed<T: Fixed>(&self, out: &mut Vec<u8>, name: &str, ty: &str, of: impl Fn(&Row) -> T) {
-        native::column(out, name, ty);
-        native::all(out, self.rows.iter().map(of));
+    fn fixed<T: Fixed>(&self, out: &mut Out<'_>, name: &str, ty: &str, of: impl Fn(&Row) -> T) {
+        native::column(out.buffer(), name, ty);
+        native::all(out.buffer(), self.rows.iter().map(of));
     }
 
     /// A column that spans share with their group.
     fn grouped(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Out<'_>,
         name: &str,
         dictionary: &Dictionary,
         of: impl Fn(&Group) -> u32,
     ) {
         let number = |row: &Row| self.columns.groups.get(row.group as usize).map_or(0, &of);
-        dictionary.write_column(out, name, self.rows.iter().map(number));
+        dictionary.write_column(out.buffer(), name, self.rows.iter().map(number));
     }
 
     /// Where the values of these rows lie in a column of variable length.
@@ -42,8 +43,8 @@ impl Written<'_> {
         })
     }
 
-    fn text(&self, out: &mut Vec<u8>, name: &str, strings: &Strings, end: impl Fn(&Ends) -> usize) {
-        native::column(out, name, "String");
+    fn text(&self, out: &mut Out<'_>, name: &str, strings: &Strings, end: impl Fn(&Ends) -> usize) {
+        native::column(out.buffer(), name, "String");
         let range = self.range_of(end);
         strings.write(out, range.start, range.end);
     }
@@ -51,20 +52,24 @@ impl Written<'_> {
     /// The head, offsets and keys of a map column; its values follow.
     fn map(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Out<'_>,
         (name, ty): (&str, &str),
         map: MapColumn,
         end: impl Fn(&Ends) -> usize,
     ) -> Range<usize> {
-        native::column(out, name, ty);
-        native::low_cardinality_version(out);
+        native::column(out.buffer(), name, ty);
+        native::low_cardinality_version(out.buffer());
         let pairs = self.range_of(&end);
-        native::offsets(out, pairs.start, self.rows.iter().map(|row| end(&row.ends)));
-        self.columns.maps[map as usize].write(out, pairs.clone());
+        native::offsets(
+            out.buffer(),
+            pairs.start,
+            self.rows.iter().map(|row| end(&row.ends)),
+        );
+        self.columns.maps[map as usize].write(out.buffer(), pairs.clone());
         pairs
     }
 
-    fn promoted(&self, out: &mut Vec<u8>) {
+    fn promoted(&self, out: &mut Out<'_>) {
         let columns = self.columns;
         let mut texts = columns.promoted_span.iter().enumerate();
         for promoted in &PROMOTED_SPAN {
@@ -75,7 +80,7 @@ impl Written<'_> {
                 _ => {
                     if let Some((i, dictionary)) = texts.next() {
                         let number = |row: &Row| row.promoted.get(i).copied().unwrap_or(0);
-                        dictionary.write_column(out, name, self.rows.iter().map(number));
+                        dictionary.write_column(out.buffer(), name, self.rows.iter().map(number));
                     }
                 }
             }
@@ -88,7 +93,7 @@ impl Written<'_> {
         }
     }
 
-    fn maps(&self, out: &mut Vec<u8>) {
+    fn maps(&self, out: &mut Out<'_>) {
         let columns = self.columns;
         self.map(out, ("attr_str", MAP_TO_STRING), MapColumn::Str, |e| {
             e.str_pairs
@@ -98,11 +103,11 @@ impl Written<'_> {
         let int = ("attr_int", "Map(LowCardinality(String), Int64)");
         let pairs = self.map(out, int, MapColumn::Int, |e| e.int_pairs);
         let values = columns.int_values.get(pairs).unwrap_or_default();
-        native::all(out, values.iter().copied());
+        native::all(out.buffer(), values.iter().copied());
         let double = ("attr_double", "Map(LowCardinality(String), Float64)");
         let pairs = self.map(out, double, MapColumn::Double, |e| e.double_pairs);
         let values = columns.double_values.get(pairs).unwrap_or_default();
-        native::all(out, values.iter().copied());
+        native::all(out.buffer(), values.iter().copied());
         self.map(out, ("attr_other", MAP_TO_STRING), MapColumn::Other, |e| {
             e.other_pairs
         });
@@ -113,7 +118,7 @@ impl Written<'_> {
 
 impl SpanColumns {
     /// Appends a Native block of these rows; nothing for none, since an empty block looks different.
-    pub(crate) fn write(&self, range: Range<usize>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, range: Range<usize>, out: &mut Out<'_>) {
         let rows = self.rows.get(range.clone()).unwrap_or_default();
         if rows.is_empty() {
             return;
@@ -123,12 +128,12 @@ impl SpanColumns {
             rows,
             range,
         };
-        native::block(out, column_names().len(), rows.len());
+        native::block(out.buffer(), column_names().len(), rows.len());
         w.fixed(out, "time", "DateTime64(9)", |row| row.time);
         w.fixed(out, "duration_ns", "UInt64", |row| row.duration_ns);
         w.grouped(out, "service", &self.services, |group| group.service);
         self.names
-            .write_column(out, "name", rows.iter().map(|row| row.name));
+            .write_column(out.buffer(), "name", rows.iter().map(|row| row.name));
         w.fixed(out, "kind", KIND, |row| row.kind);
         w.fixed(out, "status", STATUS, |row| row.status);
         w.text(out, "status_message", &self.status_messages, |e| {
