@@ -186,9 +186,9 @@ impl Parts {
         pending: &mut Vec<u8>,
         compressor: &mut Compressor,
     ) -> Bytes {
-        // Text takes about a quarter of its room; where it does not, the body grows.
+        // More than it takes: what is not written costs nothing, and growing would copy it.
         let mut body = match id {
-            TableId::Spans => Vec::with_capacity(self.spans.bytes() / 4),
+            TableId::Spans => Vec::with_capacity(self.spans.bytes() / 2),
             _ => Vec::new(),
         };
         let mut out = Out::compressed(pending, compressor, &mut body);
