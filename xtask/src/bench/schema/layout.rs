@@ -264,10 +264,14 @@ impl Draft {
         self.fill.insert(name.to_owned(), source);
     }
 
+    /// Without these columns, and the indices on them.
     fn drop(&mut self, names: &[&str]) {
         self.table
             .columns
             .retain(|column| !names.contains(&column.name.as_ref()));
+        self.table
+            .indices
+            .retain(|index| !names.iter().any(|name| index.expression.contains(name)));
     }
 
     fn codec(&mut self, which: impl Fn(&Column) -> bool, codec: &'static str) {
@@ -291,8 +295,9 @@ impl Draft {
 
     /// Those of the schema expect maps.
     fn without_attribute_indices(&mut self) {
-        self.without_index("idx_attr_str_key");
-        self.without_index("idx_attr_str_value");
+        self.table
+            .indices
+            .retain(|index| !index.expression.contains("(attr_"));
     }
 
     fn without_index(&mut self, name: &str) {

@@ -9,6 +9,7 @@ mod layout;
 mod questions;
 pub mod source;
 
+use anyhow::Context;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -84,8 +85,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         hours,
         start: "2026-01-01 00:00:00".to_owned(),
     };
-    source.fill(&sql)?;
-    let parameters = questions::parameters(&sql, &source, PARAMETERS)?;
     let wanted = |layout: &Layout| {
         args.only.is_empty()
             || args
@@ -93,8 +92,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 .iter()
                 .any(|part| layout.name.contains(part.as_str()))
     };
+    let mut layouts = layout::layouts();
+    layouts.retain(wanted);
+    for layout in &layouts {
+        // A mistake shows now, not after half an hour.
+        create(&sql, layout).with_context(|| format!("the layout {:?}", layout.name))?;
+    }
+    source.fill(&sql)?;
+    let parameters = questions::parameters(&sql, &source, PARAMETERS)?;
     let mut rows = Vec::new();
-    for layout in layout::layouts().iter().filter(|layout| wanted(layout)) {
+    for layout in &layouts {
         let row = measure(&sink, &sql, layout, args.spans, &parameters)?;
         // As it comes: a run takes most of an hour, and may be broken off.
         eprint!("{}", report::table(&cells(std::slice::from_ref(&row))));
@@ -112,6 +119,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An empty table in place of the one before.
+fn create(sql: &Sql, layout: &Layout) -> anyhow::Result<()> {
+    sql.run("DROP TABLE IF EXISTS layout")?;
+    for statement in layout.create(&sql.database) {
+        sql.run(&statement)?;
+    }
+    Ok(())
+}
+
 fn measure(
     sink: &Sink,
     sql: &Sql,
@@ -120,11 +136,8 @@ fn measure(
     parameters: &[Parameters],
 ) -> anyhow::Result<Row> {
     let cpu = || proc::cpu_time(sink.pid);
-    sql.run("DROP TABLE IF EXISTS layout")?;
+    create(sql, layout)?;
     sql.run("DROP TABLE IF EXISTS nothing")?;
-    for statement in layout.create(&sql.database) {
-        sql.run(&statement)?;
-    }
     let (columns, sources): (Vec<&str>, Vec<&str>) = layout
         .fill
         .iter()
