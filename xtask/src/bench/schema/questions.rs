@@ -68,8 +68,10 @@ pub fn statements(words: &Words, parameters: &Parameters) -> [String; 10] {
         duration,
         ..
     } = words;
+    // Without what ClickHouse remembers of the first time that a condition is asked: people ask another.
+    let end = "SETTINGS use_query_condition_cache = 0 FORMAT Null";
     let list = format!("SELECT {time} AS t, {service}, {name}, {duration} FROM layout");
-    let newest = "ORDER BY t DESC LIMIT 20 FORMAT Null";
+    let newest = format!("ORDER BY t DESC LIMIT 20 {end}");
     let hour = format!(
         "{time} >= toDateTime64('{{hour}}', 9, 'UTC') \
          AND {time} < toDateTime64('{{hour}}', 9, 'UTC') + INTERVAL 1 HOUR"
@@ -79,10 +81,10 @@ pub fn statements(words: &Words, parameters: &Parameters) -> [String; 10] {
     [
         format!(
             "SELECT * FROM layout WHERE {} AND {time} BETWEEN toDateTime64('{{time}}', 9, 'UTC') - 1 \
-             AND toDateTime64('{{time}}', 9, 'UTC') + 10 FORMAT Null",
+             AND toDateTime64('{{time}}', 9, 'UTC') + 10 {end}",
             words.in_trace
         ),
-        format!("SELECT * FROM layout WHERE {} FORMAT Null", words.in_trace),
+        format!("SELECT * FROM layout WHERE {} {end}", words.in_trace),
         in_hour(&operation),
         format!("{list} WHERE {operation} {newest}"),
         in_hour(&format!("{duration} > 900000000")),
@@ -92,7 +94,7 @@ pub fn statements(words: &Words, parameters: &Parameters) -> [String; 10] {
         in_hour(words.pod),
         format!(
             "SELECT {service}, {name}, quantiles(0.5, 0.95, 0.99)({duration}) FROM layout \
-             GROUP BY 1, 2 FORMAT Null"
+             GROUP BY 1, 2 {end}"
         ),
     ]
     .map(|statement| parameters.put_into(&statement))
