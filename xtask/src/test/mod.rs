@@ -188,6 +188,8 @@ fn tidy() -> anyhow::Result<()> {
 
 fn deny() -> anyhow::Result<()> {
     let deny = tools::cargo_deny()?;
+    // A fresh machine has only what was built so far; the check is of what other systems need, too.
+    sh(cargo(["fetch", "--locked"]))?;
     let mut command = Command::new(deny);
     // Advisories need the network; what is pinned does not change by itself.
     command.args([
