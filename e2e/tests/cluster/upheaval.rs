@@ -123,12 +123,14 @@ fn a_drained_node_loses_nothing() {
     ]);
     let node = nodes.iter().find(|node| **node != store).unwrap().clone();
     let _back = Uncordon(node.clone());
-    // Only this scenario's pods: the sender on the node stays, it is bound to it.
+    // Not the sender: it is bound to the node. What an earlier scenario left may be going just now, and
+    // without its DaemonSet it moves only by force.
     kubectl(&[
         "drain",
         &node,
         "--ignore-daemonsets",
         "--delete-emptydir-data",
+        "--force",
         "--pod-selector=spanloom.dev/pipeline=traces",
         "--timeout=180s",
     ]);
