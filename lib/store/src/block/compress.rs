@@ -2,8 +2,8 @@
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
-use super::out::CHUNK;
-
+/// Raw bytes in one compressed block: what ClickHouse and its clients use by default is up to 1 MiB.
+pub(crate) const CHUNK: usize = 256 * 1024;
 const CHECKSUM: usize = 16;
 const HEADER: usize = 9;
 const LZ4: u8 = 0x82;

@@ -188,7 +188,10 @@ impl Parts {
     ) -> Bytes {
         // More than it takes: what is not written costs nothing, and growing would copy it.
         let mut body = match id {
-            TableId::Spans => Vec::with_capacity(self.spans.bytes() / 2),
+            TableId::Spans => {
+                let per_row = self.spans.bytes() / self.spans.rows.len().max(1);
+                Vec::with_capacity(per_row * rows.len() / 2)
+            }
             _ => Vec::new(),
         };
         let mut out = Out::compressed(pending, compressor, &mut body);

@@ -1,10 +1,8 @@
 //! Where a block goes as it is written: in pieces, each compressed as soon as it is long enough, so
 //! that a batch is never in memory as a whole block beside its columns.
 
-use super::compress::Compressor;
+use super::compress::{CHUNK, Compressor};
 
-/// Bytes that are compressed at once: what ClickHouse and its clients use by default is up to 1 MiB.
-pub(crate) const CHUNK: usize = 256 * 1024;
 /// Shorter runs are copied to what comes before and after them instead of becoming a piece of their own.
 const WORTH_A_PIECE: usize = CHUNK / 4;
 

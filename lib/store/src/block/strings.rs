@@ -1,7 +1,8 @@
 //! A `String` column: the values as the block will hold them, one after the other.
 
+use super::compress::CHUNK;
 use super::native;
-use super::out::{CHUNK, Out};
+use super::out::Out;
 
 /// Values of one column; a row remembers where its last one ends.
 ///
