@@ -39,7 +39,10 @@ impl Batch for StoreBatch {
 
     fn freeze(&mut self, measures: Measures) -> Frozen {
         let block = self.0.measures();
+        let mut buckets = Vec::new();
         for cell in &measures.red {
+            buckets.clear();
+            buckets.extend(cell.buckets.iter());
             block.push_red(&RedRow {
                 minute: cell.minute,
                 service: measures.text(cell.service),
@@ -48,7 +51,7 @@ impl Batch for StoreBatch {
                 status: cell.status,
                 count: cell.count,
                 duration_sum_ns: cell.duration_sum_ns,
-                buckets: &cell.buckets,
+                buckets: &buckets,
             });
         }
         for half in &measures.half_edges {

@@ -17,6 +17,7 @@ mod collector;
 pub mod config;
 mod export;
 pub mod memory;
+pub mod threads;
 
 pub use cluster::{Cluster, ClusterError};
 pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress, memory};
+use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress, memory, threads};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use spanloom_program::{Admin, Pages, Signals, logs};
@@ -112,6 +112,7 @@ fn main() -> ExitCode {
     logs::init("info");
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_start(threads::work_in_batches)
         .build()
     {
         Ok(runtime) => runtime,

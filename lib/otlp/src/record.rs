@@ -8,7 +8,11 @@ use crate::nested::Nested;
 
 /// An attribute's value. `T` is the form of text: `&[u8]` on the wire ([`RawValue`]), `&str` once the
 /// pipeline has checked it.
+///
+/// The tag fills a word, so that a value is moved word by word: with a boolean right behind a tag of one byte,
+/// each move of an attribute read bytes that two stores had just written, and waited for both.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(u64)]
 pub enum Value<'a, T = &'a str> {
     /// An `AnyValue` with no field set.
     Empty,

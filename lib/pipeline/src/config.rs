@@ -140,7 +140,8 @@ pub struct Connections {
     /// HTTP/2: what a client may send of one request before we read on. A refused request costs us
     /// at most this much reading, so it is no larger than it needs to be.
     pub http2_stream_window: u32,
-    /// HTTP/2: the same for all requests of a connection.
+    /// HTTP/2: the same for all requests of a connection. Each half of it costs a packet that lets the
+    /// client send on.
     pub http2_connection_window: u32,
     /// HTTP/2: the largest frame.
     pub http2_max_frame: u32,
@@ -161,7 +162,7 @@ impl Default for Connections {
             keepalive_timeout: Duration::from_secs(20),
             max_header_bytes: 64 << 10,
             http2_stream_window: 256 << 10,
-            http2_connection_window: 1 << 20,
+            http2_connection_window: 2 << 20,
             http2_max_frame: 256 << 10,
             http2_max_streams: 256,
         }

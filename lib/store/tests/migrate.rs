@@ -56,6 +56,25 @@ async fn two_pipelines_at_once_and_one_wins() {
     }
 }
 
+/// Between creating the version table and its first row, a migrator may be slow, or die.
+#[tokio::test]
+async fn a_version_table_without_rows_is_its_creators() {
+    let db = database().await;
+    db.execute("TRUNCATE TABLE schema_migrations").await;
+    let other = MigrateOptions {
+        pipeline: "other".to_owned(),
+        ..migrate_options()
+    };
+    let error = migrate::run(&db.connection, &db.options, &other).await;
+    let error = error.expect_err("it is not the creator");
+    assert!(
+        matches!(&error, MigrateError::OtherPipeline { owner, .. } if owner == "default"),
+        "{error}"
+    );
+    let report = migrate::run(&db.connection, &db.options, &migrate_options()).await;
+    assert_eq!(report.expect("it goes on").applied, [1, 2]);
+}
+
 #[tokio::test]
 async fn a_new_retention_changes_the_tables() {
     let db = database().await;

@@ -1,4 +1,4 @@
-//! `bench overload`: five times the peak for two minutes.
+//! `bench overload`: five times the peak for two minutes, between two measurements of the peak.
 //!
 //! What must hold: memory stays under the collector's limit, the spans acknowledged each second stay near
 //! the peak, and every refusal is one that clients may retry.
@@ -48,7 +48,10 @@ struct Row {
     peer: Peer,
     payload_bytes: usize,
     compression: Compression,
+    /// The mean of those before and after: machines change their speed in two minutes.
     peak_spans_per_second: f64,
+    peak_before: f64,
+    peak_after: f64,
     offered_spans_per_second: f64,
     goodput_spans_per_second: f64,
     goodput_share: f64,
@@ -67,11 +70,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (mut collector, _) = bench.collector(args.peer)?;
     let closed = Pace::Closed { in_flight: 64 };
     load.run(collector.otlp, closed, Duration::from_secs(3))?;
-    let peak = load.run(collector.otlp, closed, Duration::from_secs(10))?;
-    let peak = peak.acked as f64 / peak.seconds;
-    let offered = args.times * peak;
+    let measured = |otlp| -> anyhow::Result<f64> {
+        let outcome = load.run(otlp, closed, Duration::from_secs(10))?;
+        Ok(outcome.acked as f64 / outcome.seconds)
+    };
+    let peak_before = measured(collector.otlp)?;
+    let offered = args.times * peak_before;
     eprintln!(
-        "peak {peak:.0} spans/s; now {offered:.0} for {} s",
+        "peak {peak_before:.0} spans/s; now {offered:.0} for {} s",
         args.seconds
     );
 
@@ -97,11 +103,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let outcome = outcome?;
     collector.running.check("the collector")?;
     let goodput = outcome.acked as f64 / outcome.seconds;
+    load.run(collector.otlp, closed, Duration::from_secs(3))?;
+    let peak_after = measured(collector.otlp)?;
+    let peak = (peak_before + peak_after) / 2.0;
     let row = Row {
         peer: args.peer,
         payload_bytes: args.payload,
         compression: args.compression,
         peak_spans_per_second: peak.round(),
+        peak_before: peak_before.round(),
+        peak_after: peak_after.round(),
         offered_spans_per_second: offered.round(),
         goodput_spans_per_second: goodput.round(),
         goodput_share: (goodput / peak.max(1.0) * 1000.0).round() / 1000.0,

@@ -75,6 +75,59 @@ pub fn key_of(duration_ns: u64) -> i16 {
     MIN_KEY + index as i16
 }
 
+/// How many durations fell into each bucket: a count for every key between the lowest and the highest seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    first: i16,
+    counts: Vec<u32>,
+}
+
+impl Counts {
+    /// Counts one in the bucket of this key; gives the bytes that it took more for that.
+    #[inline]
+    pub fn add(&mut self, key: i16) -> usize {
+        let at = usize::try_from(i32::from(key) - i32::from(self.first));
+        match at.ok().and_then(|at| self.counts.get_mut(at)) {
+            // A batch has far fewer spans than 2^32: its rows bound them.
+            Some(count) => {
+                *count = count.saturating_add(1);
+                0
+            }
+            None => self.add_outside(key.clamp(MIN_KEY, MAX_KEY)),
+        }
+    }
+
+    #[cold]
+    fn add_outside(&mut self, key: i16) -> usize {
+        let before = self.counts.len();
+        if self.counts.is_empty() {
+            self.first = key;
+        }
+        if key < self.first {
+            let missing = self.first.abs_diff(key);
+            self.first = key;
+            self.counts
+                .splice(0..0, std::iter::repeat_n(0, usize::from(missing)));
+        }
+        let at = usize::from(key.abs_diff(self.first));
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(at) {
+            *count = count.saturating_add(1);
+        }
+        (self.counts.len() - before) * size_of::<u32>()
+    }
+
+    /// The buckets that are not empty, by ascending key.
+    pub fn iter(&self) -> impl Iterator<Item = (i16, u64)> {
+        (self.first..)
+            .zip(&self.counts)
+            .filter(|&(_, &count)| count > 0)
+            .map(|(key, &count)| (key, u64::from(count)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -110,6 +163,17 @@ mod tests {
         check(2_181_016, 2);
         check(2_048_000_000, 80); // 2 ms · 2^10
         check(u64::MAX, MAX_KEY);
+    }
+
+    #[test]
+    fn counts_reach_from_one_end_to_the_other() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.iter().next(), None);
+        let keys = [0, 3, 0, -2, MAX_KEY, MIN_KEY, MAX_KEY, 1];
+        let bytes: usize = keys.iter().map(|&key| counts.add(key)).sum();
+        assert_eq!(bytes, KEYS * size_of::<u32>());
+        let expect = [(MIN_KEY, 1), (-2, 1), (0, 2), (1, 1), (3, 1), (MAX_KEY, 2)];
+        assert!(counts.iter().eq(expect), "{counts:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hashbrown::{HashMap, HashTable};
 use spanloom_otlp::record::{SpanKind, SpanRecord, StatusCode};
 use std::hash::BuildHasher;
 
+pub use buckets::Counts;
 pub use edges::{ConnectionType, HalfEdge, Side};
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
@@ -60,8 +61,8 @@ pub struct RedCell {
     pub count: u64,
     /// Sum of their durations, nanoseconds.
     pub duration_sum_ns: u64,
-    /// Spans per [bucket](buckets), by ascending key; empty buckets are left out.
-    pub buckets: Vec<(i16, u64)>,
+    /// Spans per [bucket](buckets).
+    pub buckets: Counts,
 }
 
 /// Gathers measures; one per worker, emptied with each batch.
@@ -71,8 +72,8 @@ pub struct Recorder {
     text_ids: HashTable<TextId>,
     cells: HashMap<CellKey, u32, RandomState>,
     hasher: RandomState,
-    /// Bytes of texts, to bound a batch's memory.
-    text_bytes: usize,
+    /// Bytes of texts and of counts, to bound a batch's memory.
+    own_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,7 +115,7 @@ impl Recorder {
         // A batch holds far fewer than 2^32 texts: its rows bound them.
         let id = TextId(texts.len() as u32);
         texts.push(text.into());
-        self.text_bytes += text.len();
+        self.own_bytes += text.len();
         let hasher = &self.hasher;
         self.text_ids.insert_unique(hash, id, |id| {
             hasher.hash_one(texts.get(id.0 as usize).map_or("", |text| text))
@@ -124,7 +125,7 @@ impl Recorder {
 
     /// Memory held, in bytes, roughly.
     pub fn bytes(&self) -> usize {
-        self.text_bytes
+        self.own_bytes
             + self.measures.texts.len() * 40
             + self.measures.red.len() * 160
             + self.measures.half_edges.len() * size_of::<HalfEdge>()
@@ -134,7 +135,7 @@ impl Recorder {
     pub fn take(&mut self) -> Measures {
         self.text_ids.clear();
         self.cells.clear();
-        self.text_bytes = 0;
+        self.own_bytes = 0;
         std::mem::take(&mut self.measures)
     }
 
@@ -160,29 +161,14 @@ impl Recorder {
                 status: span.status,
                 count: 0,
                 duration_sum_ns: 0,
-                buckets: Vec::new(),
+                buckets: Counts::default(),
             });
             (red.len() - 1) as u32
         });
         if let Some(cell) = red.get_mut(index as usize) {
-            cell.add(span.duration_ns);
-        }
-    }
-}
-
-impl RedCell {
-    #[inline]
-    fn add(&mut self, duration_ns: u64) {
-        self.count += 1;
-        self.duration_sum_ns = self.duration_sum_ns.saturating_add(duration_ns);
-        let key = buckets::key_of(duration_ns);
-        match self.buckets.binary_search_by_key(&key, |&(key, _)| key) {
-            Ok(at) => {
-                if let Some((_, count)) = self.buckets.get_mut(at) {
-                    *count += 1;
-                }
-            }
-            Err(at) => self.buckets.insert(at, (key, 1)),
+            cell.count += 1;
+            cell.duration_sum_ns = cell.duration_sum_ns.saturating_add(span.duration_ns);
+            self.own_bytes += cell.buckets.add(buckets::key_of(span.duration_ns));
         }
     }
 }

@@ -58,7 +58,7 @@ fn equal_spans_share_a_cell() {
                 c.status,
                 c.count,
                 c.duration_sum_ns,
-                c.buckets.clone(),
+                c.buckets.iter().collect::<Vec<_>>(),
             )
         })
         .collect();

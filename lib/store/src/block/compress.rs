@@ -2,8 +2,9 @@
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
-/// Raw bytes in one compressed block: what ClickHouse and its clients use by default is up to 1 MiB.
-pub(crate) const CHUNK: usize = 256 * 1024;
+/// Raw bytes in one compressed block. ClickHouse takes up to 1 MiB and more; but below 64 KiB what LZ4 reads,
+/// what it looks up and what it writes all stay in the core's own caches.
+pub(crate) const CHUNK: usize = 63 * 1024;
 const CHECKSUM: usize = 16;
 const HEADER: usize = 9;
 const LZ4: u8 = 0x82;
@@ -24,7 +25,7 @@ impl std::fmt::Debug for Compressor {
 impl Default for Compressor {
     fn default() -> Self {
         Self {
-            table: CompressTable::large(),
+            table: CompressTable::small(),
             scratch: vec![0; get_maximum_output_size(CHUNK)],
         }
     }

@@ -1,8 +1,8 @@
 //! Migrations: make a database what this version needs.
 //!
 //! ClickHouse has no transactions and no locks for this, so each step may run twice and on two
-//! machines at once. A version table says what has run, and whose database it is: a second pipeline
-//! is refused, so that two documents do not pull one schema to and fro.
+//! machines at once. A version table says what has run, and in its comment whose database it is: a second
+//! pipeline is refused, so that two documents do not pull one schema to and fro.
 
 mod steps;
 
@@ -127,6 +127,9 @@ struct NameAndType {
 /// Codes that say that another migrator was quicker.
 const RACES: [u32; 5] = [57, 82, 253, 517, 609];
 
+/// What the comment of the version table begins with; the pipeline's name follows.
+const OWNER: &str = "of pipeline ";
+
 struct Run<'a> {
     client: Client,
     options: &'a SchemaOptions,
@@ -223,10 +226,13 @@ impl Run<'_> {
         rows.map_err(|error| refusal(what, Failure::of(&error)))
     }
 
-    /// Makes the version table, or gives it what it lacks: it is not under migrations itself.
+    /// Makes the version table, or gives it what it lacks: it is not under migrations itself. It says in
+    /// its comment who made it.
     async fn version_table(&self) -> Result<(), MigrateError> {
         let table = schema_migrations();
-        for statement in self.options.create_table(&table) {
+        let comment = format!("{OWNER}{}", self.migrate.pipeline);
+        for mut statement in self.options.create_table(&table) {
+            statement.push_str(&format!("\nCOMMENT {}", literal(&comment)));
             self.execute("create the version table", &statement).await?;
         }
         for column in self.missing(&table).await? {
@@ -265,22 +271,40 @@ impl Run<'_> {
         self.execute("write the version table", &sql).await
     }
 
-    /// Makes the database ours, unless it is another's. Of two that come at once, the earlier row
-    /// wins, and both see that.
+    /// Whose the version table is, by its comment: of two that come at once, one creates it. An earlier
+    /// version wrote none.
+    async fn creator(&self) -> Result<Option<String>, MigrateError> {
+        let sql = format!(
+            "SELECT comment FROM system.tables WHERE database = {} AND name = 'schema_migrations'",
+            literal(&self.options.database),
+        );
+        let what = "read whose the version table is";
+        let comments: Vec<String> = self.rows(what, &sql).await?;
+        let creator = comments
+            .iter()
+            .find_map(|comment| comment.strip_prefix(OWNER));
+        Ok(creator.map(str::to_owned))
+    }
+
+    /// Makes the database ours, unless it is another's: its rows tell, and before there are any, who
+    /// created their table. (A replica that joins later may have it from somebody else.)
     async fn claim(&self) -> Result<(), MigrateError> {
-        if self.applied().await?.is_empty() {
+        let rows = self.applied().await?;
+        let owner = match rows.first() {
+            Some(first) => Some(first.pipeline.clone()),
+            None => self.creator().await?,
+        };
+        if let Some(owner) = owner.filter(|owner| *owner != self.migrate.pipeline) {
+            return Err(MigrateError::OtherPipeline {
+                database: self.options.database.clone(),
+                owner,
+                pipeline: self.migrate.pipeline.clone(),
+            });
+        }
+        if rows.is_empty() {
             self.note((0, 0), "claim", "").await?;
         }
-        match self.applied().await?.first() {
-            Some(first) if first.pipeline != self.migrate.pipeline => {
-                Err(MigrateError::OtherPipeline {
-                    database: self.options.database.clone(),
-                    owner: first.pipeline.clone(),
-                    pipeline: self.migrate.pipeline.clone(),
-                })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     async fn apply(&self) -> Result<Vec<u32>, MigrateError> {
