@@ -69,12 +69,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let load = Load::new(args.seed, 64, args.payload, args.compression)?;
     let (mut collector, _) = bench.collector(args.peer)?;
     let closed = Pace::Closed { in_flight: 64 };
-    load.run(collector.otlp, closed, Duration::from_secs(3))?;
-    let measured = |otlp| -> anyhow::Result<f64> {
+    let peak = |otlp| -> anyhow::Result<f64> {
+        load.run(otlp, closed, Duration::from_secs(3))?;
         let outcome = load.run(otlp, closed, Duration::from_secs(10))?;
         Ok(outcome.acked as f64 / outcome.seconds)
     };
-    let peak_before = measured(collector.otlp)?;
+    let peak_before = peak(collector.otlp)?;
     let offered = args.times * peak_before;
     eprintln!(
         "peak {peak_before:.0} spans/s; now {offered:.0} for {} s",
@@ -103,8 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let outcome = outcome?;
     collector.running.check("the collector")?;
     let goodput = outcome.acked as f64 / outcome.seconds;
-    load.run(collector.otlp, closed, Duration::from_secs(3))?;
-    let peak_after = measured(collector.otlp)?;
+    let peak_after = peak(collector.otlp)?;
     let peak = (peak_before + peak_after) / 2.0;
     let row = Row {
         peer: args.peer,
