@@ -6,7 +6,8 @@
 //! of it. It is given back when the batch's export has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -15,7 +16,13 @@ use thiserror::Error;
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    begun: Instant,
+    /// Milliseconds from `begun` until the last refusal is forgotten.
+    strained_until: AtomicU64,
 }
+
+/// How long after a refusal the next is expected.
+const STRAIN: Duration = Duration::from_secs(1);
 
 /// Why no memory was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -37,6 +44,8 @@ impl Budget {
         Arc::new(Self {
             limit,
             used: AtomicUsize::new(0),
+            begun: Instant::now(),
+            strained_until: AtomicU64::new(0),
         })
     }
 
@@ -48,6 +57,15 @@ impl Budget {
     /// What is reserved now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory ran out within the last second.
+    pub fn is_strained(&self) -> bool {
+        self.now() < self.strained_until.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
     }
 
     /// Reserves `bytes`.
@@ -67,7 +85,11 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
         {
             Ok(_) => Ok(()),
-            Err(_) => Err(Refused::Full),
+            Err(_) => {
+                let until = self.now() + STRAIN.as_millis() as u64;
+                self.strained_until.store(until, Ordering::Relaxed);
+                Err(Refused::Full)
+            }
         }
     }
 }
@@ -166,7 +188,9 @@ mod tests {
     fn what_is_reserved_is_given_back() {
         let budget = Budget::new(100);
         let mut first = budget.reserve(60).unwrap();
+        assert!(!budget.is_strained());
         assert_eq!(budget.reserve(41).unwrap_err(), Refused::Full);
+        assert!(budget.is_strained());
         let second = budget.reserve(40).unwrap();
         assert_eq!(budget.used(), 100);
         drop(second);

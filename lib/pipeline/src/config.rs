@@ -137,11 +137,13 @@ pub struct Connections {
     pub keepalive_timeout: Duration,
     /// How large a request's head may be.
     pub max_header_bytes: u32,
-    /// HTTP/2: what a client may send of one request before we read on. A refused request costs us
-    /// at most this much reading, so it is no larger than it needs to be.
+    /// HTTP/2: what a client may send of one request before we read on.
     pub http2_stream_window: u32,
-    /// HTTP/2: the same for all requests of a connection. Each half of it costs a packet that lets the
-    /// client send on.
+    /// gRPC: the same while memory is short. A refused request costs us this much reading, and a
+    /// request that is let in a packet for each.
+    pub strained_stream_window: u32,
+    /// HTTP/2: the same for all requests of a connection. It must have room for as much as refused
+    /// calls may send, or they keep each other from ending.
     pub http2_connection_window: u32,
     /// HTTP/2: the largest frame.
     pub http2_max_frame: u32,
@@ -162,9 +164,10 @@ impl Default for Connections {
             keepalive_timeout: Duration::from_secs(20),
             max_header_bytes: 64 << 10,
             http2_stream_window: 256 << 10,
-            http2_connection_window: 2 << 20,
+            strained_stream_window: 64 << 10,
+            http2_connection_window: 8 << 20,
             http2_max_frame: 256 << 10,
-            http2_max_streams: 256,
+            http2_max_streams: 128,
         }
     }
 }

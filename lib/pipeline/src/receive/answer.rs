@@ -185,6 +185,11 @@ impl AnswerBody {
             trailers,
         }
     }
+
+    /// The piece and the trailers.
+    pub(super) fn into_parts(self) -> (Option<Bytes>, Option<HeaderMap>) {
+        (self.data, self.trailers)
+    }
 }
 
 impl Body for AnswerBody {

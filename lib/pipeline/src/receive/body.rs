@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::answer::Refusal;
 use crate::admission::{Budget, Expansion, Permit, Refused};
@@ -39,12 +39,18 @@ pub(super) const PREFIX: usize = 5;
 
 impl Reading<'_> {
     /// Reads all of a body, within the time that one may take.
-    pub(super) async fn read(&self, body: &mut Incoming) -> Result<Received, Refusal> {
+    pub(super) async fn read<B>(&self, body: &mut B) -> Result<Received, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let all = tokio::time::timeout(self.patience, self.read_all(body)).await;
         all.unwrap_or(Err(Refusal::Stalled))
     }
 
-    async fn read_all(&self, body: &mut Incoming) -> Result<Received, Refusal> {
+    async fn read_all<B>(&self, body: &mut B) -> Result<Received, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let promised = body.size_hint().exact();
         let promised = promised.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
         if promised.is_some_and(|len| len > self.max()) {
@@ -120,14 +126,18 @@ impl Reading<'_> {
 
 /// Reads what is left of a body of at most `max` bytes and throws it away, so that a client that
 /// sends before it listens sees its answer. Says whether the end was reached.
-pub(super) async fn drain(body: &mut Incoming, max: usize, patience: Duration) -> bool {
+pub(super) async fn drain(
+    body: &mut hyper::body::Incoming,
+    max: usize,
+    patience: Duration,
+) -> bool {
     if body.size_hint().lower() > max as u64 {
         return false;
     }
     let all = async {
         let mut left = max;
         while let Some(Ok(frame)) = body.frame().await {
-            let len = frame.data_ref().map_or(0, bytes::Bytes::len);
+            let len = frame.data_ref().map_or(0, Bytes::len);
             match left.checked_sub(len) {
                 Some(less) => left = less,
                 None => return false,

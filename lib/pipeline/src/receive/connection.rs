@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,13 +11,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{self, Builder};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::export::{Receiver, Settings};
-use super::{PeerInfo, Transport, grpc, http};
+use super::http2::Http2;
+use super::{PeerInfo, Transport, http};
 use crate::config::Connections;
 use crate::server::{Shared, StartError};
 
@@ -62,7 +63,7 @@ impl Listener {
     /// Accepts connections until the pipeline closes.
     pub(crate) async fn serve(self, settings: Arc<Settings>, shared: Arc<Shared>) {
         let slots = Arc::new(Semaphore::new(settings.connections.max));
-        let builder = Arc::new(builder(&settings.connections, self.transport));
+        let builder = Arc::new(builder(&settings.connections));
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
@@ -108,7 +109,7 @@ fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
     Ok(socket.into())
 }
 
-fn builder(limits: &Connections, transport: Transport) -> Builder<TokioExecutor> {
+fn builder(limits: &Connections) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -126,31 +127,61 @@ fn builder(limits: &Connections, transport: Transport) -> Builder<TokioExecutor>
         .max_header_list_size(limits.max_header_bytes)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    match transport {
-        Transport::Grpc => builder.http2_only(),
-        Transport::Http => builder,
-    }
+    builder
 }
 
-/// Serves a connection until it ends: by itself, by its age, in silence, or with the pipeline.
+/// Serves a connection until it ends.
 async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<TokioExecutor>) {
     // Answers are small and wait for nothing. Failing is only slower.
     let _ = stream.set_nodelay(true);
-    let limits = &receiver.settings.connections;
-    let spoken = Arc::new(AtomicBool::new(false));
-    let http2 = Arc::new(AtomicBool::new(receiver.transport == Transport::Grpc));
-    let service = service_fn(|request: Request<Incoming>| {
-        spoken.store(true, Ordering::Relaxed);
-        http2.fetch_or(request.version() == Version::HTTP_2, Ordering::Relaxed);
-        let receiver = receiver.clone();
-        async move {
-            Ok::<_, Infallible>(match receiver.transport {
-                Transport::Grpc => grpc::answer(&receiver, request).await,
-                Transport::Http => http::answer(&receiver, request).await,
-            })
+    let said = Said::default();
+    match receiver.transport {
+        Transport::Grpc => {
+            said.http2.store(true, Ordering::Relaxed);
+            let Some(connection) = Http2::open(stream, receiver, Arc::clone(&said.anything)).await
+            else {
+                return;
+            };
+            let wind_down = |connection: Pin<&mut Http2>| connection.get_mut().graceful_shutdown();
+            watch(pin!(connection), wind_down, receiver, &said).await;
         }
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        Transport::Http => {
+            let service = service_fn(|request: Request<Incoming>| {
+                said.anything.store(true, Ordering::Relaxed);
+                let http2 = request.version() == Version::HTTP_2;
+                said.http2.fetch_or(http2, Ordering::Relaxed);
+                let receiver = receiver.clone();
+                async move { Ok::<_, Infallible>(http::answer(&receiver, request).await) }
+            });
+            let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            watch(
+                connection,
+                auto::Connection::graceful_shutdown,
+                receiver,
+                &said,
+            )
+            .await;
+        }
+    }
+}
+
+/// What a connection has shown of itself.
+#[derive(Default)]
+struct Said {
+    /// There was a request.
+    anything: Arc<AtomicBool>,
+    /// It speaks HTTP/2.
+    http2: AtomicBool,
+}
+
+/// Drives a connection until it ends: by itself, by its age, in silence, or with the pipeline.
+async fn watch<C: Future>(
+    mut connection: Pin<&mut C>,
+    wind_down: impl FnOnce(Pin<&mut C>),
+    receiver: &Receiver,
+    said: &Said,
+) {
+    let limits = &receiver.settings.connections;
     let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
     let mut age = pin!(tokio::time::sleep(
         limits.max_age.map_or(Duration::MAX, jittered)
@@ -166,21 +197,21 @@ async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<To
             _ = connection.as_mut() => return,
             () = silence.as_mut(), if silent => {
                 silent = false;
-                if !spoken.load(Ordering::Relaxed) {
+                if !said.anything.load(Ordering::Relaxed) {
                     return;
                 }
             }
             () = age.as_mut() => break,
             () = shared.leaving.cancelled(), if !asked => {
                 asked = true;
-                if http2.load(Ordering::Relaxed) {
+                if said.http2.load(Ordering::Relaxed) {
                     break;
                 }
             }
             () = shared.closing.cancelled() => break,
         }
     }
-    connection.as_mut().graceful_shutdown();
+    wind_down(connection.as_mut());
     // At the pipeline's end its own deadline counts; a request is answered before that or never.
     let _ = tokio::time::timeout(limits.max_age_grace, connection).await;
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body::Body;
 
 use super::answer::{Ending, Refusal, Verdict};
 use super::body::{PREFIX, Reading, Received};
@@ -74,7 +75,10 @@ impl Receiver {
     }
 
     /// Reads a body.
-    pub(super) async fn read(&self, body: &mut Incoming, form: Form) -> Result<Received, Refusal> {
+    pub(super) async fn read<B>(&self, body: &mut B, form: Form) -> Result<Received, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         if self.shared.abort.is_cancelled() {
             return Err(Refusal::Stopping);
         }

@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::{Body, Incoming};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body;
 use spanloom_otlp::response;
 
 use super::Format;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict};
-use super::body::{PREFIX, Received, drain};
+use super::body::{PREFIX, Received};
 use super::export::{Form, Receiver};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// A refused call that goes on for longer is reset.
-const DISCARD_BYTES: usize = 4 << 20;
-const DISCARD_TIME: Duration = Duration::from_secs(10);
 /// Other signals' services, with what to call them.
 const SIGNALS: [(&str, &str); 4] = [
     (
@@ -58,11 +56,14 @@ enum Reply {
 }
 
 /// Answers one call.
-pub(super) async fn answer(
+pub(super) async fn answer<B>(
     receiver: &Receiver,
-    request: Request<Incoming>,
-) -> Response<AnswerBody> {
-    let (head, mut body) = request.into_parts();
+    head: &Parts,
+    body: &mut B,
+) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let content_type = head
         .headers
         .get(CONTENT_TYPE)
@@ -77,7 +78,7 @@ pub(super) async fn answer(
     let reply = if head.method != Method::POST {
         failed(receiver, Refusal::Method)
     } else if path == TRACES {
-        match receiver.ending(traces(receiver, &head.headers, &mut body).await) {
+        match receiver.ending(traces(receiver, &head.headers, body).await) {
             Ending::Failed(verdict) => Reply::Failed(verdict),
             Ending::Done { rejected, message } => {
                 let message = message.as_deref().unwrap_or_default();
@@ -89,7 +90,7 @@ pub(super) async fn answer(
             }
         }
     } else if path == HEALTH {
-        health(receiver, &head.headers, &mut body).await
+        health(receiver, &head.headers, body).await
     } else if let Some((_, signal)) = SIGNALS.iter().find(|(start, _)| path.starts_with(start)) {
         receiver
             .shared
@@ -101,29 +102,8 @@ pub(super) async fn answer(
     };
     match reply {
         Reply::Message(message) => message_response(&message),
-        Reply::Failed(verdict) => {
-            discard(receiver, body);
-            failed_response(&verdict, retry_after)
-        }
+        Reply::Failed(verdict) => failed_response(&verdict, retry_after),
     }
-}
-
-/// Lets the rest of a refused call come in while its answer goes out. Dropping the body instead
-/// resets the stream; what the client had sent by then comes for a stream that is forgotten, and
-/// after a thousand of those HTTP/2 takes us both for an attack and ends the connection, with all
-/// that is under way on it.
-fn discard(receiver: &Receiver, mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
-    }
-    let closing = receiver.shared.closing.clone();
-    // Bounded by the streams that the connections may have open, as this one stays open meanwhile.
-    receiver.shared.connections.spawn(async move {
-        tokio::select! {
-            _ = drain(&mut body, DISCARD_BYTES, DISCARD_TIME) => {}
-            () = closing.cancelled() => {}
-        }
-    });
 }
 
 fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {
@@ -135,11 +115,14 @@ fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {
     Reply::Failed(verdict)
 }
 
-async fn traces(
+async fn traces<B>(
     receiver: &Receiver,
     headers: &HeaderMap,
-    body: &mut Incoming,
-) -> Result<Outcome, Refusal> {
+    body: &mut B,
+) -> Result<Outcome, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     receiver.open()?;
     let deadline = deadline(headers);
     let begun = tokio::time::Instant::now();
@@ -228,7 +211,10 @@ fn deadline(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// `grpc.health.v1.Health/Check`, for the whole server and for the trace service.
-async fn health(receiver: &Receiver, headers: &HeaderMap, body: &mut Incoming) -> Reply {
+async fn health<B>(receiver: &Receiver, headers: &HeaderMap, body: &mut B) -> Reply
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     const SERVING: u8 = 1;
     const NOT_SERVING: u8 = 2;
     const NOT_FOUND: i32 = 5;

@@ -7,6 +7,7 @@ mod cors;
 mod export;
 mod grpc;
 mod http;
+mod http2;
 
 use std::net::SocketAddr;
 
