@@ -42,7 +42,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    spanloom_collector::memory::give_back_at_once();
+    spanloom_collector::memory::keep_freed_for_a_while();
     let done = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Search(args) => search::run(args),

@@ -137,9 +137,10 @@ impl CollectorConfig {
 
 /// What requests may hold of the memory that the process may use. The rest is for what they do not
 /// hold: the program, bytes under way in the connections, buffers and blocks that wait to be used again,
-/// and what an allocator keeps. `cargo xtask bench overload` shows whether it is enough.
+/// and what an allocator keeps (see [`memory`](crate::memory)). `cargo xtask bench overload` shows
+/// whether it is enough.
 fn for_requests(process: usize) -> usize {
-    process / 4 * 3
+    process / 8 * 5
 }
 
 /// The store's schema as the document wants it.

@@ -107,7 +107,7 @@ struct StoreArgs {
 }
 
 fn main() -> ExitCode {
-    memory::give_back_at_once();
+    memory::keep_freed_for_a_while();
     let cli = Cli::parse();
     logs::init("info");
     let runtime = match tokio::runtime::Builder::new_multi_thread()

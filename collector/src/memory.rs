@@ -6,17 +6,19 @@ use libmimalloc_sys::{mi_option_set, mi_option_t};
 /// `mi_option_purge_delay` of mimalloc's `mimalloc.h`, which the crate does not name.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// Gives freed memory back to the system at once instead of after a while, unless the environment's
-/// `MIMALLOC_PURGE_DELAY` says otherwise. Requests come and go in megabytes, and each piece is freed
-/// by another thread than allocated it: under overload what waits to be given back came to as much
-/// as what was in use, and the process past its limit. What comes in next must ask for its pages anew:
-/// `bench ingest` shows 6 % more CPU time than mimalloc's own 10 ms, and 15 % more than a second.
+/// How long freed memory waits for its next use, in milliseconds. Requests come and go in megabytes, and
+/// what is given back is asked for again a moment later, page by page, and cleared: `bench ingest` shows
+/// 15 % less CPU time than when all is given back at once. What waits counts towards the limit of the
+/// process, which leaves room for it.
+const MILLISECONDS: i64 = 1000;
+
+/// Sets how long freed memory is kept, unless the environment's `MIMALLOC_PURGE_DELAY` does.
 ///
 /// To be called first in `main`.
-pub fn give_back_at_once() {
+pub fn keep_freed_for_a_while() {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
         // SAFETY: sets a number in mimalloc's table of options; any time and any thread will do.
-        unsafe { mi_option_set(PURGE_DELAY, 0) };
+        unsafe { mi_option_set(PURGE_DELAY, MILLISECONDS) };
     }
 }
 
@@ -31,7 +33,7 @@ mod tests {
         // SAFETY: reads a number of mimalloc's table of options.
         let read = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
         assert!((1..=1000).contains(&read()), "{}", read());
-        give_back_at_once();
-        assert_eq!(read(), 0);
+        keep_freed_for_a_while();
+        assert_eq!(read(), MILLISECONDS);
     }
 }
