@@ -77,21 +77,21 @@ impl Reading<'_> {
                 reserved = (reserved * 2).clamp(total, self.max().max(total));
                 self.grow(&mut permit, reserved)?;
             }
-            bytes.extend(&data);
             if self.prefixed
                 && !announced
-                && let Some(&[_, a, b, c, d]) = bytes.first_chunk()
+                && let Some(len) = message_len(&bytes, &data)
             {
                 announced = true;
-                let len = u32::from_be_bytes([a, b, c, d]) as usize;
                 if len > self.max_bytes {
                     return Err(self.too_large());
                 }
                 reserved = reserved.max(len + PREFIX);
+                // Before anything is copied: most requests that find no memory end here.
                 self.grow(&mut permit, reserved)?;
                 let expected = (len + PREFIX).saturating_sub(bytes.len());
                 bytes.reserve(expected.min(MAX_TRUSTED_LEN));
             }
+            bytes.extend(&data);
         }
         Ok(Received { bytes, permit })
     }
@@ -124,6 +124,14 @@ impl Reading<'_> {
     }
 }
 
+/// The length in gRPC's prefix, once `before` and the `data` after it have all of that.
+fn message_len(before: &[u8], data: &[u8]) -> Option<usize> {
+    let mut prefix = before.iter().chain(data).skip(1);
+    let mut next = || prefix.next().copied();
+    let len = u32::from_be_bytes([next()?, next()?, next()?, next()?]);
+    usize::try_from(len).ok()
+}
+
 /// Reads what is left of a body of at most `max` bytes and throws it away, so that a client that
 /// sends before it listens sees its answer. Says whether the end was reached.
 pub(super) async fn drain(
@@ -146,4 +154,23 @@ pub(super) async fn drain(
         true
     };
     tokio::time::timeout(patience, all).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_may_come_in_pieces() {
+        let check = |before: &[u8], data: &[u8], expect| {
+            assert_eq!(message_len(before, data), expect, "{before:?} {data:?}");
+        };
+        check(b"", b"", None);
+        check(b"", b"\x01\0\x01\x02", None);
+        check(b"\x01\0", b"\x01", None);
+        check(b"", b"\x01\0\x01\x02\x03", Some(0x1_02_03));
+        check(b"\x01\0", b"\x01\x02\x03rest", Some(0x1_02_03));
+        check(b"\x01\0\x01\x02\x03", b"rest", Some(0x1_02_03));
+        check(b"\0\xff\xff\xff\xff", b"", Some(0xffff_ffff));
+    }
 }
