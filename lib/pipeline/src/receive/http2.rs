@@ -27,6 +27,9 @@ use crate::config::Connections;
 
 /// How often it is looked whether a client may still send, beside when it did.
 const GLANCE: Duration = Duration::from_millis(100);
+/// While memory is short a connection's refusals are sent together, so often: most of what one costs is
+/// the packet, and its client has to wait for much longer before it comes again.
+const REFUSALS: Duration = Duration::from_millis(20);
 /// A refused call that goes on for longer is reset, wherever it is.
 const DISCARD_TIME: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,7 @@ pub(super) struct Http2 {
     spoken: Arc<AtomicBool>,
     /// The stream window that the client was told.
     window: u32,
+    opened: Instant,
 }
 
 impl Http2 {
@@ -69,6 +73,7 @@ impl Http2 {
             lost,
             spoken,
             window: limits.http2_stream_window,
+            opened: Instant::now(),
         })
     }
 
@@ -106,7 +111,7 @@ impl Future for Http2 {
                 Some(Ok((request, respond))) => {
                     this.spoken.store(true, Ordering::Relaxed);
                     this.adjust();
-                    let call = call(this.receiver.clone(), request, respond);
+                    let call = call(this.receiver.clone(), this.opened, request, respond);
                     this.receiver.shared.connections.spawn(call);
                 }
                 // How it ended is the client's business: its calls were answered or will be
@@ -139,8 +144,19 @@ async fn lost(mut pings: PingPong, interval: Duration, patience: Duration) {
     }
 }
 
-/// Answers one call.
-async fn call(receiver: Receiver, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+/// When a connection's next refusals are sent.
+fn next_refusals(opened: Instant) -> Instant {
+    let passed = opened.elapsed().as_millis() / REFUSALS.as_millis() + 1;
+    opened + REFUSALS * u32::try_from(passed).unwrap_or(u32::MAX)
+}
+
+/// Answers one call of a connection.
+async fn call(
+    receiver: Receiver,
+    opened: Instant,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
     let (head, stream) = request.into_parts();
     let mut body = CallBody::new(stream, &head.headers);
     let answer = tokio::select! {
@@ -148,6 +164,13 @@ async fn call(receiver: Receiver, request: Request<RecvStream>, mut respond: Sen
         // The client takes its call back, or is gone.
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
     };
+    let shared = &receiver.shared;
+    if !body.is_end_stream() && shared.budget.is_strained() {
+        let at = next_refusals(opened);
+        // What comes until then needs no packet of its own to end the call.
+        let _ = tokio::time::timeout_at(at, body.discard()).await;
+        tokio::time::sleep_until(at).await;
+    }
     // A client that is gone needs no answer.
     if send(&mut respond, answer).is_err() || body.is_end_stream() {
         return;
@@ -155,7 +178,7 @@ async fn call(receiver: Receiver, request: Request<RecvStream>, mut respond: Sen
     let rest = tokio::time::timeout(DISCARD_TIME, body.discard());
     tokio::select! {
         _ = rest => {}
-        () = receiver.shared.closing.cancelled() => {}
+        () = shared.closing.cancelled() => {}
     }
 }
 
