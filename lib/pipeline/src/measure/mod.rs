@@ -4,6 +4,7 @@
 //! They are gathered per batch and travel beside its spans. Texts (services, names, peers) are
 //! kept once per batch and referred to by number.
 
+mod account;
 pub mod buckets;
 mod edges;
 
@@ -12,6 +13,7 @@ use hashbrown::{HashMap, HashTable};
 use spanloom_otlp::record::{SpanKind, SpanRecord, StatusCode};
 use std::hash::BuildHasher;
 
+pub use account::AccountRow;
 pub use buckets::Counts;
 pub use edges::{ConnectionType, HalfEdge, Side};
 
@@ -30,6 +32,8 @@ pub struct Measures {
     pub red: Vec<RedCell>,
     /// The ends of calls between services.
     pub half_edges: Vec<HalfEdge>,
+    /// Where spans went, of this agent and of those that sent it theirs.
+    pub accounts: Vec<AccountRow>,
 }
 
 impl Measures {
@@ -40,7 +44,7 @@ impl Measures {
 
     /// Whether nothing was measured.
     pub fn is_empty(&self) -> bool {
-        self.red.is_empty() && self.half_edges.is_empty()
+        self.red.is_empty() && self.half_edges.is_empty() && self.accounts.is_empty()
     }
 }
 
