@@ -6,7 +6,7 @@ mod common;
 use common::proxy::{Action, Proxy};
 use common::*;
 use spanloom_otlp::record::{SpanKind, SpanRecord, SpanSink, StatusCode};
-use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock};
+use spanloom_store::block::{BatchId, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock};
 use spanloom_store::{Connection, RefusedRows, WriteOutcome, Writer, WriterConfig};
 use std::time::{Duration, Instant};
 
@@ -171,7 +171,13 @@ async fn what_passes_is_repeated() {
 
 /// A batch of 300 spans whose names are those of `bad` at these rows.
 fn with_bad_rows(bad: &[u64]) -> spanloom_store::Frozen {
+    with_bad_rows_as(BatchId::random(), bad)
+}
+
+/// The same, under this id.
+fn with_bad_rows_as(id: BatchId, bad: &[u64]) -> spanloom_store::Frozen {
     let mut block = SpanBlock::new(&pool());
+    block.set_batch_id(id);
     resource(&mut block, "shop");
     for n in 0..300 {
         let name = if bad.contains(&n) { "bad" } else { "good" };
@@ -216,6 +222,41 @@ async fn bad_rows_are_found_and_the_others_stored() {
     check_bad_rows(&[]).await;
     check_bad_rows(&[299]).await;
     check_bad_rows(&[0, 17, 18, 200]).await;
+}
+
+/// A process dies while it looks for the bad rows; the next one makes the batch again.
+#[tokio::test]
+async fn a_batch_made_again_is_stored_once_and_refused_alike() {
+    let bad = [0, 17, 18, 200];
+    let db = database().await;
+    db.execute("ALTER TABLE spans ADD CONSTRAINT good CHECK name != 'bad'")
+        .await;
+    let id = BatchId::random();
+    for survives in [1, 4, 9] {
+        let stuck = Proxy::start(&db.connection.url, move |table, n| match table {
+            "spans" if n >= survives => Action::LoseRequest,
+            _ => Action::Forward,
+        })
+        .await;
+        let writer = Writer::new(WriterConfig {
+            keep_unknown_for: Duration::from_millis(200),
+            ..through(&db, &stuck)
+        });
+        let outcome = writer.write(with_bad_rows_as(id, &bad)).await;
+        assert!(
+            matches!(outcome, WriteOutcome::Unavailable(_)),
+            "{outcome:?}"
+        );
+    }
+    let WriteOutcome::Partial(refused) = db.writer().write(with_bad_rows_as(id, &bad)).await else {
+        panic!("the bad rows are refused")
+    };
+    let rows: Vec<usize> = refused.iter().flat_map(|r| r.range.clone()).collect();
+    assert_eq!(rows, [0, 17, 18, 200]);
+    let counts = "SELECT count(), uniqExact(span_id), countIf(name = 'bad') FROM spans";
+    assert_eq!(db.text(counts).await, "296\t296\t0");
+    let listed = "SELECT sum(span_count), count() FROM trace_index";
+    assert_eq!(db.text(listed).await, "300\t75");
 }
 
 #[tokio::test]

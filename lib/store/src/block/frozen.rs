@@ -1,10 +1,31 @@
 //! A batch that does not change any more, on its way into the store.
+//!
+//! # Tokens
+//!
+//! ClickHouse drops an insert whose token it knows, partition by partition, and does not look at the rows.
+//! So a token must name the same rows whenever it is used, also when the batch was made again from its
+//! records by another process that does not know how far the first one came. A table's token is the
+//! batch's id and the table's name:
+//!
+//! * `spans` and `trace_index` are made from the records alone, row by row in their order. The random
+//!   states of hash tables decide where a text is looked for, never its number.
+//! * `red`, `half_edges` and `accounts` are made from the batch's measures, in their order.
+//! * `tags` has different rows when a batch is made again, since the tag cache leaves out what this process
+//!   has stored. It is a set, which the table's engine merges, so rows too many are harmless; what has to
+//!   be shown is that none is missing. A dropped insert means that the first attempt's rows are stored. A
+//!   row that only the second attempt has was left out of the first either because its cache knew it, so
+//!   another batch of that process had stored it before, or because its key has too many values, so it
+//!   is not to be listed. A row that only the first attempt has is left out of the second because
+//!   *its* cache knows it, or by the limits of a batch's catalogue, which are counted. Pieces of a cut batch are named by the numbers of their rows, which are not the
+//!   same rows then: those of `tags` have a hash of their content in their tokens
+//!   ([`bisect`](crate::writer)).
 
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::compress::Compressor;
+use super::id::BatchId;
 use super::measures::{HALF_EDGE_COLUMNS, RED_COLUMNS};
 use super::out::Out;
 use super::pool::{BlockPool, Parts};
@@ -79,6 +100,7 @@ pub(crate) struct FrozenTable {
 /// A batch: for each table a compressed block and its token. Dropped, its memory goes back.
 #[derive(Debug)]
 pub struct Frozen {
+    id: BatchId,
     pool: Arc<BlockPool>,
     parts: Option<Parts>,
     pub(crate) tables: Vec<FrozenTable>,
@@ -86,30 +108,36 @@ pub struct Frozen {
 
 impl Frozen {
     pub(super) fn new(
+        id: BatchId,
         pool: Arc<BlockPool>,
         parts: Parts,
         pending: &mut Vec<u8>,
         compressor: &mut Compressor,
     ) -> Self {
-        let batch: u128 = rand::random();
         let mut tables = Vec::with_capacity(TableId::ALL.len());
-        for id in TableId::ALL {
-            let rows = parts.rows(id);
+        for table in TableId::ALL {
+            let rows = parts.rows(table);
             if rows == 0 {
                 continue;
             }
             tables.push(FrozenTable {
-                id,
+                id: table,
                 rows,
-                token: format!("{batch:032x}-{}", id.name()),
-                body: parts.body(id, 0..rows, pending, compressor),
+                token: format!("{id}-{}", table.name()),
+                body: parts.body(table, 0..rows, pending, compressor),
             });
         }
         Self {
+            id,
             pool,
             parts: Some(parts),
             tables,
         }
+    }
+
+    /// The batch's id.
+    pub fn id(&self) -> BatchId {
+        self.id
     }
 
     /// Spans in the batch.
@@ -129,13 +157,21 @@ impl Frozen {
 
     /// The token of a table's insert; `None` when the batch has no rows for it.
     pub fn token(&self, id: TableId) -> Option<&str> {
-        let table = self.tables.iter().find(|table| table.id == id)?;
-        Some(&table.token)
+        Some(&self.table(id)?.token)
+    }
+
+    /// The compressed Native block of a table; `None` when the batch has no rows for it.
+    pub fn body(&self, id: TableId) -> Option<&[u8]> {
+        Some(&self.table(id)?.body)
     }
 
     /// The compressed bytes for all tables.
     pub fn compressed_bytes(&self) -> usize {
         self.tables.iter().map(|table| table.body.len()).sum()
+    }
+
+    fn table(&self, id: TableId) -> Option<&FrozenTable> {
+        self.tables.iter().find(|table| table.id == id)
     }
 
     fn parts(&self) -> Option<&Parts> {

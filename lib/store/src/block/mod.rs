@@ -3,11 +3,13 @@
 //! [`SpanBlock`] takes what the pipeline made of each span and keeps columns, not spans: texts that
 //! repeat become numbers, what a resource and scope have in common is kept once. Frozen, a batch is
 //! one compressed block of ClickHouse's Native format for each table, with the token under which it
-//! is inserted; nothing of that changes any more, however often it is sent.
+//! is inserted; nothing of that changes any more, however often it is sent. The same spans under the same
+//! [`BatchId`] give the same blocks and tokens, in another process too.
 
 mod compress;
 mod dictionary;
 mod frozen;
+mod id;
 mod keys;
 mod measures;
 mod native;
@@ -33,6 +35,7 @@ use crate::tag_cache::Verdict;
 
 pub(crate) use self::frozen::FrozenTable;
 pub use self::frozen::{Frozen, TableId};
+pub use self::id::BatchId;
 pub use self::measures::{ConnectionType, HalfEdgeRow, MeasureBlock, RedRow, Side};
 pub(crate) use self::pool::Parts;
 pub use self::pool::{BlockPool, BlockPoolOptions};
@@ -44,6 +47,7 @@ pub const PROBE_SERVICE: &str = "spanloom-probe";
 /// Builds batches; one for each worker.
 #[derive(Debug)]
 pub struct SpanBlock {
+    id: BatchId,
     pool: Arc<BlockPool>,
     parts: Parts,
     keys: Keys,
@@ -60,6 +64,7 @@ impl SpanBlock {
     /// A builder whose memory comes from `pool` and goes back there once a batch is stored.
     pub fn new(pool: &Arc<BlockPool>) -> Self {
         Self {
+            id: BatchId::random(),
             parts: pool.take(),
             keys: Keys::new(pool.tags().state.clone()),
             pool: Arc::clone(pool),
@@ -75,6 +80,16 @@ impl SpanBlock {
     /// The columns of `spans` that a block writes, in its order; all others have defaults.
     pub fn column_names() -> Vec<&'static str> {
         spans::column_names()
+    }
+
+    /// The id of the batch that is being built.
+    pub fn batch_id(&self) -> BatchId {
+        self.id
+    }
+
+    /// The batch that is being built is one that was built before, and had this id.
+    pub fn set_batch_id(&mut self, id: BatchId) {
+        self.id = id;
     }
 
     /// Spans held.
@@ -97,12 +112,14 @@ impl SpanBlock {
         self.parts.spans.write(range, &mut Out::plain(out));
     }
 
-    /// Takes the batch out and leaves the builder empty. The next span needs its resource and scope
-    /// again.
+    /// Takes the batch out and leaves the builder empty, with a new id. The next span needs its
+    /// resource and scope again.
     pub fn freeze(&mut self) -> Frozen {
         self.leave_out_known_tags();
         let parts = std::mem::replace(&mut self.parts, self.pool.take());
+        let id = std::mem::replace(&mut self.id, BatchId::random());
         let frozen = Frozen::new(
+            id,
             Arc::clone(&self.pool),
             parts,
             &mut self.pending,

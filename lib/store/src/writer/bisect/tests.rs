@@ -1,0 +1,198 @@
+//! Batches that are cut, given up half way by a process that dies, and made again by the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spanloom_otlp::record::{
+    Attr, ResourceRecord, ScopeRecord, SpanKind, SpanRecord, SpanSink, StatusCode, Value,
+};
+
+use super::*;
+use crate::block::{BatchId, BlockPool, BlockPoolOptions, SpanBlock};
+
+const SPANS: usize = 40;
+
+fn pool() -> Arc<BlockPool> {
+    BlockPool::new(BlockPoolOptions::default())
+}
+
+/// Spans that are known by their numbers.
+fn fill(block: &mut SpanBlock, spans: impl Iterator<Item = usize>) {
+    block.resource(&ResourceRecord {
+        service: "shop",
+        attributes: &[],
+        dropped_attributes_count: 0,
+        schema_url: "",
+    });
+    block.scope(&ScopeRecord {
+        name: "",
+        version: "",
+        attributes: &[],
+        dropped_attributes_count: 0,
+        schema_url: "",
+    });
+    for n in spans {
+        let text = n.to_string();
+        let attributes = [Attr {
+            key: "n",
+            value: Value::Str(&text),
+        }];
+        block.span(&SpanRecord {
+            trace_id: [n as u8 + 1; 16],
+            span_id: [n as u8 + 1; 8],
+            parent_span_id: [0; 8],
+            trace_state: "",
+            flags: 0,
+            name: "GET",
+            kind: SpanKind::Server,
+            start_ns: 1_795_219_200_000_000_000,
+            duration_ns: 1,
+            status: StatusCode::Unset,
+            status_message: "",
+            attributes: &attributes,
+            dropped_attributes_count: 0,
+            events: &[],
+            dropped_events_count: 0,
+            links: &[],
+            dropped_links_count: 0,
+        });
+    }
+}
+
+/// The batch that has this id: the same spans each time.
+fn batch(id: BatchId, pool: &Arc<BlockPool>) -> Frozen {
+    let mut block = SpanBlock::new(pool);
+    block.set_batch_id(id);
+    fill(&mut block, 0..SPANS);
+    block.freeze()
+}
+
+/// A table that drops an insert whose token it knows, and refuses one with a bad row.
+#[derive(Default)]
+struct Store {
+    /// Of each token what was inserted under it.
+    known: BTreeMap<String, Bytes>,
+    stored: Vec<Range<usize>>,
+    /// A token came again with other rows: they would be lost.
+    lost: bool,
+}
+
+impl Store {
+    fn insert(&mut self, piece: &Piece, bad: &[usize]) -> bool {
+        if bad.iter().any(|row| piece.rows.contains(row)) {
+            return false;
+        }
+        match self.known.get(&piece.token) {
+            Some(body) => self.lost |= *body != piece.body,
+            None => {
+                self.known.insert(piece.token.clone(), piece.body.clone());
+                self.stored.push(piece.rows.clone());
+            }
+        }
+        true
+    }
+
+    fn rows(&self) -> Vec<usize> {
+        let mut rows: Vec<usize> = self.stored.iter().cloned().flatten().collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+/// Inserts a table of the batch, `inserts` times at most. Says what is refused, and how many it took.
+fn run(
+    mut frozen: Frozen,
+    id: TableId,
+    store: &mut Store,
+    bad: &[usize],
+    inserts: usize,
+) -> (Vec<RefusedRows>, usize) {
+    let at = frozen.tables.iter().position(|table| table.id == id);
+    let mut job = Job::new(frozen.tables.swap_remove(at.unwrap()));
+    let mut done = 0;
+    while done < inserts
+        && let Some(piece) = job.next()
+    {
+        done += 1;
+        if store.insert(piece, bad) {
+            job.done();
+        } else {
+            assert!(job.bad_rows(&frozen, "bad"));
+        }
+    }
+    (job.refused, done)
+}
+
+/// Whatever insert was the last before the process died: the batch made again ends like one that
+/// was never interrupted.
+fn check(bad: &[usize]) {
+    let id = BatchId::random();
+    let mut whole = Store::default();
+    let (refused, inserts) = run(
+        batch(id, &pool()),
+        TableId::Spans,
+        &mut whole,
+        bad,
+        usize::MAX,
+    );
+    let rows: Vec<usize> = refused.iter().flat_map(|r| r.range.clone()).collect();
+    assert_eq!(rows, bad);
+    for died_after in 0..=inserts {
+        let mut store = Store::default();
+        run(
+            batch(id, &pool()),
+            TableId::Spans,
+            &mut store,
+            bad,
+            died_after,
+        );
+        let again = batch(id, &pool());
+        let (refused_again, _) = run(again, TableId::Spans, &mut store, bad, usize::MAX);
+        assert_eq!(refused_again, refused, "after {died_after} inserts");
+        assert_eq!(store.rows(), whole.rows(), "after {died_after} inserts");
+        assert_eq!(store.known, whole.known, "after {died_after} inserts");
+        assert!(!store.lost);
+    }
+}
+
+#[test]
+fn a_batch_made_again_is_cut_like_the_first() {
+    check(&[]);
+    check(&[0]);
+    check(&[SPANS - 1]);
+    check(&[3, 4, 20, 39]);
+}
+
+/// The catalogue's rows of a batch made again are others, since other tags are known by then. No insert
+/// of theirs may be taken for one of the first attempt.
+#[test]
+fn a_cut_catalogue_is_never_taken_for_another() {
+    let id = BatchId::random();
+    let knowing = pool();
+    // Another batch with half of these tags was stored.
+    let mut other = SpanBlock::new(&knowing);
+    fill(&mut other, (0..SPANS).step_by(2));
+    other.freeze().tags_are_stored();
+    let (few, all) = (batch(id, &knowing), batch(id, &pool()));
+    assert_ne!(few.body(TableId::Tags), all.body(TableId::Tags));
+    assert_eq!(few.token(TableId::Tags), all.token(TableId::Tags));
+    let bad = [1];
+    for died_after in 0..8 {
+        let mut store = Store::default();
+        run(
+            batch(id, &knowing),
+            TableId::Tags,
+            &mut store,
+            &bad,
+            died_after,
+        );
+        run(
+            batch(id, &pool()),
+            TableId::Tags,
+            &mut store,
+            &bad,
+            usize::MAX,
+        );
+        assert!(!store.lost, "after {died_after} inserts");
+    }
+}
