@@ -30,7 +30,8 @@ async fn two_at_once_and_again_and_again() {
     let rows = "SELECT version, name, pipeline FROM schema_migrations FINAL ORDER BY version";
     assert_eq!(
         text(&client, rows).await,
-        "0\tclaim\tdefault\n1\tfirst schema\tdefault\n2\tmeasures of hours in LZ4\tdefault"
+        "0\tclaim\tdefault\n1\tfirst schema\tdefault\n2\tmeasures of hours in LZ4\tdefault\n\
+         3\taccounts\tdefault"
     );
 }
 
@@ -72,7 +73,7 @@ async fn a_version_table_without_rows_is_its_creators() {
         "{error}"
     );
     let report = migrate::run(&db.connection, &db.options, &migrate_options()).await;
-    assert_eq!(report.expect("it goes on").applied, [1, 2]);
+    assert_eq!(report.expect("it goes on").applied, [1, 2, 3]);
 }
 
 #[tokio::test]
@@ -87,7 +88,15 @@ async fn a_new_retention_changes_the_tables() {
     let report = report.expect("it runs");
     assert_eq!(
         report.ttl_changed,
-        ["spans", "trace_index", "tags", "red", "red_hours", "edges"]
+        [
+            "spans",
+            "trace_index",
+            "tags",
+            "red",
+            "red_hours",
+            "edges",
+            "accounts"
+        ]
     );
     let engine = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() \
                   AND name = 'spans'";
@@ -187,10 +196,10 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(text(&client, codec).await, "CODEC(ZSTD(1))");
 
     let report = migrate::run(&connection, &options, &migrate_options()).await;
-    assert_eq!(report.expect("it migrates").applied, [2]);
+    assert_eq!(report.expect("it migrates").applied, [2, 3]);
     assert_eq!(text(&client, codec).await, "CODEC(LZ4)");
     let needs = "SELECT version, needs FROM schema_migrations FINAL ORDER BY version";
-    assert_eq!(text(&client, needs).await, "0\t0\n1\t1\n2\t1");
+    assert_eq!(text(&client, needs).await, "0\t0\n1\t1\n2\t1\n3\t1");
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use spanloom_otlp::record::{
     Attr, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanKind, SpanRecord, SpanSink,
     StatusCode, Value,
 };
-use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock, TableId};
+use spanloom_store::block::{
+    AccountRow, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock, TableId,
+};
 use spanloom_store::{WriteOutcome, schema};
 
 /// An `ArrayValue` of the string "a" and the integer 7, and a `KeyValueList` {"k": true}.
@@ -337,6 +339,46 @@ async fn measures_come_back() {
         db.text(halves).await,
         "2026-11-21 00:00:00.000000000\t01010101010101010101010101010101\t0202020202020202\t\
          client\tshop\t5\ttrue\tmysql\tdatabase\t1"
+    );
+}
+
+/// What became of spans is told when there are none to store, too, and rows of one minute and reason
+/// become one.
+#[tokio::test]
+async fn accounts_come_back() {
+    let db = database().await;
+    let pool = pool();
+    let row = AccountRow {
+        minute: 1_795_219_200,
+        node: "node-1",
+        agent: "collector",
+        stage: "process",
+        reason: "größe",
+        spans: 3,
+        bytes: 1_000,
+    };
+    for spans in [3, 4] {
+        let mut block = SpanBlock::new(&pool);
+        block.measures().account(AccountRow { spans, ..row });
+        block.measures().account(AccountRow {
+            stage: "receive",
+            reason: "",
+            spans: 0,
+            bytes: u64::MAX / 4,
+            ..row
+        });
+        assert_eq!(block.measures().account_rows(), 2);
+        let frozen = block.freeze();
+        assert_eq!(frozen.token(TableId::Red), None, "no other rows, no insert");
+        assert!(frozen.token(TableId::Accounts).is_some());
+        assert_eq!(db.writer().write(frozen).await, WriteOutcome::Stored);
+    }
+    db.execute("OPTIMIZE TABLE accounts FINAL").await;
+    assert_eq!(
+        db.text("SELECT * EXCEPT tenant FROM accounts ORDER BY ALL")
+            .await,
+        "2026-11-21 00:00:00\tnode-1\tcollector\tprocess\tgröße\t7\t2000\n\
+         2026-11-21 00:00:00\tnode-1\tcollector\treceive\t\t0\t9223372036854775806"
     );
 }
 

@@ -6,14 +6,17 @@ mod common;
 use common::proxy::{Action, Proxy};
 use common::*;
 use spanloom_otlp::record::{SpanKind, SpanRecord, SpanSink, StatusCode};
-use spanloom_store::block::{BatchId, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock};
+use spanloom_store::block::{
+    AccountRow, BatchId, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock, TableId,
+};
 use spanloom_store::{Connection, RefusedRows, WriteOutcome, Writer, WriterConfig};
 use std::time::{Duration, Instant};
 
 const COUNTS: &str = "SELECT (SELECT count() FROM spans), \
     (SELECT sum(span_count) FROM trace_index), (SELECT sum(count) FROM red), \
     (SELECT sum(buckets[4]) FROM red), (SELECT count() FROM half_edges), \
-    (SELECT sum(count) FROM red_hours), (SELECT sum(buckets[4]) FROM red_hours)";
+    (SELECT sum(count) FROM red_hours), (SELECT sum(buckets[4]) FROM red_hours), \
+    (SELECT sum(spans) FROM accounts)";
 
 /// A batch with rows for every table.
 fn whole_batch() -> spanloom_store::Frozen {
@@ -39,6 +42,15 @@ fn whole_batch() -> spanloom_store::Frozen {
         error: false,
         peer: "",
         connection_type: ConnectionType::Unset,
+    });
+    block.measures().account(AccountRow {
+        minute: (T0 / SECOND) as u32,
+        node: "node-1",
+        agent: "collector",
+        stage: "store",
+        reason: "stored",
+        spans: 100,
+        bytes: 9,
     });
     block.freeze()
 }
@@ -71,11 +83,11 @@ async fn check(
     );
     assert_eq!(
         db.text(COUNTS).await,
-        "100\t100\t100\t100\t1\t100\t100",
+        "100\t100\t100\t100\t1\t100\t100\t100",
         "{what}"
     );
     let seen = proxy.seen();
-    for table in ["spans", "trace_index", "tags", "red", "half_edges"] {
+    for table in TableId::ALL.map(TableId::name) {
         let mut inserts = seen.iter().filter(|seen| seen.table == table);
         let first = inserts.next().expect("there was one");
         assert!(
@@ -116,7 +128,7 @@ async fn a_lost_reply_makes_no_second_copy() {
     check(
         "only the measures' replies are lost",
         |table, n| match (table, n) {
-            ("red" | "half_edges", 0..3) => Action::LoseReply,
+            ("red" | "half_edges" | "accounts", 0..3) => Action::LoseReply,
             _ => Action::Forward,
         },
         1,
@@ -330,7 +342,10 @@ async fn what_may_be_stored_is_repeated_for_longer() {
         ..through(&db, &proxy)
     });
     assert_eq!(writer.write(whole_batch()).await, WriteOutcome::Stored);
-    assert_eq!(db.text(COUNTS).await, "100\t100\t100\t100\t1\t100\t100");
+    assert_eq!(
+        db.text(COUNTS).await,
+        "100\t100\t100\t100\t1\t100\t100\t100"
+    );
     let never = Proxy::start(&db.connection.url, |_, _| Action::LoseRequest).await;
     let writer = Writer::new(WriterConfig {
         keep_unknown_for: Duration::from_millis(300),

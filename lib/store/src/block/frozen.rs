@@ -29,7 +29,7 @@ use super::id::BatchId;
 use super::measures::{HALF_EDGE_COLUMNS, RED_COLUMNS};
 use super::out::Out;
 use super::pool::{BlockPool, Parts};
-use super::{spans, tags, traces};
+use super::{accounts, spans, tags, traces};
 use crate::schema::identifier;
 
 /// The tables that a batch goes into.
@@ -41,16 +41,18 @@ pub enum TableId {
     Tags,
     Red,
     HalfEdges,
+    Accounts,
 }
 
 impl TableId {
     /// All of them: first the bundle of the spans, then that of the measures.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Spans,
         Self::TraceIndex,
         Self::Tags,
         Self::Red,
         Self::HalfEdges,
+        Self::Accounts,
     ];
 
     /// The table's name.
@@ -61,6 +63,7 @@ impl TableId {
             Self::Tags => "tags",
             Self::Red => "red",
             Self::HalfEdges => "half_edges",
+            Self::Accounts => "accounts",
         }
     }
 
@@ -72,6 +75,7 @@ impl TableId {
             Self::Tags => tags::COLUMNS.to_vec(),
             Self::Red => RED_COLUMNS.to_vec(),
             Self::HalfEdges => HALF_EDGE_COLUMNS.to_vec(),
+            Self::Accounts => accounts::COLUMNS.to_vec(),
         }
     }
 
@@ -212,6 +216,7 @@ impl Parts {
             TableId::Tags => self.tags.rows.len(),
             TableId::Red => self.measures.red_rows(),
             TableId::HalfEdges => self.measures.half_edge_rows(),
+            TableId::Accounts => self.measures.account_rows(),
         }
     }
 
@@ -237,6 +242,7 @@ impl Parts {
             TableId::Tags => self.tags.write(rows, out.buffer()),
             TableId::Red => self.measures.write_red(rows, out.buffer()),
             TableId::HalfEdges => self.measures.write_half_edges(rows, out.buffer()),
+            TableId::Accounts => self.measures.write_accounts(rows, out.buffer()),
         }
         out.end();
         Bytes::from(body)

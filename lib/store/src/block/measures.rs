@@ -1,8 +1,9 @@
-//! The measures of a batch: RED cells and half-edges.
+//! The measures of a batch: RED cells, half-edges and accounts.
 
 use spanloom_otlp::record::{SpanKind, StatusCode};
 use std::ops::Range;
 
+use super::accounts::{AccountRow, Accounts};
 use super::dictionary::Dictionary;
 use super::native;
 use super::nested::date_time;
@@ -97,13 +98,14 @@ struct Half {
     connection: u8,
 }
 
-/// The rows of `red` and `half_edges` that go with a batch.
+/// The rows of `red`, `half_edges` and `accounts` that go with a batch.
 #[derive(Debug, Default)]
 pub struct MeasureBlock {
     texts: Dictionary,
     red: Vec<Red>,
     buckets: Vec<(i16, u64)>,
     halves: Vec<Half>,
+    accounts: Accounts,
 }
 
 impl MeasureBlock {
@@ -137,6 +139,11 @@ impl MeasureBlock {
         });
     }
 
+    /// Adds what became of some spans.
+    pub fn account(&mut self, row: AccountRow<'_>) {
+        self.accounts.push(&row);
+    }
+
     /// RED cells.
     pub fn red_rows(&self) -> usize {
         self.red.len()
@@ -147,12 +154,18 @@ impl MeasureBlock {
         self.halves.len()
     }
 
+    /// Rows of accounts.
+    pub fn account_rows(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// Memory that the rows use.
     pub fn bytes(&self) -> usize {
         self.texts.bytes()
             + self.red.len() * size_of::<Red>()
             + self.buckets.len() * size_of::<(i16, u64)>()
             + self.halves.len() * size_of::<Half>()
+            + self.accounts.bytes()
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -160,6 +173,7 @@ impl MeasureBlock {
             + self.red.capacity() * size_of::<Red>()
             + self.buckets.capacity() * size_of::<(i16, u64)>()
             + self.halves.capacity() * size_of::<Half>()
+            + self.accounts.capacity()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -167,6 +181,11 @@ impl MeasureBlock {
         self.red.clear();
         self.buckets.clear();
         self.halves.clear();
+        self.accounts.clear();
+    }
+
+    pub(crate) fn write_accounts(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        self.accounts.write(range, out);
     }
 
     pub(crate) fn write_red(&self, range: Range<usize>, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 //! is inserted; nothing of that changes any more, however often it is sent. The same spans under the same
 //! [`BatchId`] give the same blocks and tokens, in another process too.
 
+mod accounts;
 mod compress;
 mod dictionary;
 mod frozen;
@@ -33,6 +34,7 @@ use self::spans::{CurrentResource, Row};
 use self::tags::{Held, Scope, Tags};
 use crate::tag_cache::Verdict;
 
+pub use self::accounts::AccountRow;
 pub(crate) use self::frozen::FrozenTable;
 pub use self::frozen::{Frozen, TableId};
 pub use self::id::BatchId;

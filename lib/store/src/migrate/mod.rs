@@ -1,10 +1,12 @@
 //! Migrations: make a database what this version needs.
 //!
-//! ClickHouse has no transactions and no locks for this, so each step may run twice and on two
+//! A migration is SQL text in `migrations/`, a file for a single node and one for a cluster, that never
+//! changes once it has landed. ClickHouse has no transactions and no locks for this, so each step may run twice and on two
 //! machines at once. A version table says what has run, and in its comment whose database it is: a second
 //! pipeline is refused, so that two documents do not pull one schema to and fro.
 
 mod steps;
+mod template;
 
 use clickhouse::Client;
 use serde::Deserialize;

@@ -1,7 +1,8 @@
 //! The migrations, in order.
 
-use crate::schema::tables::{red_hours, schema_migrations};
-use crate::schema::{Object, SchemaOptions, objects};
+use super::template;
+use crate::schema::SchemaOptions;
+use crate::schema::tables::schema_migrations;
 
 /// One migration. Its statements can run any number of times, and on two nodes at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,36 +18,53 @@ pub struct Migration {
     pub statements: Vec<String>,
 }
 
-/// All migrations as these options render them. The definitions in [`schema`](crate::schema) say what is
-/// there after the last one; a migration that has landed never changes.
-pub fn migrations(options: &SchemaOptions) -> Vec<Migration> {
-    let first = objects(options).into_iter().map(as_at_first);
-    vec![
-        Migration {
-            version: 1,
-            needs: 1,
-            name: "first schema",
-            statements: first.flat_map(|o| options.create(&o)).collect(),
-        },
-        Migration {
-            version: 2,
-            needs: 1,
-            name: "measures of hours in LZ4",
-            statements: Vec::from_iter(options.modify_column(&red_hours(), "buckets")),
-        },
-    ]
+/// A migration as it is written down: text that never changes once it has landed.
+struct Landed {
+    needs: u32,
+    name: &'static str,
+    /// The text for a single node.
+    node: &'static str,
+    /// The text for a cluster.
+    cluster: &'static str,
 }
 
-/// An object as migration 1 makes it: without what later ones change.
-fn as_at_first(mut object: Object) -> Object {
-    if let Object::Table(table) = &mut object
-        && table.name == "red_hours"
-    {
-        for column in table.columns.iter_mut().filter(|c| c.name == "buckets") {
-            column.codec = Some("ZSTD(1)".into());
+/// The files of a migration.
+macro_rules! landed {
+    (needs $needs:literal, $name:literal, $file:literal) => {
+        Landed {
+            needs: $needs,
+            name: $name,
+            node: include_str!(concat!("../../migrations/", $file, ".node.sql")),
+            cluster: include_str!(concat!("../../migrations/", $file, ".cluster.sql")),
         }
-    }
-    object
+    };
+}
+
+/// All of them; the first is version 1.
+const LANDED: [Landed; 3] = [
+    landed!(needs 1, "first schema", "0001-first-schema"),
+    landed!(needs 1, "measures of hours in LZ4", "0002-red-hours-lz4"),
+    landed!(needs 1, "accounts", "0003-accounts"),
+];
+
+/// All migrations as these options render them. The definitions in [`schema`](crate::schema) say what is
+/// there after the last one.
+pub fn migrations(options: &SchemaOptions) -> Vec<Migration> {
+    let numbered = (1..).zip(&LANDED);
+    numbered
+        .map(|(version, landed)| {
+            let text = match options.cluster {
+                Some(_) => landed.cluster,
+                None => landed.node,
+            };
+            Migration {
+                version,
+                needs: landed.needs,
+                name: landed.name,
+                statements: template::statements(text, options),
+            }
+        })
+        .collect()
 }
 
 /// The statements that create it all on an empty server, the database included. Each may run again
@@ -85,6 +103,13 @@ mod tests {
 
     use super::*;
 
+    fn cluster() -> SchemaOptions {
+        SchemaOptions {
+            cluster: Some("c".to_owned()),
+            ..SchemaOptions::default()
+        }
+    }
+
     #[test]
     fn the_checksum_is_of_the_schema_and_not_of_its_place_or_retention() {
         let options = SchemaOptions::default();
@@ -93,23 +118,17 @@ mod tests {
             retention: Duration::from_secs(1),
             ..SchemaOptions::default()
         };
-        let cluster = SchemaOptions {
-            cluster: Some("c".to_owned()),
-            ..SchemaOptions::default()
-        };
         assert_eq!(checksum(&options, 1), checksum(&other, 1));
-        assert_ne!(checksum(&options, 1), checksum(&cluster, 1));
+        assert_ne!(checksum(&options, 1), checksum(&cluster(), 1));
     }
 
     #[test]
     fn what_has_landed_does_not_change() {
-        let cluster = SchemaOptions {
-            cluster: Some("c".to_owned()),
-            ..SchemaOptions::default()
-        };
+        let cluster = cluster();
         let landed = [
             (1, "87f7284d49097e74", "c5d46299ba0474e6"),
             (2, "2ddf410fd94d6225", "fb65deee470868ef"),
+            (3, "ba7044f34fb66520", "b2f8f9844cda02b4"),
         ];
         let now = landed.map(|(version, ..)| {
             let of = |options| checksum(options, version);
@@ -122,8 +141,54 @@ mod tests {
         );
         let versions = migrations(&cluster).into_iter().map(|m| m.version);
         assert!(
-            versions.eq(1..=2),
+            versions.eq(1..=3),
             "a new migration belongs into the table above"
         );
+    }
+
+    #[test]
+    fn every_placeholder_is_filled_in() {
+        for options in [SchemaOptions::default(), cluster()] {
+            for migration in migrations(&options) {
+                for statement in migration.statements {
+                    assert!(!statement.contains("${"), "{}: {statement}", migration.name);
+                }
+            }
+        }
+    }
+
+    /// What a cluster gets beyond a single node: the statement of a node as far as it is the same.
+    fn as_on_a_node(statement: &str) -> String {
+        let mut plain = statement
+            .replace(" ON CLUSTER `c`", "")
+            .replace("_local`", "`");
+        let replicated = "Replicated";
+        while let Some(at) = plain.find(replicated) {
+            let (head, tail) = plain.split_at(at);
+            let tail = tail.strip_prefix(replicated).unwrap();
+            let (engine, arguments) = tail.split_once('(').unwrap();
+            let (arguments, tail) = arguments.split_once(")\n").unwrap();
+            // The path and the replica; what else the engine takes stays.
+            let own = arguments.splitn(3, ", ").nth(2);
+            let own = own.map(|own| format!("({own})")).unwrap_or_default();
+            plain = format!("{head}{engine}{own}\n{tail}");
+        }
+        plain
+            .replace(", replicated_deduplication_window_seconds = 86400", "")
+            .replace(
+                "replicated_deduplication_window",
+                "non_replicated_deduplication_window",
+            )
+    }
+
+    #[test]
+    fn a_cluster_gets_what_a_node_gets() {
+        let node = migrations(&SchemaOptions::default());
+        for (node, cluster) in node.into_iter().zip(migrations(&cluster())) {
+            let statements = cluster.statements.iter();
+            let local = statements.filter(|statement| !statement.contains("ENGINE = Distributed("));
+            let local: Vec<String> = local.map(|statement| as_on_a_node(statement)).collect();
+            assert_eq!(local, node.statements, "migration {}", node.version);
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! What is in the database: definitions, and the SQL that creates them.
+//! What is in the database after the last migration, as definitions.
 //!
-//! [`tables()`] are plain data; [`SchemaOptions`] renders them, to `MergeTree` on a single node and to
-//! `Replicated…MergeTree` with a `Distributed` table over it on a cluster. A benchmark that wants
-//! another sort key, id or index changes a [`Table`] and renders that.
+//! [`tables()`] are plain data. Migrations are text of their own; a database that they made is compared
+//! with the definitions, by a test in all details and by each start in its columns. [`SchemaOptions`]
+//! renders definitions to SQL: a benchmark that wants another sort key, id or index changes a [`Table`]
+//! and renders that.
 
 pub mod render;
 pub mod rollup;
@@ -57,6 +58,7 @@ pub fn tables() -> Vec<Table> {
         tables::red_hours(),
         tables::half_edges(),
         tables::edges(),
+        tables::accounts(),
     ]
 }
 

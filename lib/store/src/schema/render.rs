@@ -1,34 +1,29 @@
-//! Definitions become SQL. One path: a cluster adds to what a single node gets.
+//! Definitions become SQL: for the version table, for tests and for benchmarks. What a database is made
+//! with are [migrations](crate::migrate).
 
 use super::SchemaOptions;
 use super::table::{Column, Engine, Feed, Lifetime, Object, Rollup, Table, Text, Ttl, View};
 
 /// A name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
-    let mut quoted = String::with_capacity(name.len() + 2);
-    quoted.push('`');
-    for character in name.chars() {
-        if matches!(character, '`' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(character);
-    }
-    quoted.push('`');
-    quoted
+    format!("`{}`", escape(name, '`'))
 }
 
 /// Text as an SQL string literal.
 pub fn literal(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('\'');
+    format!("'{}'", escape(text, '\''))
+}
+
+/// Text as it stands between these quotes.
+pub(crate) fn escape(text: &str, quote: char) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        if matches!(character, '\'' | '\\') {
-            quoted.push('\\');
+        if character == quote || character == '\\' {
+            escaped.push('\\');
         }
-        quoted.push(character);
+        escaped.push(character);
     }
-    quoted.push('\'');
-    quoted
+    escaped
 }
 
 /// A column as `CREATE TABLE` and `ADD COLUMN` have it.
@@ -87,13 +82,6 @@ impl SchemaOptions {
     pub fn modify_ttl(&self, table: &Table) -> Option<String> {
         let ttl = self.ttl_expression(table.ttl.as_ref()?);
         Some(self.alter(table, &format!("MODIFY TTL {ttl}")))
-    }
-
-    /// The statement that gives a column the codecs of its definition. What is stored keeps its own
-    /// until it is merged.
-    pub fn modify_column(&self, table: &Table, column: &str) -> Option<String> {
-        let definition = column_definition(table.column(column)?);
-        Some(self.alter(table, &format!("MODIFY COLUMN {definition}")))
     }
 
     /// The statement that adds a column of a table's definition where it is missing.

@@ -9,6 +9,8 @@
 //! Hours: an insert of minutes is at once one of hours, under the same deduplication token, so an hour
 //! is the sum of its minutes at any time.
 
+use std::time::Duration;
+
 use super::SchemaOptions;
 use super::table::{Feed, Rollup};
 use super::tables;
@@ -32,13 +34,18 @@ fn bucket(duration_ns: &str) -> String {
     format!("toInt16(least(240, greatest(-168, ceil(8 * log2({duration_ns} / 100000000)))))")
 }
 
+/// How long all half-edges of a minute are there for certain: ten minutes less than they live, since a
+/// minute older than that may have lost some of them.
+pub(crate) fn whole_ms(half_edges_ttl: Duration) -> u128 {
+    let lifetime_ms = half_edges_ttl.as_millis();
+    lifetime_ms.saturating_sub(600_000).max(lifetime_ms / 2)
+}
+
 /// The rollup from `half_edges` to `edges`.
 pub fn edges_rollup(options: &SchemaOptions) -> Rollup {
     let halves = options.qualified("half_edges");
     let edges = options.qualified("edges");
-    // Ten minutes less than the halves live: a minute older than that may have lost some of them.
-    let lifetime_ms = options.half_edges_ttl.as_millis();
-    let whole_ms = lifetime_ms.saturating_sub(600_000).max(lifetime_ms / 2);
+    let whole_ms = whole_ms(options.half_edges_ttl);
     let select = format!(
         "WITH
     -- Late spans may have been rolled up later than this finds: then some minutes are done again.

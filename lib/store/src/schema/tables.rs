@@ -218,6 +218,32 @@ pub fn edges() -> Table {
     }
 }
 
+/// What became of spans, by the minute: how many came to which end at which stage of their way, and
+/// their bytes. Stages and reasons are the agents' own words.
+pub fn accounts() -> Table {
+    Table {
+        name: "accounts".into(),
+        columns: vec![
+            tenant(),
+            zstd("minute", "DateTime").codec("Delta(4), ZSTD(1)"),
+            zstd("node", LC),
+            zstd("agent", LC),
+            zstd("stage", LC),
+            zstd("reason", LC),
+            zstd("spans", COUNT),
+            zstd("bytes", COUNT),
+        ],
+        indices: Vec::new(),
+        engine: Engine::Aggregating,
+        partition_by: "toDate(minute)".into(),
+        order_by: "(tenant, minute, node, agent, stage, reason)".into(),
+        ttl: retention("minute"),
+        sharding_key: "cityHash64(node, agent)".into(),
+        deduplicated: true,
+        settings: Vec::new(),
+    }
+}
+
 /// Which migrations ran, and whose database it is. Every node of a cluster holds it whole.
 pub fn schema_migrations() -> Table {
     Table {
