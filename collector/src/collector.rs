@@ -74,11 +74,13 @@ impl Collector {
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
         let watches = Watches::new(cluster, registry);
-        let pipeline = PipelineConfig {
+        let mut pipeline = PipelineConfig {
             hold: true,
-            peers: Some(watches.peers()),
             ..config.pipeline()?
         };
+        for listener in &mut pipeline.listeners {
+            listener.identify = Some(watches.identify());
+        }
         let mut collector = Self::start_pipeline(&config, pipeline, registry)?;
         collector.watching = Some(watches.start(collector.server.control(), registry));
         Ok(collector)
@@ -103,8 +105,10 @@ impl Collector {
             StoreExport::new(writer, config.acknowledge_early),
             registry,
         )?;
-        let grpc = server.grpc_address().ok_or(StartError::NoAddress)?;
-        let http = server.http_address().ok_or(StartError::NoAddress)?;
+        // In the order of `CollectorConfig::pipeline`.
+        let &[grpc, http] = server.addresses() else {
+            return Err(StartError::NoAddress);
+        };
         Ok(Self {
             server,
             grpc,

@@ -8,7 +8,9 @@ use spanloom_crds::agent::AgentConfig;
 use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
-use spanloom_pipeline::config::{Cors, Limits, Processing, Redaction, ValueClass, ValuePattern};
+use spanloom_pipeline::config::{
+    Cors, Limits, Listener, Processing, Redaction, ValueClass, ValuePattern,
+};
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 use spanloom_traceql::Filter;
@@ -122,8 +124,10 @@ impl CollectorConfig {
     pub(crate) fn pipeline(&self) -> Result<PipelineConfig, ConfigError> {
         let resolved = spanloom_crds::resolve(&self.document)?;
         Ok(PipelineConfig {
-            grpc: Some(self.otlp_grpc),
-            http: Some(self.otlp_http),
+            listeners: vec![
+                Listener::grpc(self.otlp_grpc),
+                Listener::http(self.otlp_http),
+            ],
             memory_limit_bytes: for_requests(self.memory_limit_bytes),
             cors: Cors {
                 allowed_origins: self.cors_origins.clone(),

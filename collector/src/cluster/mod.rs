@@ -19,7 +19,7 @@ use std::sync::Arc;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::ConfigStatus;
-use spanloom_pipeline::Peers;
+use spanloom_pipeline::Identify;
 use spanloom_pipeline::server::Control;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -97,8 +97,8 @@ impl Watches {
     }
 
     /// Who knows the senders.
-    pub(crate) fn peers(&self) -> Arc<dyn Peers> {
-        Arc::clone(&self.pods) as Arc<dyn Peers>
+    pub(crate) fn identify(&self) -> Arc<dyn Identify> {
+        Arc::clone(&self.pods) as Arc<dyn Identify>
     }
 
     /// Begins to watch.

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spanloom_crds::resolved::KubernetesConfig;
-use spanloom_pipeline::{Peer, Peers, Pod};
+use spanloom_pipeline::{Caller, Identify, Identity, Pod};
 use spanloom_program::causes;
 use tokio::sync::watch;
 
@@ -217,14 +217,16 @@ impl PodIndex {
     }
 }
 
-impl Peers for PodIndex {
-    fn find(&self, address: IpAddr) -> Peer {
+/// A sender is known by its address.
+impl Identify for PodIndex {
+    fn identify(&self, caller: Caller<'_>) -> Identity {
+        let address = caller.ip();
         let pods = self.read();
         if let Some((_, pod)) = pods.by_address.get(&address) {
-            return Peer::Pod(Arc::clone(pod));
+            return Identity::Pod(Arc::clone(pod));
         }
         if pods.node.contains(&address) {
-            return Peer::Unknown;
+            return Identity::Unknown;
         }
         drop(pods);
         let mut strangers = self.strangers();
@@ -235,13 +237,17 @@ impl Peers for PodIndex {
             .get(&address)
             .is_some_and(|since| since.elapsed() < MEMORY);
         if in_vain || strangers.len() >= MAX_STRANGERS {
-            Peer::Unknown
+            Identity::Unknown
         } else {
-            Peer::Unsure
+            Identity::Unsure
         }
     }
 
-    fn wait(&self, address: IpAddr) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + '_>> {
+    fn wait<'a>(
+        &'a self,
+        caller: Caller<'a>,
+    ) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + 'a>> {
+        let address = caller.ip();
         Box::pin(async move {
             let mut changes = self.changes.subscribe();
             let appears = async {

@@ -1,19 +1,21 @@
 //! What the pipeline is started with.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::peers::Peers;
+pub use crate::accounts::AccountsConfig;
+pub use crate::listener::{Listener, Route};
 pub use crate::process::{Limits, Processing, Redaction, ValueClass, ValuePattern};
+pub use crate::settlement::Acknowledge;
 
 /// The pipeline's settings. [`Config::default`] has the documented ones and listens nowhere.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where OTLP over gRPC is served.
-    pub grpc: Option<SocketAddr>,
-    /// Where OTLP over HTTP is served.
-    pub http: Option<SocketAddr>,
+    /// Where requests are received.
+    pub listeners: Vec<Listener>,
+    /// When their senders are told that their spans are safe.
+    pub acknowledge: Acknowledge,
+    /// Whose accounts are written of where spans went.
+    pub accounts: AccountsConfig,
     /// Memory that requests may use together, from their first byte until they are stored.
     pub memory_limit_bytes: usize,
     /// How large a request may be, as sent and decompressed.
@@ -39,16 +41,15 @@ pub struct Config {
     /// [`Server::set_processing`](crate::Server::set_processing): for who does not know yet what to
     /// do to spans.
     pub hold: bool,
-    /// Who knows the pods that send; none where there are no pods.
-    pub peers: Option<Arc<dyn Peers>>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            grpc: None,
-            http: None,
+            listeners: Vec::new(),
+            acknowledge: Acknowledge::Stored,
+            accounts: AccountsConfig::default(),
             memory_limit_bytes: 256 << 20,
             max_request_bytes: 64 << 20,
             // More batches at a time make smaller ones; 4 workers take millions of spans a second.
@@ -61,7 +62,6 @@ impl Default for Config {
             retry_after: Duration::from_secs(1),
             processing: Processing::default(),
             hold: false,
-            peers: None,
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    pub(crate) const ALL: [Self; 4] = [Self::Identity, Self::Gzip, Self::Deflate, Self::Zstd];
+
     /// The encoding of this name in `Content-Encoding` and `grpc-encoding`.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name.trim().to_ascii_lowercase().as_str() {

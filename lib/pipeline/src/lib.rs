@@ -2,15 +2,21 @@
 //!
 //! A request's way, file by file:
 //!
-//! 1. [`receive`] takes connections and requests (OTLP over gRPC and HTTP). Memory is reserved
-//!    ([`admission`]) before a body is read; a request that finds none is refused at once.
-//!    [`peers`] tells which pod sends, where somebody knows.
+//! 1. [`receive`] takes connections and requests at each [`Listener`](config::Listener): a transport,
+//!    TLS or none, and who knows the senders ([`peers`]). Memory is reserved ([`admission`]) before a body
+//!    is read; a request that finds none is refused at once.
 //! 2. `repeat` knows the requests of the last minutes: a repeated export gets the first one's
-//!    outcome.
-//! 3. `worker` threads decompress, and walk the spans in place through [`process`] (resource,
-//!    kubernetes, drop, redact, limits), [`measure`] and head sampling, into the [`Batch`] that each thread owns.
-//! 4. A batch that is full or old enough is frozen and handed to the [`Export`]; when that
-//!    ends, each request in it is answered and its memory given back.
+//!    outcome. `queue` gives the others to the workers.
+//! 3. `intake`, on a `worker`'s thread, decompresses a body, has its [`codec`] make OTLP of it, and walks
+//!    the spans in place through [`process`] (resource, kubernetes, drop, redact, limits), [`measure`] and
+//!    head sampling, into the [`Batch`] that is open.
+//! 4. `batcher` says when a batch is full or old enough, and freezes it; `delivery` hands it to the
+//!    [`Export`].
+//! 5. [`settlement`] ends requests: it answers their senders when the policy
+//!    ([`Acknowledge`](settlement::Acknowledge)) says so, and when they are stored it gives back their
+//!    memory and counts their spans, in metrics and in the `accounts`, which a later batch takes to the store.
+//!
+//! Each of these has of the others only what it needs; `server` makes and joins them.
 //!
 //! The store is not known here: whoever starts the [`Server`] brings the batch and the export.
 //!
@@ -18,24 +24,34 @@
 //! refused or discarded; nothing waits in an unbounded queue, because every byte that waits is
 //! reserved; tokio's threads do not decompress or walk spans.
 
+mod accounts;
 pub mod admission;
 pub mod batch;
+mod batcher;
 mod buffers;
+pub mod codec;
 pub mod config;
 mod decompress;
+mod delivery;
+mod doors;
+mod intake;
+mod listener;
 pub mod measure;
 mod metrics;
 pub mod outcome;
 pub mod peers;
 pub mod process;
+mod queue;
 pub mod receive;
 mod repeat;
 pub mod server;
+pub mod settlement;
 pub mod tally;
 mod worker;
 
 pub use batch::{Batch, Export, ExportOutcome, RefusedRows};
+pub use codec::{Codec, CodecError};
 pub use config::Config;
 pub use outcome::Outcome;
-pub use peers::{Peer, Peers, Pod};
+pub use peers::{Caller, Identify, Identity, Pod};
 pub use server::{Server, StartError};

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -13,8 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use crate::receive::Transport;
-use crate::server::Shared;
+use crate::receive::{Origin, Transport};
 use crate::tally::{Change, Rejection, Tally};
 
 /// Label names and values.
@@ -30,6 +28,7 @@ pub(crate) struct Metrics {
     changes: Family<Labels<1>, Counter>,
     discarded_spans: Family<Labels<1>, Counter>,
     unsupported: Family<Labels<2>, Counter>,
+    lost_spans: Family<Labels<1>, Counter>,
     peers: Family<Labels<1>, Counter>,
     /// Spans received, those of probes aside; for those who ask for one number.
     pub(crate) received: AtomicU64,
@@ -111,6 +110,11 @@ impl Metrics {
             self.discarded_spans.clone(),
         );
         registry.register(
+            "spanloom_lost_spans",
+            "Spans that were acknowledged and could not be stored, by reason",
+            self.lost_spans.clone(),
+        );
+        registry.register(
             "spanloom_enrichment_requests",
             "Export requests by what is known of their sender: a pod, or not (unidentified)",
             self.peers.clone(),
@@ -123,25 +127,19 @@ impl Metrics {
     }
 
     /// A request whose spans are stored.
-    pub(crate) fn stored(&self, transport: Transport, tally: &Tally) {
-        let received = (tally.accepted() + tally.rejected()).saturating_sub(tally.probes);
+    pub(crate) fn stored(&self, origin: Origin, tally: &Tally) {
+        let received = tally.all().saturating_sub(tally.probes);
         self.received.fetch_add(received, Ordering::Relaxed);
         self.disabled.fetch_add(tally.disabled, Ordering::Relaxed);
-        let transport = ("transport", transport.label());
-        let receiver = ("receiver", "otlp");
-        let count = |counter: &Counter, n: u64| {
-            if n > 0 {
-                counter.inc_by(n);
-            }
-        };
-        count(
-            &self.accepted_spans.get_or_create(&[receiver, transport]),
-            tally.accepted(),
-        );
+        let accepted = self.accepted_spans.get_or_create(&origin.labels());
+        if tally.accepted() > 0 {
+            accepted.inc_by(tally.accepted());
+        }
+        drop(accepted);
         for &why in Rejection::ALL {
             let n = tally.rejected_for(why);
             if n > 0 {
-                self.refused_spans(transport, why.label(), n);
+                self.refused_spans(origin, why.label(), n);
             }
         }
         for &what in Change::ALL {
@@ -165,26 +163,37 @@ impl Metrics {
         }
     }
 
-    /// A request whose spans are not stored, though they were read.
-    pub(crate) fn unavailable(&self, transport: Transport, tally: &Tally) {
-        let spans = tally.accepted() + tally.rejected();
+    /// A request of so many spans that are not stored, though they were read, and its sender is told.
+    pub(crate) fn unavailable(&self, origin: Origin, spans: u64) {
         if spans > 0 {
-            self.refused_spans(("transport", transport.label()), "unavailable", spans);
+            self.refused_spans(origin, "unavailable", spans);
         }
     }
 
-    fn refused_spans(&self, transport: (&'static str, &'static str), why: &'static str, n: u64) {
-        let labels = [("receiver", "otlp"), transport, ("reason", why)];
+    /// Spans whose sender was told that they are safe are not stored.
+    pub(crate) fn lost(&self, reason: &'static str, spans: u64) {
+        self.lost_spans
+            .get_or_create(&[("reason", reason)])
+            .inc_by(spans);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all_lost(&self) -> u64 {
+        let reasons = ["refused", "unavailable"].map(|reason| ("reason", reason));
+        let count = |label| self.lost_spans.get_or_create(&[label]).get();
+        reasons.into_iter().map(count).sum()
+    }
+
+    fn refused_spans(&self, origin: Origin, why: &'static str, n: u64) {
+        let [receiver, transport] = origin.labels();
+        let labels = [receiver, transport, ("reason", why)];
         self.refused_spans.get_or_create(&labels).inc_by(n);
     }
 
     /// A request was answered.
-    pub(crate) fn answered(&self, transport: Transport, outcome: &'static str) {
-        let labels = [
-            ("receiver", "otlp"),
-            ("transport", transport.label()),
-            ("outcome", outcome),
-        ];
+    pub(crate) fn answered(&self, origin: Origin, outcome: &'static str) {
+        let [receiver, transport] = origin.labels();
+        let labels = [receiver, transport, ("outcome", outcome)];
         self.requests.get_or_create(&labels).inc();
     }
 
@@ -208,7 +217,31 @@ impl Metrics {
 }
 
 /// Numbers that are read when they are asked for.
-pub(crate) struct Levels(pub(crate) Weak<Shared>);
+#[derive(Default)]
+pub(crate) struct Levels(Vec<Level>);
+
+struct Level {
+    name: String,
+    help: &'static str,
+    read: Box<dyn Fn() -> Option<usize> + Send + Sync>,
+}
+
+impl Levels {
+    /// Adds a number; `read` says `None` when there is nothing to read any more.
+    pub(crate) fn with(
+        mut self,
+        name: &str,
+        help: &'static str,
+        read: impl Fn() -> Option<usize> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.push(Level {
+            name: format!("spanloom_{name}"),
+            help,
+            read: Box::new(read),
+        });
+        self
+    }
+}
 
 impl fmt::Debug for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,48 +251,15 @@ impl fmt::Debug for Levels {
 
 impl Collector for Levels {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Some(shared) = self.0.upgrade() else {
-            return Ok(());
-        };
-        let levels = [
-            (
-                "admission_bytes",
-                "Memory reserved for requests",
-                shared.budget.used(),
-            ),
-            (
-                "admission_limit_bytes",
-                "Memory that requests may use",
-                shared.budget.limit(),
-            ),
-            (
-                "queued_requests",
-                "Requests that wait for a worker",
-                shared.queued(),
-            ),
-            (
-                "exports_in_flight",
-                "Batches being stored",
-                shared.exports_in_flight(),
-            ),
-            (
-                "remembered_requests",
-                "Requests remembered for repeats",
-                shared.repeats.len(),
-            ),
-        ];
-        for (name, help, value) in levels {
+        for level in &self.0 {
+            let Some(value) = (level.read)() else {
+                continue;
+            };
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            let name = format!("spanloom_{name}");
-            let metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+            let kind = MetricType::Gauge;
+            let metric = encoder.encode_descriptor(&level.name, level.help, None, kind)?;
             gauge.encode(metric)?;
         }
         Ok(())
-    }
-}
-
-impl Levels {
-    pub(crate) fn of(shared: &Arc<Shared>) -> Box<Self> {
-        Box::new(Self(Arc::downgrade(shared)))
     }
 }

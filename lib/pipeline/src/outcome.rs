@@ -1,5 +1,6 @@
 //! How a request ends, told to everyone who waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -31,11 +32,24 @@ impl Outcome {
         rejected: 0,
         message: None,
     };
+
+    /// For a request that was not taken, the value of the label `reason` in metrics and accounts.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Done { .. } => None,
+            Self::Malformed(_) => Some("malformed"),
+            Self::TooLarge(_) => Some("too_large"),
+            Self::Unavailable(_) => Some("unavailable"),
+            Self::Internal(_) => Some("internal"),
+        }
+    }
 }
 
 /// An outcome to come.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
+    /// Somebody answers or has answered.
+    claimed: AtomicBool,
     outcome: OnceLock<Outcome>,
     notify: Notify,
 }
@@ -53,14 +67,15 @@ impl Pending {
         }
     }
 
+    /// Whether the caller may answer: only the first who asks.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// The answer of whoever has the [claim](Self::claim).
     pub(crate) fn set(&self, outcome: Outcome) {
-        // The first outcome stands.
         if self.outcome.set(outcome).is_ok() {
             self.notify.notify_waiters();
         }
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.outcome.get().is_some()
     }
 }

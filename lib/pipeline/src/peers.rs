@@ -1,11 +1,12 @@
-//! Who sends: the pod at the other end of a connection, where somebody knows it.
+//! Who sends: the pod at the other end, where somebody knows it.
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use spanloom_otlp::record::{Attr, Value};
 
 /// What is known of a pod, ready to be written to the resources that it sends.
@@ -19,24 +20,45 @@ pub struct Pod {
     pub containers: Vec<Box<str>>,
 }
 
-/// Knows the pods behind addresses.
-pub trait Peers: fmt::Debug + Send + Sync + 'static {
-    /// What is known of the address now. This is asked for each request.
-    fn find(&self, address: IpAddr) -> Peer;
-
-    /// Waits a little for the pod at an address that was [`Peer::Unsure`].
-    fn wait(&self, address: IpAddr) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + '_>>;
+/// What a sender shows of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The address that the connection comes from.
+    pub address: SocketAddr,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
 }
 
-/// Who is behind an address.
+impl Caller<'_> {
+    /// The address without the port. A socket for both families shows IPv4 addresses in IPv6's clothes.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+}
+
+/// Knows senders: by their address, or by a token that they show.
+pub trait Identify: fmt::Debug + Send + Sync + 'static {
+    /// Who sends, as far as is known now. This is asked for each request, before its body is read.
+    fn identify(&self, caller: Caller<'_>) -> Identity;
+
+    /// Waits a little for a sender that was [`Identity::Unsure`].
+    fn wait<'a>(
+        &'a self,
+        caller: Caller<'a>,
+    ) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + 'a>>;
+}
+
+/// Who sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
+pub enum Identity {
     /// This pod.
     Pod(Arc<Pod>),
     /// No pod that is known, and waiting has not helped or cannot help.
     Unknown,
     /// No pod that is known yet: it may have started just now.
     Unsure,
+    /// Somebody from whom nothing is taken: why.
+    Refused(Arc<str>),
 }
 
 /// The attribute of the sender's container.

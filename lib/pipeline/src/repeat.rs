@@ -53,9 +53,9 @@ impl Repeats {
         })
     }
 
-    /// Looks a body up. Bodies of another `form` (encoding, format) are other requests.
-    pub(crate) fn begin(self: &Arc<Self>, body: &[u8], form: u8) -> Begin {
-        let key = xxh3_128_with_seed(body, self.seed.wrapping_add(u64::from(form)));
+    /// Looks a body up. Bodies of another `form` (encoding, codec) are other requests.
+    pub(crate) fn begin(self: &Arc<Self>, body: &[u8], form: u64) -> Begin {
+        let key = xxh3_128_with_seed(body, self.seed.wrapping_add(form));
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.expire(&mut known, now);
@@ -69,7 +69,8 @@ impl Repeats {
         drop(known);
         Begin::First(Ticket {
             pending,
-            place: Some((Arc::clone(self), key)),
+            repeats: Arc::clone(self),
+            key,
         })
     }
 
@@ -118,7 +119,8 @@ impl Repeats {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pending: Arc<Pending>,
-    place: Option<(Arc<Repeats>, u128)>,
+    repeats: Arc<Repeats>,
+    key: u128,
 }
 
 impl Ticket {
@@ -127,14 +129,26 @@ impl Ticket {
         Arc::clone(&self.pending)
     }
 
-    pub(crate) fn answer(self, outcome: Outcome) {
-        self.resolve(outcome);
+    /// Answers, unless the request was answered before; says whether it was not.
+    pub(crate) fn answer(&self, outcome: Outcome) -> bool {
+        let claimed = self.claim();
+        if claimed {
+            self.give(outcome);
+        }
+        claimed
     }
 
-    fn resolve(&self, outcome: Outcome) {
-        if let (Outcome::Unavailable(_), Some((repeats, key))) = (&outcome, &self.place) {
+    /// Whether the request is not answered yet, and the caller is who answers it now, by
+    /// [`Ticket::give`].
+    pub(crate) fn claim(&self) -> bool {
+        self.pending.claim()
+    }
+
+    /// The answer after a [claim](Ticket::claim).
+    pub(crate) fn give(&self, outcome: Outcome) {
+        if let Outcome::Unavailable(_) = outcome {
             // Before the answer: a client quick to retry must not meet it again.
-            repeats.forget(*key, &self.pending);
+            self.repeats.forget(self.key, &self.pending);
         }
         self.pending.set(outcome);
     }
@@ -142,13 +156,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.pending.is_set() {
-            self.resolve(Outcome::Unavailable(
-                "the request was abandoned; try again".into(),
-            ));
-        }
+        self.answer(Outcome::Unavailable(ABANDONED.into()));
     }
 }
+
+/// For a request that nobody answers, since what would have is gone.
+pub(crate) const ABANDONED: &str = "the request was abandoned; try again";
 
 #[cfg(test)]
 mod tests {

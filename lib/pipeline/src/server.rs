@@ -1,12 +1,11 @@
-//! The pipeline started and stopped: listeners, worker threads and what they share.
+//! The pipeline started and stopped: its parts are made and joined here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -14,16 +13,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Budget, Expansion};
+use crate::accounts::{self, Accounts};
+use crate::admission::Budget;
 use crate::batch::{Batch, Export};
+use crate::batcher::{Batcher, Slots};
 use crate::buffers::Buffers;
+use crate::codec::Codings;
 use crate::config::{Config, Processing};
-use crate::decompress::{Decompressor, Encoding};
+use crate::delivery::Delivery;
+use crate::doors::Doors;
+use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
 use crate::process::{ProcessingError, Rules};
-use crate::receive::{Listener, Transport};
+use crate::queue::Queues;
+use crate::receive::{Bound, Inlet, Settings};
 use crate::repeat::Repeats;
-use crate::worker::{Job, Message, Parts, Worker};
+use crate::settlement::Settlement;
+use crate::worker::Worker;
 
 /// Why the pipeline does not start.
 #[derive(Debug, Error)]
@@ -63,155 +69,15 @@ fn listen_hint(error: &std::io::Error) -> String {
 #[error("the pipeline was stopped before all requests were answered; clients will repeat them")]
 pub struct ShutdownIncomplete;
 
-/// What requests, workers and exports share.
-pub(crate) struct Shared {
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) buffers: Arc<Buffers>,
-    pub(crate) repeats: Arc<Repeats>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) max_request_bytes: usize,
-    /// Nothing is taken yet: nobody has said what to do to spans.
-    pub(crate) held: AtomicBool,
-    /// Connections are asked to go elsewhere; new ones are still accepted.
-    pub(crate) leaving: CancellationToken,
-    /// Connections close and nothing new is accepted.
-    pub(crate) closing: CancellationToken,
-    /// Exports are given up.
-    pub(crate) abort: CancellationToken,
-    pub(crate) exports: TaskTracker,
-    pub(crate) connections: TaskTracker,
-    exporting: Arc<AtomicUsize>,
-    expansions: [Expansion; 8],
-    workers: Vec<Queue>,
-}
-
-/// A worker's queue. Admission bounds what all of them hold.
-struct Queue {
-    jobs: Sender<Message>,
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// A worker is given requests until this much waits for it; then the next gets them too. So little
-/// load makes few, large batches.
-const BUSY_BYTES: usize = 2 << 20;
-
 /// Buffers of bodies are kept up to this part of the memory for requests, beside it.
 const KEPT_BUFFERS: usize = 8;
-
-impl Shared {
-    fn new(config: &Config, metrics: Arc<Metrics>, jobs: Vec<Sender<Message>>) -> Self {
-        let repeats = &config.repeats;
-        Self {
-            budget: Budget::new(config.memory_limit_bytes),
-            buffers: Buffers::new(config.memory_limit_bytes / KEPT_BUFFERS),
-            repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
-            metrics,
-            max_request_bytes: config.max_request_bytes,
-            held: AtomicBool::new(config.hold),
-            leaving: CancellationToken::new(),
-            closing: CancellationToken::new(),
-            abort: CancellationToken::new(),
-            exports: TaskTracker::new(),
-            connections: TaskTracker::new(),
-            exporting: Arc::default(),
-            // Until requests have shown it: columns and their copy, and what unpacking makes.
-            expansions: std::array::from_fn(|form| Expansion::new(if form < 2 { 2 } else { 12 })),
-            workers: jobs
-                .into_iter()
-                .map(|jobs| Queue {
-                    jobs,
-                    requests: AtomicUsize::new(0),
-                    bytes: AtomicUsize::new(0),
-                })
-                .collect(),
-        }
-    }
-
-    /// What requests of this form are known to need.
-    pub(crate) fn expansion(&self, encoding: Encoding, json: bool) -> &Expansion {
-        let [
-            plain,
-            plain_json,
-            gzip,
-            gzip_json,
-            deflate,
-            deflate_json,
-            zstd,
-            zstd_json,
-        ] = &self.expansions;
-        match (encoding, json) {
-            (Encoding::Identity, false) => plain,
-            (Encoding::Identity, true) => plain_json,
-            (Encoding::Gzip, false) => gzip,
-            (Encoding::Gzip, true) => gzip_json,
-            (Encoding::Deflate, false) => deflate,
-            (Encoding::Deflate, true) => deflate_json,
-            (Encoding::Zstd, false) => zstd,
-            (Encoding::Zstd, true) => zstd_json,
-        }
-    }
-
-    /// Gives a job to a worker.
-    pub(crate) fn submit(&self, job: Job) {
-        let load = |queue: &&Queue| queue.bytes.load(Ordering::Relaxed);
-        let calm = self.workers.iter().find(|queue| load(queue) < BUSY_BYTES);
-        let Some(queue) = calm.or_else(|| self.workers.iter().min_by_key(load)) else {
-            return;
-        };
-        queue.requests.fetch_add(1, Ordering::Relaxed);
-        queue.bytes.fetch_add(job.body.len(), Ordering::Relaxed);
-        // A worker that is gone drops the job, whose ticket then tells the client to retry.
-        let _ = queue.jobs.send(Message::Job(Box::new(job)));
-    }
-
-    pub(crate) fn dequeued(&self, worker: usize, bytes: usize) {
-        if let Some(queue) = self.workers.get(worker) {
-            queue.requests.fetch_sub(1, Ordering::Relaxed);
-            queue.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Requests that wait for a worker.
-    pub(crate) fn queued(&self) -> usize {
-        self.workers
-            .iter()
-            .map(|queue| queue.requests.load(Ordering::Relaxed))
-            .sum()
-    }
-
-    pub(crate) fn exports_in_flight(&self) -> usize {
-        self.exporting.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn exporting(&self) -> Exporting {
-        self.exporting.fetch_add(1, Ordering::Relaxed);
-        Exporting(Arc::clone(&self.exporting))
-    }
-
-    fn stop_workers(&self) {
-        for queue in &self.workers {
-            // A worker that is gone needs no word.
-            let _ = queue.jobs.send(Message::Stop);
-        }
-    }
-}
-
-/// Counts an export while it is in flight.
-#[derive(Debug)]
-pub(crate) struct Exporting(Arc<AtomicUsize>);
-
-impl Drop for Exporting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A hold on a pipeline that does not keep it running.
 #[derive(Clone)]
 pub struct Control {
     rules: watch::Sender<Arc<Rules>>,
-    shared: Arc<Shared>,
+    doors: Arc<Doors>,
+    metrics: Arc<Metrics>,
 }
 
 impl Control {
@@ -223,28 +89,31 @@ impl Control {
     pub fn set_processing(&self, processing: &Processing) -> Result<(), ProcessingError> {
         self.rules
             .send_replace(Arc::new(Rules::compile(processing)?));
-        self.shared.held.store(false, Ordering::Release);
+        self.doors.open();
         Ok(())
     }
 
     /// Spans received so far, those of probes aside.
     pub fn spans_received(&self) -> u64 {
-        self.shared.metrics.received.load(Ordering::Relaxed)
+        self.metrics.received.load(Ordering::Relaxed)
     }
 
     /// Spans discarded so far because the pipeline is not enabled.
     pub fn spans_discarded(&self) -> u64 {
-        self.shared.metrics.disabled.load(Ordering::Relaxed)
+        self.metrics.disabled.load(Ordering::Relaxed)
     }
 }
 
 /// A running pipeline. Dropped without [`Server::shutdown`], it goes on until the runtime ends.
 pub struct Server {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
     control: Control,
-    grpc: Option<SocketAddr>,
-    http: Option<SocketAddr>,
+    addresses: Vec<SocketAddr>,
+    inlet: Arc<Inlet>,
+    workers: Vec<JoinHandle<()>>,
+    /// Batches on their way.
+    exports: TaskTracker,
+    /// What writes the accounts that no batch takes along, and how it is told to end.
+    accounts: (TaskTracker, CancellationToken),
 }
 
 impl Server {
@@ -260,67 +129,99 @@ impl Server {
         E: Export<Frozen = B::Frozen>,
     {
         let rules = Arc::new(Rules::compile(&config.processing)?);
-        let grpc = Listener::bind(config.grpc, Transport::Grpc)?;
-        let http = Listener::bind(config.http, Transport::Http)?;
-        let workers = config.workers.max(1);
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..workers).map(|_| crossbeam_channel::unbounded()).unzip();
+        let mut codings = Codings::default();
+        let bind = |listener| Bound::bind(listener, &mut codings);
+        let sockets: Vec<_> = config
+            .listeners
+            .iter()
+            .map(bind)
+            .collect::<Result<_, _>>()?;
+        let addresses = sockets.iter().map(Bound::address).collect();
+
         let metrics = Arc::new(Metrics::default());
         metrics.register(registry);
-        let shared = Arc::new(Shared::new(&config, metrics, senders.clone()));
-        registry.register_collector(Levels::of(&shared));
-        let (rules, watch) = watch::channel(rules);
+        let accounts = Accounts::new(&config.accounts);
+        accounts.register(registry);
+        let (queues, inboxes) = Queues::new(config.workers.max(1));
+        let repeats = &config.repeats;
+        let inlet = Arc::new(Inlet {
+            settings: Settings::new(&config),
+            budget: Budget::new(config.memory_limit_bytes),
+            buffers: Buffers::new(config.memory_limit_bytes / KEPT_BUFFERS),
+            repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
+            queues,
+            doors: Arc::new(Doors::new(config.hold)),
+            metrics: Arc::clone(&metrics),
+            accounts: Arc::clone(&accounts),
+        });
+        let in_flight = Arc::<AtomicUsize>::default();
+        registry.register_collector(Box::new(levels(&inlet, &in_flight)));
+
+        let doors = Arc::clone(&inlet.doors);
+        let settlement = Settlement::new(
+            config.acknowledge.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&accounts),
+        );
         let export = Arc::new(export);
+        let exports = TaskTracker::new();
+        let runtime = tokio::runtime::Handle::current();
+        let delivery = Delivery::new(
+            Arc::clone(&export),
+            runtime,
+            exports.clone(),
+            doors.abort.clone(),
+        );
         let make_batch: Arc<dyn Fn() -> B + Send + Sync> = Arc::new(make_batch);
-        let mut threads = Vec::new();
-        for (index, (jobs, wake)) in receivers.into_iter().zip(senders).enumerate() {
-            let parts = Parts {
-                shared: Arc::clone(&shared),
-                export: Arc::clone(&export),
-                make_batch: Arc::clone(&make_batch),
-                limits: config.batch.clone(),
-                exports: config.exports_in_flight.div_ceil(workers),
-                rules: watch.clone(),
-                jobs,
-                wake,
-                runtime: tokio::runtime::Handle::current(),
-                index,
-                decompressor: Decompressor::new(config.max_request_bytes)
+        let slots = config.exports_in_flight.div_ceil(inboxes.len());
+        let (rules, watch) = watch::channel(rules);
+        let mut workers = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));
+            let worker = Worker {
+                intake: Intake::new(watch.clone(), config.max_request_bytes)
                     .map_err(StartError::Worker)?,
+                batcher: Batcher::new(Arc::clone(&make_batch), config.batch.clone(), slots),
+                inbox,
+                settlement: Arc::clone(&settlement),
+                delivery: Arc::clone(&delivery),
+                metrics: Arc::clone(&metrics),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || Worker::new(parts).run())
+                .spawn(move || worker.run())
                 .map_err(StartError::Worker)?;
-            threads.push(thread);
+            workers.push(thread);
         }
-        let addresses = [&grpc, &http].map(|l| l.as_ref().map(Listener::address));
-        let settings = Arc::new(crate::receive::Settings::new(&config));
-        for listener in [grpc, http].into_iter().flatten() {
-            let serve = listener.serve(Arc::clone(&settings), Arc::clone(&shared));
-            shared.connections.spawn(serve);
+        let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
+        let abort = doors.abort.clone();
+        writing.spawn(accounts::write_overdue(
+            accounts,
+            make_batch,
+            export,
+            stop.clone(),
+            abort,
+        ));
+        for socket in sockets {
+            doors.connections.spawn(socket.serve(Arc::clone(&inlet)));
         }
-        let [grpc, http] = addresses;
         Ok(Self {
             control: Control {
                 rules,
-                shared: Arc::clone(&shared),
+                doors,
+                metrics,
             },
-            shared,
-            workers: threads,
-            grpc,
-            http,
+            addresses,
+            inlet,
+            workers,
+            exports,
+            accounts: (writing, stop),
         })
     }
 
-    /// Where OTLP over gRPC is served.
-    pub fn grpc_address(&self) -> Option<SocketAddr> {
-        self.grpc
-    }
-
-    /// Where OTLP over HTTP is served.
-    pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http
+    /// Where requests are received, in the order of [`Config::listeners`].
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Changes what is done to spans, from the next request on.
@@ -337,34 +238,34 @@ impl Server {
     /// cluster takes to learn that this collector stops. HTTP/2 clients are told at once, HTTP/1
     /// ones with their next answer, since closing under a request would look like a failure.
     pub fn leave(&self) {
-        self.shared.leaving.cancel();
+        self.control.doors.leaving.cancel();
     }
 
     /// Memory reserved for requests now, in bytes.
     pub fn admitted_bytes(&self) -> usize {
-        self.shared.budget.used()
+        self.inlet.budget.used()
     }
 
     /// Stops: accepts nothing new, answers what was received, exports it all. What is not done
     /// after `deadline` is given up, and its clients are told to retry.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownIncomplete> {
         let deadline = Instant::now() + deadline;
-        self.shared.leaving.cancel();
-        self.shared.closing.cancel();
-        self.shared.connections.close();
+        let doors = &self.control.doors;
+        doors.leaving.cancel();
+        doors.closing.cancel();
+        doors.connections.close();
         let mut complete = true;
-        if tokio::time::timeout_at(deadline, self.shared.connections.wait())
+        if tokio::time::timeout_at(deadline, doors.connections.wait())
             .await
             .is_err()
         {
             complete = false;
         }
-        self.shared.stop_workers();
+        self.inlet.queues.stop();
+        let workers = self.workers;
         let workers = tokio::task::spawn_blocking(move || {
             // A worker catches its panics: there is nothing to learn from the result.
-            self.workers
-                .into_iter()
-                .for_each(|worker| drop(worker.join()));
+            workers.into_iter().for_each(|worker| drop(worker.join()));
         });
         tokio::pin!(workers);
         if tokio::time::timeout_at(deadline, &mut workers)
@@ -373,22 +274,67 @@ impl Server {
         {
             // With exports given up, the workers end too.
             complete = false;
-            self.shared.abort.cancel();
+            doors.abort.cancel();
             let _ = workers.await;
         }
-        self.shared.exports.close();
-        if tokio::time::timeout_at(deadline, self.shared.exports.wait())
-            .await
-            .is_err()
-        {
-            complete = false;
-            self.shared.abort.cancel();
-            self.shared.exports.wait().await;
-        }
+        complete &= finish(&self.exports, deadline, &doors.abort).await;
+        // The last batches have their accounts now.
+        let (writing, stop) = self.accounts;
+        stop.cancel();
+        complete &= finish(&writing, deadline, &doors.abort).await;
         if complete {
             Ok(())
         } else {
             Err(ShutdownIncomplete)
         }
     }
+}
+
+/// Waits for tasks; after the deadline they are given up. Says whether that was not needed.
+async fn finish(tasks: &TaskTracker, deadline: Instant, abort: &CancellationToken) -> bool {
+    tasks.close();
+    if tokio::time::timeout_at(deadline, tasks.wait())
+        .await
+        .is_ok()
+    {
+        return true;
+    }
+    abort.cancel();
+    tasks.wait().await;
+    false
+}
+
+/// Numbers that are read when they are asked for, while the pipeline runs.
+fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
+    let of = |read: fn(&Inlet) -> usize| {
+        let inlet = Arc::downgrade(inlet);
+        move || inlet.upgrade().map(|inlet| read(&inlet))
+    };
+    let in_flight = Arc::downgrade(in_flight);
+    Levels::default()
+        .with(
+            "admission_bytes",
+            "Memory reserved for requests",
+            of(|inlet| inlet.budget.used()),
+        )
+        .with(
+            "admission_limit_bytes",
+            "Memory that requests may use",
+            of(|inlet| inlet.budget.limit()),
+        )
+        .with(
+            "queued_requests",
+            "Requests that wait for a worker",
+            of(|inlet| inlet.queues.waiting()),
+        )
+        .with("exports_in_flight", "Batches being stored", move || {
+            in_flight
+                .upgrade()
+                .map(|count| count.load(Ordering::Relaxed))
+        })
+        .with(
+            "remembered_requests",
+            "Requests remembered for repeats",
+            of(|inlet| inlet.repeats.len()),
+        )
 }

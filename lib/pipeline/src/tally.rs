@@ -100,8 +100,8 @@ pub struct Tally {
     pub probes: u64,
     /// Spans left out by head sampling.
     pub sampled_out: u64,
-    rejections: [u64; Rejection::ALL.len()],
-    changes: [u64; Change::ALL.len()],
+    pub(crate) rejections: [u64; Rejection::ALL.len()],
+    pub(crate) changes: [u64; Change::ALL.len()],
 }
 
 impl Tally {
@@ -139,6 +139,11 @@ impl Tally {
     /// Spans taken: kept, or discarded by a rule of the document.
     pub fn accepted(&self) -> u64 {
         self.kept + self.dropped + self.sampled_out + self.disabled
+    }
+
+    /// All spans that were looked at.
+    pub fn all(&self) -> u64 {
+        self.accepted() + self.rejected()
     }
 
     /// What the sender is told; empty when there is nothing to say.

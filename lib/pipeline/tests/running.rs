@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::*;
 use prometheus_client::registry::Registry;
-use spanloom_pipeline::config::{Processing, Redaction};
+use spanloom_pipeline::config::{Listener, Processing, Redaction};
 use spanloom_pipeline::{Config, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -238,7 +238,7 @@ async fn stopping_ends_at_the_deadline() {
 async fn a_busy_port_is_named() {
     let p = start(quick());
     let config = Config {
-        grpc: Some(p.grpc),
+        listeners: vec![Listener::grpc(p.grpc)],
         ..Config::default()
     };
     let export = FakeExport(p.store.clone());

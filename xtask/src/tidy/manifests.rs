@@ -10,7 +10,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-program", &[]),
     ("spanloom-engine", &["spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
-    ("spanloom-pipeline", &["spanloom-otlp", "spanloom-traceql"]),
+    (
+        "spanloom-pipeline",
+        &["spanloom-otlp", "spanloom-tls", "spanloom-traceql"],
+    ),
     (
         "spanloom-store",
         &[

@@ -38,18 +38,18 @@ pub(super) enum Refusal {
     ClientGone,
     #[error("the encoding {0:?} is not supported; use gzip, zstd or none")]
     Encoding(String),
-    #[error(
-        "the content type {0:?} is not supported; use application/x-protobuf or application/json"
-    )]
-    ContentType(String),
+    #[error("the content type {given:?} is not supported; use {known}")]
+    ContentType { given: String, known: String },
     #[error("only POST is supported here")]
     Method,
     #[error("Spanloom takes traces and has no place for {0}{advice}", advice = advice(.0))]
     Signal(&'static str),
-    #[error("there is nothing at {0:?}; traces go to /v1/traces")]
-    Path(String),
+    #[error("there is nothing at {asked:?}; traces go to {known}")]
+    Path { asked: String, known: &'static str },
     #[error("there is no method {0:?}")]
     GrpcMethod(String),
+    #[error("the sender is not accepted: {0}")]
+    Sender(Arc<str>),
 }
 
 /// What stops an SDK from sending a signal; its users see the answer in their logs.
@@ -91,6 +91,7 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
 
 impl From<&Refusal> for Verdict {
     fn from(refusal: &Refusal) -> Self {
@@ -105,10 +106,11 @@ impl From<&Refusal> for Verdict {
             Refusal::Stalled => (UNAVAILABLE, 503, true, "stalled"),
             Refusal::ClientGone => (UNAVAILABLE, 400, true, "client_gone"),
             Refusal::Encoding(_) => (UNIMPLEMENTED, 415, false, "encoding"),
-            Refusal::ContentType(_) => (INVALID_ARGUMENT, 415, false, "content_type"),
+            Refusal::ContentType { .. } => (INVALID_ARGUMENT, 415, false, "content_type"),
             Refusal::Method => (UNIMPLEMENTED, 405, false, "method"),
             Refusal::Signal(_) => (UNIMPLEMENTED, 404, false, "signal"),
-            Refusal::Path(_) | Refusal::GrpcMethod(_) => (UNIMPLEMENTED, 404, false, "path"),
+            Refusal::Sender(_) => (UNAUTHENTICATED, 401, false, "sender"),
+            Refusal::Path { .. } | Refusal::GrpcMethod(_) => (UNIMPLEMENTED, 404, false, "path"),
         };
         Self {
             grpc,
@@ -133,15 +135,17 @@ pub(super) enum Ending {
 
 impl From<Result<Outcome, Refusal>> for Ending {
     fn from(result: Result<Outcome, Refusal>) -> Self {
-        let (grpc, http, retry, reason, message) = match result {
-            Ok(Outcome::Done { rejected, message }) => return Self::Done { rejected, message },
-            Ok(Outcome::Malformed(message)) => (INVALID_ARGUMENT, 400, false, "malformed", message),
-            Ok(Outcome::TooLarge(message)) => {
-                (RESOURCE_EXHAUSTED, 413, false, "too_large", message)
-            }
-            Ok(Outcome::Unavailable(message)) => (UNAVAILABLE, 503, true, "unavailable", message),
-            Ok(Outcome::Internal(message)) => (INTERNAL, 500, false, "internal", message),
+        let outcome = match result {
+            Ok(outcome) => outcome,
             Err(refusal) => return Self::Failed(Verdict::from(&refusal)),
+        };
+        let reason = outcome.reason().unwrap_or_default();
+        let (grpc, http, retry, message) = match outcome {
+            Outcome::Done { rejected, message } => return Self::Done { rejected, message },
+            Outcome::Malformed(message) => (INVALID_ARGUMENT, 400, false, message),
+            Outcome::TooLarge(message) => (RESOURCE_EXHAUSTED, 413, false, message),
+            Outcome::Unavailable(message) => (UNAVAILABLE, 503, true, message),
+            Outcome::Internal(message) => (INTERNAL, 500, false, message),
         };
         Self::Failed(Verdict {
             grpc,

@@ -38,21 +38,25 @@ const MAX_TRUSTED_LEN: usize = 1 << 20;
 pub(super) const PREFIX: usize = 5;
 
 impl Reading<'_> {
-    /// Reads all of a body, within the time that one may take.
-    pub(super) async fn read<B>(&self, body: &mut B) -> Result<Received, Refusal>
+    /// Reads all of a body, within the time that one may take. `seen` is how long it is as far as is
+    /// known, also when it is refused.
+    pub(super) async fn read<B>(&self, body: &mut B, seen: &mut usize) -> Result<Received, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let all = tokio::time::timeout(self.patience, self.read_all(body)).await;
+        let all = tokio::time::timeout(self.patience, self.read_all(body, seen)).await;
         all.unwrap_or(Err(Refusal::Stalled))
     }
 
-    async fn read_all<B>(&self, body: &mut B) -> Result<Received, Refusal>
+    async fn read_all<B>(&self, body: &mut B, seen: &mut usize) -> Result<Received, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let promised = body.size_hint().exact();
         let promised = promised.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        // A client may promise anything.
+        let mut see = |len: usize| *seen = (*seen).max(len.min(self.max()));
+        see(promised.unwrap_or(0));
         if promised.is_some_and(|len| len > self.max()) {
             return Err(self.too_large());
         }
@@ -69,6 +73,7 @@ impl Reading<'_> {
                 continue;
             };
             let total = bytes.len() + data.len();
+            see(total);
             if total > self.max() {
                 return Err(self.too_large());
             }
@@ -82,6 +87,7 @@ impl Reading<'_> {
                 && let Some(len) = message_len(&bytes, &data)
             {
                 announced = true;
+                see(len.saturating_add(PREFIX));
                 if len > self.max_bytes {
                     return Err(self.too_large());
                 }

@@ -13,47 +13,42 @@ use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, Builder};
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::export::{Receiver, Settings};
+use super::export::{Point, Receiver};
 use super::http2::Http2;
-use super::{PeerInfo, Transport, http};
-use crate::config::Connections;
-use crate::server::{Shared, StartError};
+use super::stream::Stream;
+use super::{Inlet, Transport, http};
+use crate::codec::Codings;
+use crate::config::{Connections, Listener};
+use crate::server::StartError;
 
 /// Connections that the system may hold for us before they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// A place to listen.
-pub(crate) struct Listener {
+/// A listener's socket.
+pub(crate) struct Bound {
     socket: TcpListener,
     address: SocketAddr,
-    transport: Transport,
+    point: Arc<Point>,
 }
 
-impl Listener {
-    pub(crate) fn bind(
-        address: Option<SocketAddr>,
-        transport: Transport,
-    ) -> Result<Option<Self>, StartError> {
-        let Some(address) = address else {
-            return Ok(None);
-        };
-        let bound = bind(address).and_then(|socket| {
+impl Bound {
+    pub(crate) fn bind(listener: &Listener, codings: &mut Codings) -> Result<Self, StartError> {
+        let bound = bind(listener.address).and_then(|socket| {
             let address = socket.local_addr()?;
             Ok(Self {
                 socket: TcpListener::from_std(socket)?,
                 address,
-                transport,
+                point: Arc::new(Point::new(listener, codings)),
             })
         });
-        let listen = |error| StartError::Listen {
-            transport: transport.name(),
-            address,
+        bound.map_err(|error| StartError::Listen {
+            transport: listener.transport.name(),
+            address: listener.address,
             error,
-        };
-        bound.map(Some).map_err(listen)
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -61,13 +56,14 @@ impl Listener {
     }
 
     /// Accepts connections until the pipeline closes.
-    pub(crate) async fn serve(self, settings: Arc<Settings>, shared: Arc<Shared>) {
-        let slots = Arc::new(Semaphore::new(settings.connections.max));
-        let builder = Arc::new(builder(&settings.connections));
+    pub(crate) async fn serve(self, inlet: Arc<Inlet>) {
+        let limits = &inlet.settings.connections;
+        let slots = Arc::new(Semaphore::new(limits.max));
+        let builder = Arc::new(builder(limits));
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                () = shared.closing.cancelled() => return,
+                () = inlet.doors.closing.cancelled() => return,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -79,22 +75,42 @@ impl Listener {
                 }
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                shared.metrics.connections_refused.inc();
+                inlet.metrics.connections_refused.inc();
                 continue;
             };
+            // Answers are small and wait for nothing. Failing is only slower.
+            let _ = stream.set_nodelay(true);
             let receiver = Receiver {
-                settings: Arc::clone(&settings),
-                shared: Arc::clone(&shared),
-                transport: self.transport,
-                peer: PeerInfo { address },
+                inlet: Arc::clone(&inlet),
+                point: Arc::clone(&self.point),
+                address,
             };
             let builder = Arc::clone(&builder);
-            shared.connections.spawn(async move {
-                receiver.shared.metrics.connections.inc();
-                connection(stream, &receiver, &builder).await;
-                receiver.shared.metrics.connections.dec();
+            inlet.doors.connections.spawn(async move {
+                receiver.inlet.metrics.connections.inc();
+                if let Some(stream) = greeted(stream, &receiver).await {
+                    connection(stream, &receiver, &builder).await;
+                }
+                receiver.inlet.metrics.connections.dec();
                 drop(slot);
             });
+        }
+    }
+}
+
+/// A connection whose client has made itself known as far as TLS wants it.
+async fn greeted(stream: tokio::net::TcpStream, receiver: &Receiver) -> Option<Stream> {
+    let patience = receiver.inlet.settings.connections.header_timeout;
+    let accept = Stream::accept(stream, receiver.point.tls.as_ref());
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(patience, accept) => accepted.ok()?,
+        () = receiver.inlet.doors.closing.cancelled() => return None,
+    };
+    match accepted {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(peer = %receiver.address, %error, "no TLS with a client");
+            None
         }
     }
 }
@@ -131,11 +147,9 @@ fn builder(limits: &Connections) -> Builder<TokioExecutor> {
 }
 
 /// Serves a connection until it ends.
-async fn connection(stream: TcpStream, receiver: &Receiver, builder: &Builder<TokioExecutor>) {
-    // Answers are small and wait for nothing. Failing is only slower.
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: Stream, receiver: &Receiver, builder: &Builder<TokioExecutor>) {
     let said = Said::default();
-    match receiver.transport {
+    match receiver.point.origin.transport {
         Transport::Grpc => {
             said.http2.store(true, Ordering::Relaxed);
             let Some(connection) = Http2::open(stream, receiver, Arc::clone(&said.anything)).await
@@ -181,15 +195,15 @@ async fn watch<C: Future>(
     receiver: &Receiver,
     said: &Said,
 ) {
-    let limits = &receiver.settings.connections;
+    let limits = &receiver.inlet.settings.connections;
     let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
     let mut age = pin!(tokio::time::sleep(
         limits.max_age.map_or(Duration::MAX, jittered)
     ));
     let mut silent = true;
-    let shared = &receiver.shared;
+    let doors = &receiver.inlet.doors;
     // Whoever comes when it is known has no better place to go: it stays until the end.
-    let mut asked = shared.leaving.is_cancelled();
+    let mut asked = doors.leaving.is_cancelled();
     loop {
         tokio::select! {
             // It ended. How is the client's business: its requests were answered or will be
@@ -202,13 +216,13 @@ async fn watch<C: Future>(
                 }
             }
             () = age.as_mut() => break,
-            () = shared.leaving.cancelled(), if !asked => {
+            () = doors.leaving.cancelled(), if !asked => {
                 asked = true;
                 if said.http2.load(Ordering::Relaxed) {
                     break;
                 }
             }
-            () = shared.closing.cancelled() => break,
+            () = doors.closing.cancelled() => break,
         }
     }
     wind_down(connection.as_mut());

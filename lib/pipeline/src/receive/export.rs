@@ -1,33 +1,34 @@
 //! What both transports do with an export: read it within admission, know a repeat, hand it to a
 //! worker, wait for the outcome.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body;
+use spanloom_tls::ServerTls;
 
 use super::answer::{Ending, Refusal, Verdict};
 use super::body::{PREFIX, Reading, Received};
 use super::cors::CorsRules;
-use super::{PeerInfo, Transport};
-use crate::config::{Config, Connections};
-use crate::decompress::Encoding;
+use super::{Inlet, Origin, Transport};
+use crate::codec::{Codec, Coding, Codings, Form, Protobuf};
+use crate::config::{Config, Connections, Listener};
+use crate::intake::Job;
+use crate::listener::TRACES;
 use crate::outcome::Outcome;
-use crate::peers::{Peer, Peers, Pod};
+use crate::peers::{Caller, Identify, Identity, Pod};
 use crate::repeat::Begin;
-use crate::server::Shared;
-use crate::worker::Job;
 
-/// The settings of receiving.
+/// The settings of receiving, the same for all listeners.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(super) connections: Connections,
     pub(super) cors: CorsRules,
     pub(super) retry_after: Duration,
     pub(super) max_request_bytes: usize,
-    peers: Option<Arc<dyn Peers>>,
 }
 
 impl Settings {
@@ -37,94 +38,179 @@ impl Settings {
             cors: CorsRules::new(&config.cors),
             retry_after: config.retry_after,
             max_request_bytes: config.max_request_bytes,
-            peers: config.peers.clone(),
         }
+    }
+}
+
+/// A listener at work.
+#[derive(Debug)]
+pub(super) struct Point {
+    pub(super) origin: Origin,
+    pub(super) tls: Option<ServerTls>,
+    identify: Option<Arc<dyn Identify>>,
+    /// What gRPC is written in.
+    pub(super) protobuf: Arc<Coding>,
+    routes: Vec<(&'static str, Vec<Arc<Coding>>)>,
+}
+
+impl Point {
+    pub(super) fn new(listener: &Listener, codings: &mut Codings) -> Self {
+        let routes = listener.routes.iter().map(|route| {
+            let codecs = route.codecs.iter();
+            (route.path, codecs.map(|codec| codings.of(codec)).collect())
+        });
+        let routes = routes.collect();
+        let protobuf: Arc<dyn Codec> = Arc::new(Protobuf);
+        Self {
+            origin: Origin {
+                receiver: listener.receiver,
+                transport: listener.transport,
+            },
+            tls: listener.tls.clone(),
+            identify: listener.identify.clone(),
+            protobuf: codings.of(&protobuf),
+            routes,
+        }
+    }
+
+    /// What may be sent to a path.
+    pub(super) fn codecs(&self, path: &str) -> Option<&[Arc<Coding>]> {
+        let found = self.routes.iter().find(|(known, _)| *known == path);
+        found.map(|(_, codecs)| &**codecs)
+    }
+
+    /// What may be sent to any path.
+    pub(super) fn all_codecs(&self) -> impl Iterator<Item = &Arc<Coding>> {
+        self.routes.iter().flat_map(|(_, codecs)| codecs)
+    }
+
+    /// A path to tell clients that have none of ours.
+    pub(super) fn path(&self) -> &'static str {
+        self.routes.first().map_or(TRACES, |(path, _)| path)
     }
 }
 
 /// One connection's view of the pipeline.
 #[derive(Clone)]
 pub(super) struct Receiver {
-    pub(super) settings: Arc<Settings>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) transport: Transport,
-    pub(super) peer: PeerInfo,
+    pub(super) inlet: Arc<Inlet>,
+    pub(super) point: Arc<Point>,
+    /// Where the connection comes from.
+    pub(super) address: SocketAddr,
 }
 
-/// How a request's body is written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Form {
-    pub(super) encoding: Encoding,
-    pub(super) json: bool,
-}
-
-impl Form {
-    /// Two requests are repeats only if they are read in the same way.
-    fn tag(self) -> u8 {
-        self.encoding as u8 * 2 + u8::from(self.json)
-    }
+/// An export as it is received.
+pub(super) struct Export<'r> {
+    receiver: &'r Receiver,
+    headers: &'r HeaderMap,
+    /// How long the body is, as far as is known.
+    seen: usize,
+    /// Whether its spans are looked at: then they are accounted for wherever they end.
+    submitted: bool,
 }
 
 impl Receiver {
-    /// Whether exports are taken at all by now.
-    pub(super) fn open(&self) -> Result<(), Refusal> {
-        if self.shared.held.load(Ordering::Acquire) {
-            return Err(Refusal::Starting);
+    pub(super) fn export<'r>(&'r self, headers: &'r HeaderMap) -> Export<'r> {
+        Export {
+            receiver: self,
+            headers,
+            seen: 0,
+            submitted: false,
         }
-        Ok(())
     }
 
-    /// Reads a body.
-    pub(super) async fn read<B>(&self, body: &mut B, form: Form) -> Result<Received, Refusal>
+    fn is_grpc(&self) -> bool {
+        self.point.origin.transport == Transport::Grpc
+    }
+
+    /// Reads a body; `seen` is how long it is as far as is known.
+    pub(super) async fn read<B>(
+        &self,
+        body: &mut B,
+        form: &Form,
+        seen: &mut usize,
+    ) -> Result<Received, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        if self.shared.abort.is_cancelled() {
+        let inlet = &self.inlet;
+        if inlet.doors.abort.is_cancelled() {
             return Err(Refusal::Stopping);
         }
         let reading = Reading {
-            budget: &self.shared.budget,
-            buffers: &self.shared.buffers,
-            expansion: self.shared.expansion(form.encoding, form.json),
-            max_bytes: self.settings.max_request_bytes,
-            patience: self.settings.connections.body_timeout,
-            prefixed: self.transport == Transport::Grpc,
+            budget: &inlet.budget,
+            buffers: &inlet.buffers,
+            expansion: form.expansion(),
+            max_bytes: inlet.settings.max_request_bytes,
+            patience: inlet.settings.connections.body_timeout,
+            prefixed: self.is_grpc(),
         };
-        reading.read(body).await
+        reading.read(body, seen).await
+    }
+}
+
+impl Export<'_> {
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            address: self.receiver.address,
+            headers: self.headers,
+        }
     }
 
-    /// Has a request processed, and waits for its outcome for at most `patience`.
-    pub(super) async fn export(
-        &self,
+    /// Whether exports are taken at all by now, and from this sender; and who that is.
+    pub(super) fn begin(&self) -> Result<Option<Identity>, Refusal> {
+        let receiver = self.receiver;
+        if receiver.inlet.doors.is_held() {
+            return Err(Refusal::Starting);
+        }
+        let Some(identify) = &receiver.point.identify else {
+            return Ok(None);
+        };
+        match identify.identify(self.caller()) {
+            Identity::Refused(why) => Err(Refusal::Sender(why)),
+            identity => Ok(Some(identity)),
+        }
+    }
+
+    /// Reads the body.
+    pub(super) async fn read<B>(&mut self, body: &mut B, form: &Form) -> Result<Received, Refusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        self.receiver.read(body, form, &mut self.seen).await
+    }
+
+    /// Has the request processed, and waits for its outcome for at most `deadline`.
+    pub(super) async fn process(
+        &mut self,
         received: Received,
         form: Form,
+        sender: Option<Identity>,
         deadline: Option<Duration>,
     ) -> Result<Outcome, Refusal> {
+        let receiver = self.receiver;
+        let inlet = &receiver.inlet;
         let Received { bytes, permit } = received;
-        let start = if self.transport == Transport::Grpc {
-            PREFIX
-        } else {
-            0
-        };
+        let start = if receiver.is_grpc() { PREFIX } else { 0 };
         let message = bytes.get(start..).unwrap_or_default();
         if message.is_empty() {
             return Ok(Outcome::OK);
         }
-        let pod = match &self.settings.peers {
-            Some(peers) => self.sender(&**peers).await,
+        let pod = match sender {
+            Some(identity) => self.pod(identity).await,
             None => None,
         };
-        let pending = match self.shared.repeats.begin(message, form.tag()) {
+        self.submitted = true;
+        let pending = match inlet.repeats.begin(message, form.tag()) {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
                 let pending = ticket.pending();
-                self.shared.submit(Job {
+                inlet.queues.submit(Job {
                     body: bytes,
                     start,
-                    encoding: form.encoding,
-                    json: form.json,
-                    transport: self.transport,
-                    peer: self.peer,
+                    form,
+                    origin: receiver.point.origin,
+                    address: receiver.address,
                     pod,
                     permit,
                     ticket,
@@ -132,7 +218,7 @@ impl Receiver {
                 pending
             }
         };
-        let patience = self.settings.connections.answer_timeout;
+        let patience = inlet.settings.connections.answer_timeout;
         let (patience, late) = match deadline {
             Some(deadline) if deadline < patience => (deadline, Refusal::Deadline),
             _ => (patience, Refusal::Slow),
@@ -143,27 +229,33 @@ impl Receiver {
     }
 
     /// The pod at the other end.
-    async fn sender(&self, peers: &dyn Peers) -> Option<Arc<Pod>> {
-        // A socket for both families shows IPv4 addresses in IPv6's clothes.
-        let address = self.peer.address.ip().to_canonical();
-        let pod = match peers.find(address) {
-            Peer::Pod(pod) => Some(pod),
-            Peer::Unknown => None,
-            Peer::Unsure => peers.wait(address).await,
+    async fn pod(&self, identity: Identity) -> Option<Arc<Pod>> {
+        let pod = match (identity, &self.receiver.point.identify) {
+            (Identity::Pod(pod), _) => Some(pod),
+            (Identity::Unsure, Some(identify)) => identify.wait(self.caller()).await,
+            _ => None,
         };
-        self.shared.metrics.peer(pod.is_some());
+        self.receiver.inlet.metrics.peer(pod.is_some());
         pod
     }
 
     /// What is answered, counted.
     pub(super) fn ending(&self, result: Result<Outcome, Refusal>) -> Ending {
+        let Receiver {
+            inlet,
+            point,
+            address,
+        } = self.receiver;
         let refused = result.is_err();
         let ending = Ending::from(result);
-        self.shared.metrics.answered(self.transport, ending.label());
+        inlet.metrics.answered(point.origin, ending.label());
         if let Ending::Failed(Verdict { reason, .. }) = &ending {
-            self.shared.metrics.refused(self.transport, reason);
+            inlet.metrics.refused(point.origin.transport, reason);
             if refused {
-                tracing::debug!(peer = %self.peer.address, reason, "export refused");
+                tracing::debug!(peer = %address, reason, "export refused");
+            }
+            if refused && !self.submitted {
+                inlet.accounts.refused(reason, self.seen);
             }
         }
         ending

@@ -1,7 +1,7 @@
 //! OTLP over gRPC: unary calls only, so the framing is done here. One piece of memory takes the
 //! message as it comes, and a worker unpacks it whole.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,12 +9,11 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
-use spanloom_otlp::response;
 
-use super::Format;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict};
 use super::body::{PREFIX, Received};
-use super::export::{Form, Receiver};
+use super::export::{Export, Receiver};
+use crate::codec::{Codec, Form, Protobuf};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
@@ -74,28 +73,24 @@ where
         return answer;
     }
     let path = head.uri.path();
-    let retry_after = receiver.settings.retry_after;
+    let retry_after = receiver.inlet.settings.retry_after;
     let reply = if head.method != Method::POST {
         failed(receiver, Refusal::Method)
     } else if path == TRACES {
-        match receiver.ending(traces(receiver, &head.headers, body).await) {
+        let mut export = receiver.export(&head.headers);
+        let result = traces(&mut export, receiver, &head.headers, body).await;
+        match export.ending(result) {
             Ending::Failed(verdict) => Reply::Failed(verdict),
             Ending::Done { rejected, message } => {
                 let message = message.as_deref().unwrap_or_default();
-                Reply::Message(response::export_response(
-                    rejected,
-                    message,
-                    Format::Protobuf,
-                ))
+                Reply::Message(Protobuf.accepted(rejected, message))
             }
         }
     } else if path == HEALTH {
         health(receiver, &head.headers, body).await
     } else if let Some((_, signal)) = SIGNALS.iter().find(|(start, _)| path.starts_with(start)) {
-        receiver
-            .shared
-            .metrics
-            .unsupported_signal(receiver.transport, signal);
+        let transport = receiver.point.origin.transport;
+        receiver.inlet.metrics.unsupported_signal(transport, signal);
         failed(receiver, Refusal::Signal(signal))
     } else {
         failed(receiver, Refusal::GrpcMethod(path.to_owned()))
@@ -108,14 +103,13 @@ where
 
 fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {
     let verdict = Verdict::from(&refusal);
-    receiver
-        .shared
-        .metrics
-        .refused(receiver.transport, verdict.reason);
+    let transport = receiver.point.origin.transport;
+    receiver.inlet.metrics.refused(transport, verdict.reason);
     Reply::Failed(verdict)
 }
 
 async fn traces<B>(
+    export: &mut Export<'_>,
     receiver: &Receiver,
     headers: &HeaderMap,
     body: &mut B,
@@ -123,33 +117,22 @@ async fn traces<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    receiver.open()?;
+    let sender = export.begin()?;
     let deadline = deadline(headers);
     let begun = tokio::time::Instant::now();
     let declared = declared_encoding(headers)?;
-    let received = within(
-        deadline,
-        receiver.read(
-            body,
-            Form {
-                encoding: declared,
-                json: false,
-            },
-        ),
-    )
-    .await?;
-    let encoding = check_prefix(&received, declared)?;
+    let mut form = protobuf(receiver, declared);
+    let received = within(deadline, export.read(body, &form)).await?;
+    form.encoding = check_prefix(&received, declared)?;
     let left = deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()));
-    receiver
-        .export(
-            received,
-            Form {
-                encoding,
-                json: false,
-            },
-            left,
-        )
-        .await
+    export.process(received, form, sender, left).await
+}
+
+fn protobuf(receiver: &Receiver, encoding: Encoding) -> Form {
+    Form {
+        encoding,
+        coding: Arc::clone(&receiver.point.protobuf),
+    }
 }
 
 async fn within<T>(
@@ -218,11 +201,10 @@ where
     const SERVING: u8 = 1;
     const NOT_SERVING: u8 = 2;
     const NOT_FOUND: i32 = 5;
-    let form = Form {
-        encoding: Encoding::Identity,
-        json: false,
-    };
-    let read = within(deadline(headers), receiver.read(body, form)).await;
+    let form = protobuf(receiver, Encoding::Identity);
+    let mut seen = 0;
+    let read = receiver.read(body, &form, &mut seen);
+    let read = within(deadline(headers), read).await;
     let checked = read.and_then(|received| {
         check_prefix(&received, Encoding::Identity)?;
         Ok(received.bytes)
@@ -246,8 +228,8 @@ where
             message: "there is no such service".into(),
         });
     }
-    let shared = &receiver.shared;
-    let away = shared.leaving.is_cancelled() || shared.held.load(Ordering::Acquire);
+    let doors = &receiver.inlet.doors;
+    let away = doors.leaving.is_cancelled() || doors.is_held();
     Reply::Message(vec![0x08, if away { NOT_SERVING } else { SERVING }])
 }
 
@@ -272,7 +254,7 @@ fn failed_response(verdict: &Verdict, retry_after: Duration) -> Response<AnswerB
     headers.insert(GRPC_MESSAGE, percent_encoded(&verdict.message));
     headers.insert(GRPC_ACCEPT_ENCODING, ENCODINGS);
     let delay = verdict.retry.then_some(retry_after);
-    let details = response::status(verdict.grpc, &verdict.message, delay, Format::Protobuf);
+    let details = Protobuf.failed(verdict.grpc, &verdict.message, delay);
     if let Ok(details) = HeaderValue::from_str(&base64(&details)) {
         headers.insert(GRPC_STATUS_DETAILS, details);
     }

@@ -1,5 +1,7 @@
-//! OTLP over HTTP: protobuf and JSON.
+//! Exports over HTTP: which codec a body has is said by its path and content type.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
@@ -8,16 +10,14 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use spanloom_otlp::response;
 
-use super::Format;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict, retry_after_seconds};
 use super::body::drain;
-use super::export::{Form, Receiver};
+use super::export::{Export, Receiver};
+use crate::codec::{Coding, Form};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
-const TRACES: &str = "/v1/traces";
 /// In place of `Not Found`, for signals that have no place here.
 const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
 /// A refused body that is longer, or slower, costs the client its connection.
@@ -36,7 +36,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (head, mut body) = request.into_parts();
-    let cors = &receiver.settings.cors;
+    let cors = &receiver.inlet.settings.cors;
     if head.method == Method::OPTIONS && head.headers.contains_key(ORIGIN) {
         let mut answer = Response::new(AnswerBody::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -44,35 +44,40 @@ pub(super) async fn answer(
         return answer;
     }
     let path = head.uri.path();
-    let format = format(&head.headers);
-    // A Status is written as the request was, where that can be told.
-    let written = format.as_ref().copied().unwrap_or(Format::Protobuf);
-    let ending = if path == TRACES {
-        let result = match (head.method == Method::POST, format) {
-            (false, _) => Err(Refusal::Method),
-            (true, Err(refusal)) => Err(refusal),
-            (true, Ok(format)) => traces(receiver, &head.headers, &mut body, format).await,
-        };
-        receiver.ending(result)
-    } else {
-        let refusal = match SIGNALS.iter().find(|(signal_path, _)| *signal_path == path) {
-            Some((_, signal)) => {
-                receiver
-                    .shared
-                    .metrics
-                    .unsupported_signal(receiver.transport, signal);
-                Refusal::Signal(signal)
-            }
-            None => Refusal::Path(path.to_owned()),
-        };
-        let verdict = Verdict::from(&refusal);
-        receiver
-            .shared
-            .metrics
-            .refused(receiver.transport, verdict.reason);
-        Ending::Failed(verdict)
+    let point = &*receiver.point;
+    let (coding, ending) = match point.codecs(path) {
+        Some(codecs) => {
+            let coding = coding(&head.headers, codecs.iter());
+            let mut export = receiver.export(&head.headers);
+            let result = match (head.method == Method::POST, &coding) {
+                (false, _) => Err(Refusal::Method),
+                (true, None) => Err(unsupported(&head.headers, codecs)),
+                (true, Some(coding)) => traces(&mut export, &head.headers, &mut body, coding).await,
+            };
+            // A failure is written as the request was, where that can be told.
+            (coding.or_else(|| codecs.first()), export.ending(result))
+        }
+        None => {
+            let transport = point.origin.transport;
+            let metrics = &receiver.inlet.metrics;
+            let refusal = match SIGNALS.iter().find(|(signal_path, _)| *signal_path == path) {
+                Some((_, signal)) => {
+                    metrics.unsupported_signal(transport, signal);
+                    Refusal::Signal(signal)
+                }
+                None => Refusal::Path {
+                    asked: path.to_owned(),
+                    known: point.path(),
+                },
+            };
+            let verdict = Verdict::from(&refusal);
+            metrics.refused(transport, verdict.reason);
+            let coding = coding(&head.headers, point.all_codecs());
+            let coding = coding.or_else(|| point.all_codecs().next());
+            (coding, Ending::Failed(verdict))
+        }
     };
-    let mut answer = response(receiver, &ending, written);
+    let mut answer = response(receiver, &ending, coding.unwrap_or(&point.protobuf));
     cors.answer(&head.headers, answer.headers_mut());
     if matches!(ending, Ending::Failed(_))
         && head.version < Version::HTTP_2
@@ -85,7 +90,7 @@ pub(super) async fn answer(
         // The one part of an answer that SDKs show to people.
         answer.extensions_mut().insert(TRACES_ONLY);
     }
-    if head.version < Version::HTTP_2 && receiver.shared.leaving.is_cancelled() {
+    if head.version < Version::HTTP_2 && receiver.inlet.doors.leaving.is_cancelled() {
         // The client finds another collector, and this connection ends without a race.
         close_after(&mut answer);
     }
@@ -99,12 +104,12 @@ fn close_after(answer: &mut Response<AnswerBody>) {
 }
 
 async fn traces(
-    receiver: &Receiver,
+    export: &mut Export<'_>,
     headers: &HeaderMap,
     body: &mut Incoming,
-    format: Format,
+    coding: &Arc<Coding>,
 ) -> Result<Outcome, Refusal> {
-    receiver.open()?;
+    let sender = export.begin()?;
     let encoding = match headers.get(CONTENT_ENCODING) {
         None => Encoding::Identity,
         Some(name) => {
@@ -114,55 +119,57 @@ async fn traces(
     };
     let form = Form {
         encoding,
-        json: format == Format::Json,
+        coding: Arc::clone(coding),
     };
-    let received = receiver.read(body, form).await?;
-    receiver.export(received, form, None).await
+    let received = export.read(body, &form).await?;
+    export.process(received, form, sender, None).await
+}
+
+fn content_type(headers: &HeaderMap) -> Cow<'_, str> {
+    let value = headers.get(CONTENT_TYPE);
+    String::from_utf8_lossy(value.map_or(&b""[..], HeaderValue::as_bytes))
 }
 
 /// How the request is written, by its content type; parameters do not matter.
-fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    let text = String::from_utf8_lossy(value);
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/x-protobuf") {
-        Ok(Format::Protobuf)
-    } else if essence.eq_ignore_ascii_case("application/json") {
-        Ok(Format::Json)
-    } else {
-        Err(Refusal::ContentType(text.into_owned()))
+fn coding<'c>(
+    headers: &HeaderMap,
+    mut codecs: impl Iterator<Item = &'c Arc<Coding>>,
+) -> Option<&'c Arc<Coding>> {
+    let given = content_type(headers);
+    let given = given.split(';').next().unwrap_or_default().trim();
+    codecs.find(|coding| given.eq_ignore_ascii_case(coding.codec.content_type()))
+}
+
+fn unsupported(headers: &HeaderMap, codecs: &[Arc<Coding>]) -> Refusal {
+    let known: Vec<_> = codecs
+        .iter()
+        .map(|known| known.codec.content_type())
+        .collect();
+    Refusal::ContentType {
+        given: content_type(headers).into_owned(),
+        known: known.join(" or "),
     }
 }
 
-fn response(receiver: &Receiver, ending: &Ending, format: Format) -> Response<AnswerBody> {
-    let retry_after = receiver.settings.retry_after;
+fn response(receiver: &Receiver, ending: &Ending, coding: &Coding) -> Response<AnswerBody> {
+    let retry_after = receiver.inlet.settings.retry_after;
+    let codec = &*coding.codec;
     let (status, body) = match ending {
         Ending::Done { rejected, message } => {
             let message = message.as_deref().unwrap_or_default();
-            (
-                StatusCode::OK,
-                response::export_response(*rejected, message, format),
-            )
+            (codec.success(), codec.accepted(*rejected, message))
         }
         Ending::Failed(verdict) => {
             let delay = verdict.retry.then_some(retry_after);
             let status = StatusCode::from_u16(verdict.http);
-            let body = response::status(verdict.grpc, &verdict.message, delay, format);
+            let body = codec.failed(verdict.grpc, &verdict.message, delay);
             (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body)
         }
     };
     let mut answer = Response::new(AnswerBody::new(body, None));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static(match format {
-            Format::Protobuf => "application/x-protobuf",
-            Format::Json => "application/json",
-        }),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(codec.content_type()));
     if let Ending::Failed(Verdict { retry: true, .. }) = ending {
         headers.insert(
             RETRY_AFTER,

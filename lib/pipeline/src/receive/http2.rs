@@ -17,12 +17,12 @@ use h2::{Ping, PingPong, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval};
 
 use super::answer::AnswerBody;
 use super::export::Receiver;
 use super::grpc;
+use super::stream::Stream;
 use crate::config::Connections;
 
 /// How often it is looked whether a client may still send, beside when it did.
@@ -35,7 +35,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(10);
 
 /// A connection, which ends when its client or its last call has.
 pub(super) struct Http2 {
-    connection: Connection<TcpStream, Bytes>,
+    connection: Connection<Stream, Bytes>,
     receiver: Receiver,
     /// Resolves when the client is not heard of any more.
     lost: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -49,15 +49,15 @@ pub(super) struct Http2 {
 impl Http2 {
     /// Greets a client; `None` when it does not greet back.
     pub(super) async fn open(
-        stream: TcpStream,
+        stream: Stream,
         receiver: &Receiver,
         spoken: Arc<AtomicBool>,
     ) -> Option<Self> {
-        let limits = &receiver.settings.connections;
+        let limits = &receiver.inlet.settings.connections;
         let handshake = builder(limits).handshake(stream);
         let mut connection = tokio::select! {
             greeted = tokio::time::timeout(limits.header_timeout, handshake) => greeted.ok()?.ok()?,
-            () = receiver.shared.closing.cancelled() => return None,
+            () = receiver.inlet.doors.closing.cancelled() => return None,
         };
         let lost: Pin<Box<dyn Future<Output = ()> + Send>> = match connection.ping_pong() {
             Some(pings) => Box::pin(lost(
@@ -84,8 +84,8 @@ impl Http2 {
 
     /// Tells the client how much of a call it may send, when that has changed.
     fn adjust(&mut self) {
-        let limits = &self.receiver.settings.connections;
-        let wanted = match self.receiver.shared.budget.is_strained() {
+        let limits = &self.receiver.inlet.settings.connections;
+        let wanted = match self.receiver.inlet.budget.is_strained() {
             true => limits
                 .strained_stream_window
                 .min(limits.http2_stream_window),
@@ -112,7 +112,7 @@ impl Future for Http2 {
                     this.spoken.store(true, Ordering::Relaxed);
                     this.adjust();
                     let call = call(this.receiver.clone(), this.opened, request, respond);
-                    this.receiver.shared.connections.spawn(call);
+                    this.receiver.inlet.doors.connections.spawn(call);
                 }
                 // How it ended is the client's business: its calls were answered or will be
                 // repeated.
@@ -164,8 +164,8 @@ async fn call(
         // The client takes its call back, or is gone.
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
     };
-    let shared = &receiver.shared;
-    if !body.is_end_stream() && shared.budget.is_strained() {
+    let inlet = &receiver.inlet;
+    if !body.is_end_stream() && inlet.budget.is_strained() {
         let at = next_refusals(opened);
         // What comes until then needs no packet of its own to end the call.
         let _ = tokio::time::timeout_at(at, body.discard()).await;
@@ -178,7 +178,7 @@ async fn call(
     let rest = tokio::time::timeout(DISCARD_TIME, body.discard());
     tokio::select! {
         _ = rest => {}
-        () = shared.closing.cancelled() => {}
+        () = inlet.doors.closing.cancelled() => {}
     }
 }
 

@@ -1,4 +1,8 @@
-//! OTLP received: connections, requests, answers.
+//! Requests received: connections, calls, answers.
+//!
+//! A [`Listener`](crate::config::Listener) says what is spoken where: the transport, TLS, who knows the
+//! senders, and the codecs of bodies. `connection` accepts (`stream` with TLS or without), `http`, and
+//! `http2` with `grpc`, read requests and write answers, and what both do with an export is in `export`.
 
 mod answer;
 mod body;
@@ -8,20 +12,27 @@ mod export;
 mod grpc;
 mod http;
 mod http2;
+mod stream;
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
-use spanloom_otlp::response;
+use crate::accounts::Accounts;
+use crate::admission::Budget;
+use crate::buffers::Buffers;
+use crate::doors::Doors;
+use crate::metrics::Metrics;
+use crate::queue::Queues;
+use crate::repeat::Repeats;
 
-pub(crate) use connection::Listener;
+pub(crate) use connection::Bound;
 pub(crate) use export::Settings;
 
 /// How a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// OTLP over gRPC.
+    /// gRPC.
     Grpc,
-    /// OTLP over HTTP.
+    /// HTTP/1.1 or HTTP/2.
     Http,
 }
 
@@ -42,12 +53,32 @@ impl Transport {
     }
 }
 
-/// Who sent a request.
+/// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// The address that the connection comes from.
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) receiver: &'static str,
+    pub(crate) transport: Transport,
 }
 
-/// How a request is written, and so its answer.
-type Format = response::Encoding;
+impl Origin {
+    /// Its labels in metrics.
+    pub(crate) fn labels(self) -> [(&'static str, &'static str); 2] {
+        [
+            ("receiver", self.receiver),
+            ("transport", self.transport.label()),
+        ]
+    }
+}
+
+/// What receiving needs of the rest of the pipeline.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    pub(crate) settings: Settings,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) repeats: Arc<Repeats>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) accounts: Arc<Accounts>,
+}

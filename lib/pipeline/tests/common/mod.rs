@@ -15,7 +15,9 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
-use spanloom_pipeline::measure::Measures;
+use spanloom_pipeline::config::Listener;
+use spanloom_pipeline::measure::{AccountRow, Measures};
+use spanloom_pipeline::receive::Transport;
 use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Server};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -24,10 +26,22 @@ use tokio::sync::{Semaphore, watch};
 #[derive(Default)]
 pub struct FakeBatch {
     pub spans: Vec<[u8; 8]>,
+    /// The services, one for each resource.
+    pub services: Vec<String>,
+}
+
+/// What a batch becomes.
+pub struct FakeFrozen {
+    spans: Vec<[u8; 8]>,
+    services: Vec<String>,
+    measures: Measures,
 }
 
 impl SpanSink for FakeBatch {
-    fn resource(&mut self, _: &ResourceRecord<'_>) {}
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        self.services.push(resource.service.to_owned());
+    }
+
     fn scope(&mut self, _: &ScopeRecord<'_>) {}
     fn span(&mut self, span: &SpanRecord<'_>) {
         if span.name == "panic" {
@@ -38,7 +52,7 @@ impl SpanSink for FakeBatch {
 }
 
 impl Batch for FakeBatch {
-    type Frozen = (Vec<[u8; 8]>, Measures);
+    type Frozen = FakeFrozen;
 
     fn rows(&self) -> usize {
         self.spans.len()
@@ -49,7 +63,11 @@ impl Batch for FakeBatch {
     }
 
     fn freeze(&mut self, measures: Measures) -> Self::Frozen {
-        (std::mem::take(&mut self.spans), measures)
+        FakeFrozen {
+            spans: std::mem::take(&mut self.spans),
+            services: std::mem::take(&mut self.services),
+            measures,
+        }
     }
 }
 
@@ -59,6 +77,8 @@ type Behave = Box<dyn Fn(&[[u8; 8]]) -> ExportOutcome + Send + Sync>;
 pub struct Store {
     pub stored: Mutex<Vec<[u8; 8]>>,
     pub measured: Mutex<u64>,
+    pub services: Mutex<Vec<String>>,
+    pub accounts: Mutex<Vec<AccountRow>>,
     pub batches: watch::Sender<usize>,
     behave: Mutex<Behave>,
     /// A permit for each export that may end.
@@ -69,9 +89,14 @@ pub struct Store {
 pub struct FakeExport(pub Arc<Store>);
 
 impl Export for FakeExport {
-    type Frozen = (Vec<[u8; 8]>, Measures);
+    type Frozen = FakeFrozen;
 
-    async fn export(&self, (spans, measures): Self::Frozen) -> ExportOutcome {
+    async fn export(&self, frozen: FakeFrozen) -> ExportOutcome {
+        let FakeFrozen {
+            spans,
+            services,
+            measures,
+        } = frozen;
         let store = &self.0;
         store.batches.send_modify(|batches| *batches += 1);
         if let Some(gate) = &store.gate {
@@ -82,6 +107,8 @@ impl Export for FakeExport {
             return outcome;
         }
         *store.measured.lock().unwrap() += measures.red.iter().map(|cell| cell.count).sum::<u64>();
+        store.accounts.lock().unwrap().extend(measures.accounts);
+        store.services.lock().unwrap().extend(services);
         store.stored.lock().unwrap().extend(spans);
         outcome
     }
@@ -94,6 +121,15 @@ impl Store {
 
     pub fn len(&self) -> usize {
         self.stored.lock().unwrap().len()
+    }
+
+    /// The accounts: spans by stage and reason.
+    pub fn account(&self, stage: &str, reason: &str) -> u64 {
+        let rows = self.accounts.lock().unwrap();
+        let matching = rows
+            .iter()
+            .filter(|row| (&*row.stage, &*row.reason) == (stage, reason));
+        matching.map(|row| row.spans).sum()
     }
 
     /// Waits until so many exports have begun.
@@ -122,8 +158,7 @@ pub fn any_port() -> SocketAddr {
 /// A configuration that answers fast.
 pub fn quick() -> Config {
     let mut config = Config {
-        grpc: Some(any_port()),
-        http: Some(any_port()),
+        listeners: vec![Listener::grpc(any_port()), Listener::http(any_port())],
         workers: 2,
         ..Config::default()
     };
@@ -140,17 +175,22 @@ pub fn start_gated(config: Config, gate: Option<Semaphore>) -> Pipeline {
     let store = Arc::new(Store {
         stored: Mutex::default(),
         measured: Mutex::default(),
+        services: Mutex::default(),
+        accounts: Mutex::default(),
         batches: watch::channel(0).0,
         behave: Mutex::new(Box::new(|_| ExportOutcome::Stored)),
         gate,
     });
+    let listeners = config.listeners.clone();
     let mut registry = Registry::default();
     let export = FakeExport(Arc::clone(&store));
     let server = Server::start(config, FakeBatch::default, export, &mut registry).unwrap();
-    let (grpc, http) = (
-        server.grpc_address().unwrap(),
-        server.http_address().unwrap(),
-    );
+    // Of the test's own listeners, the first of each kind.
+    let address_of = |transport| {
+        let found = listeners.iter().position(|it| it.transport == transport);
+        found.map_or_else(any_port, |at| server.addresses()[at])
+    };
+    let (grpc, http) = (address_of(Transport::Grpc), address_of(Transport::Http));
     Pipeline {
         server,
         store,
@@ -227,7 +267,7 @@ impl Answer {
     }
 }
 
-async fn collect(response: http::Response<hyper::body::Incoming>) -> Answer {
+pub async fn collect(response: http::Response<hyper::body::Incoming>) -> Answer {
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();

@@ -1,0 +1,215 @@
+//! The batcher: a worker's open batch, with the requests that are in it, and when it is time to send it.
+//!
+//! It knows neither how requests come into the batch nor what becomes of them afterwards.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::batch::Batch;
+use crate::config::BatchLimits;
+use crate::measure::{AccountRow, Recorder};
+use crate::queue::Message;
+use crate::settlement::Entry;
+
+/// What requests are written into.
+pub(crate) struct Open<B> {
+    pub(crate) batch: B,
+    pub(crate) recorder: Recorder,
+}
+
+/// A batch that is complete.
+pub(crate) struct Sealed<F> {
+    pub(crate) frozen: F,
+    pub(crate) rows: usize,
+    /// Its requests.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Gathers requests; one per worker.
+pub(crate) struct Batcher<B> {
+    make_batch: Arc<dyn Fn() -> B + Send + Sync>,
+    open: Open<B>,
+    entries: Vec<Entry>,
+    limits: BatchLimits,
+    slots: Slots,
+    /// When the batch got its first and its last request.
+    first: Option<Instant>,
+    last: Instant,
+}
+
+impl<B: Batch> Batcher<B> {
+    pub(crate) fn new(
+        make_batch: Arc<dyn Fn() -> B + Send + Sync>,
+        limits: BatchLimits,
+        slots: Slots,
+    ) -> Self {
+        let open = Open {
+            batch: make_batch(),
+            recorder: Recorder::default(),
+        };
+        Self {
+            make_batch,
+            open,
+            entries: Vec::new(),
+            limits,
+            slots,
+            first: None,
+            last: Instant::now(),
+        }
+    }
+
+    /// What the next request is written into.
+    pub(crate) fn open(&mut self) -> &mut Open<B> {
+        &mut self.open
+    }
+
+    /// A request has left something in the batch.
+    pub(crate) fn add(&mut self, entry: Entry) {
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        self.last = now;
+        self.entries.push(entry);
+    }
+
+    /// When to look at the batch again though nothing comes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let first = self.first?;
+        if self.slots.is_used_up() {
+            return None; // the end of an export wakes us
+        }
+        let latest = first + self.limits.max_age;
+        let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
+        Some(if early {
+            latest.min(self.last + self.limits.linger)
+        } else {
+            latest
+        })
+    }
+
+    /// A slot for the batch's export, if it is time for that; `idle` says that no request waits. A full
+    /// batch waits for an export to end if there are as many as there may be; meanwhile requests
+    /// queue, as far as admission lets them.
+    pub(crate) fn due(&self, idle: bool) -> Option<Slot> {
+        let first = self.first?;
+        let limits = &self.limits;
+        let rows = self.open.batch.rows();
+        let bytes = self.open.batch.bytes() + self.open.recorder.bytes();
+        if rows >= limits.max_rows || bytes >= limits.max_bytes {
+            return self.slots.wait();
+        }
+        let now = Instant::now();
+        let old = now >= first + limits.max_age;
+        let early = idle
+            && rows >= limits.early_rows
+            && now >= self.last + limits.linger
+            && self.slots.are_all_free();
+        if old || early {
+            self.slots.take()
+        } else {
+            None
+        }
+    }
+
+    /// A slot for the last batch, if there is something in it; waits for it.
+    pub(crate) fn last(&self) -> Option<Slot> {
+        match self.entries.is_empty() {
+            true => None,
+            false => self.slots.wait(),
+        }
+    }
+
+    /// Freezes the batch, and begins the next.
+    pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
+        self.first = None;
+        let rows = self.open.batch.rows();
+        let mut measures = self.open.recorder.take();
+        measures.accounts.extend(accounts);
+        Sealed {
+            frozen: self.open.batch.freeze(measures),
+            rows,
+            entries: std::mem::take(&mut self.entries),
+        }
+    }
+
+    /// What the batch holds is in doubt: it is thrown away. Its requests are not stored.
+    pub(crate) fn discard(&mut self) -> Vec<Entry> {
+        self.open = Open {
+            batch: (self.make_batch)(),
+            recorder: Recorder::default(),
+        };
+        self.first = None;
+        std::mem::take(&mut self.entries)
+    }
+}
+
+/// How many of a worker's batches may be exported at a time.
+pub(crate) struct Slots {
+    count: usize,
+    /// A token for each export that may begin.
+    free: (Sender<()>, Receiver<()>),
+    wake: Sender<Message>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Slots {
+    /// `in_flight` counts the exports of all workers; `wake` is told when one of these ends.
+    pub(crate) fn new(count: usize, wake: Sender<Message>, in_flight: Arc<AtomicUsize>) -> Self {
+        let count = count.max(1);
+        let free = crossbeam_channel::bounded(count);
+        for _ in 0..count {
+            // There is room for each of them.
+            let _ = free.0.try_send(());
+        }
+        Self {
+            count,
+            free,
+            wake,
+            in_flight,
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.free.1.is_empty()
+    }
+
+    fn are_all_free(&self) -> bool {
+        self.free.1.len() == self.count
+    }
+
+    fn take(&self) -> Option<Slot> {
+        self.free.1.try_recv().ok().map(|()| self.slot())
+    }
+
+    fn wait(&self) -> Option<Slot> {
+        // We hold a sender ourselves: this fails never.
+        self.free.1.recv().ok().map(|()| self.slot())
+    }
+
+    fn slot(&self) -> Slot {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Slot {
+            free: self.free.0.clone(),
+            wake: self.wake.clone(),
+            in_flight: Arc::clone(&self.in_flight),
+        }
+    }
+}
+
+/// The right to export a batch. Given back and its worker woken on drop, however the export ended.
+pub(crate) struct Slot {
+    free: Sender<()>,
+    wake: Sender<Message>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // Both fail only when the worker is gone.
+        let _ = self.free.try_send(());
+        let _ = self.wake.send(Message::Wake);
+    }
+}

@@ -1,0 +1,53 @@
+//! Batches on their way: each is handed to the export in a task of its own, and what comes of it to
+//! settlement.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::{Export, ExportOutcome};
+use crate::batcher::Slot;
+use crate::settlement::Lot;
+
+/// Sends batches of all workers.
+pub(crate) struct Delivery<E> {
+    export: Arc<E>,
+    runtime: Handle,
+    exports: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl<E: Export> Delivery<E> {
+    /// Exports run on `runtime`, `exports` knows them, and `abort` gives them up.
+    pub(crate) fn new(
+        export: Arc<E>,
+        runtime: Handle,
+        exports: TaskTracker,
+        abort: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            export,
+            runtime,
+            exports,
+            abort,
+        })
+    }
+
+    pub(crate) fn send(&self, frozen: E::Frozen, lot: Lot, slot: Slot) {
+        let export = Arc::clone(&self.export);
+        let abort = self.abort.clone();
+        let way = async move {
+            let outcome = tokio::select! {
+                outcome = export.export(frozen) => outcome,
+                () = abort.cancelled() => {
+                    ExportOutcome::Unavailable("the collector is stopping; try again".into())
+                }
+            };
+            lot.settle(outcome);
+            drop(slot);
+        };
+        self.exports.spawn_on(way, &self.runtime);
+    }
+}

@@ -1,0 +1,226 @@
+//! Intake: a received request is decompressed, made OTLP by its codec, and processed into a batch.
+//!
+//! It knows neither when batches are sent nor what becomes of them.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::admission::{Permit, Refused};
+use crate::batch::Batch;
+use crate::batcher::Open;
+use crate::buffers::Buffer;
+use crate::codec::{CodecError, Form};
+use crate::decompress::{Decompressor, Fault};
+use crate::outcome::Outcome;
+use crate::peers::Pod;
+use crate::process::{Processor, Rules};
+use crate::receive::Origin;
+use crate::repeat::Ticket;
+use crate::settlement::Request;
+use crate::tally::Tally;
+
+/// A request that was received and admitted.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) body: Buffer,
+    /// Where the message begins in `body`: after gRPC's prefix.
+    pub(crate) start: usize,
+    pub(crate) form: Form,
+    pub(crate) origin: Origin,
+    pub(crate) address: SocketAddr,
+    /// Who sent it, if that is known.
+    pub(crate) pod: Option<Arc<Pod>>,
+    pub(crate) permit: Permit,
+    pub(crate) ticket: Ticket,
+}
+
+impl Job {
+    /// Bytes received.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// What a request left in the batch.
+pub(crate) struct Taken {
+    pub(crate) request: Request,
+    /// Its rows in the batch.
+    pub(crate) rows: Range<usize>,
+    /// Why the request, or the rest of it, could not be read.
+    pub(crate) fault: Option<Outcome>,
+    /// As much memory as the batch holds of it.
+    pub(crate) permit: Permit,
+}
+
+/// Processing panicked, which is a bug: what the batch holds is in doubt.
+pub(crate) struct Panicked(pub(crate) Request);
+
+/// Takes requests; one per worker.
+pub(crate) struct Intake {
+    rules: watch::Receiver<Arc<Rules>>,
+    processor: Processor,
+    decompressor: Decompressor,
+    max_request_bytes: usize,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        mut rules: watch::Receiver<Arc<Rules>>,
+        max_request_bytes: usize,
+    ) -> std::io::Result<Self> {
+        let processor = Processor::with_rules(Arc::clone(&rules.borrow_and_update()));
+        Ok(Self {
+            rules,
+            processor,
+            decompressor: Decompressor::new(max_request_bytes)?,
+            max_request_bytes,
+        })
+    }
+
+    /// Writes a request's spans and measures to the batch.
+    pub(crate) fn take<B: Batch>(
+        &mut self,
+        job: Job,
+        open: &mut Open<B>,
+    ) -> Result<Taken, Box<Panicked>> {
+        if self.rules.has_changed().unwrap_or(false) {
+            let rules = Arc::clone(&self.rules.borrow_and_update());
+            self.processor = Processor::with_rules(rules);
+        }
+        let Job {
+            body,
+            start,
+            form,
+            origin,
+            address,
+            pod,
+            mut permit,
+            ticket,
+        } = job;
+        let (rows, bytes) = (open.batch.rows(), open.batch.bytes());
+        let mut tally = Tally::default();
+        let work = AssertUnwindSafe(|| {
+            let message = body.get(start..).unwrap_or_default();
+            self.process(
+                message,
+                &form,
+                pod.as_deref(),
+                &mut permit,
+                &mut tally,
+                open,
+            )
+        });
+        let result = catch_unwind(work);
+        let mut request = Request {
+            origin,
+            bytes: body.len(),
+            tally,
+            ticket,
+        };
+        let Ok((result, unpacked)) = result else {
+            tracing::error!(peer = %address, "a request made a worker panic; it was refused");
+            self.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
+            request.tally = Tally::default();
+            return Err(Box::new(Panicked(request)));
+        };
+        let grown = open.batch.bytes().saturating_sub(bytes);
+        // The columns themselves, and their copy while they are sent.
+        let held = grown.saturating_mul(2);
+        form.expansion().learn(body.len(), held + unpacked);
+        drop(body);
+        permit.set(held);
+        Ok(Taken {
+            request,
+            rows: rows..open.batch.rows(),
+            fault: result.err(),
+            permit,
+        })
+    }
+
+    /// Decompresses, transcodes and processes a message into the batch. Says, beside the result, how many
+    /// bytes decompression and transcoding made.
+    fn process<B: Batch>(
+        &mut self,
+        message: &[u8],
+        form: &Form,
+        pod: Option<&Pod>,
+        permit: &mut Permit,
+        tally: &mut Tally,
+        open: &mut Open<B>,
+    ) -> (Result<(), Outcome>, usize) {
+        let wire = message.len();
+        let mut unpacked = 0;
+        let mut reserve = |bytes: usize| {
+            // Its columns will take about as much again.
+            unpacked = bytes;
+            permit.grow_to(wire.saturating_add(bytes.saturating_mul(2)))
+        };
+        let plain = match self
+            .decompressor
+            .decompress(form.encoding, message, &mut reserve)
+        {
+            Ok(plain) => plain,
+            Err(fault) => return (Err(fault.into()), unpacked),
+        };
+        let codec = &*form.coding.codec;
+        if codec.transcodes()
+            && let Err(refused) = permit.grow_to(wire.saturating_add(plain.len() * 2))
+        {
+            return (Err(refused.into()), unpacked);
+        }
+        let request = match codec.to_otlp(plain, self.max_request_bytes) {
+            Ok(request) => request,
+            Err(error) => return (Err(error.into()), unpacked),
+        };
+        if let std::borrow::Cow::Owned(made) = &request {
+            unpacked += made.len();
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let (batch, recorder) = (&mut open.batch, &mut open.recorder);
+        let result = self
+            .processor
+            .process_from(pod, &request, now_ns, batch, recorder, tally);
+        let result = result.map_err(|error| {
+            let kept = match tally.accepted() {
+                0 => String::new(),
+                kept => format!("; the {kept} spans before that were taken"),
+            };
+            Outcome::Malformed(format!("the body is not OTLP: {error}{kept}").into())
+        });
+        (result, unpacked)
+    }
+}
+
+impl From<Refused> for Outcome {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string().into();
+        match refused {
+            Refused::Full => Self::Unavailable(message),
+            Refused::NeverFits { .. } => Self::TooLarge(message),
+        }
+    }
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TooLarge { .. } => Self::TooLarge(fault.to_string().into()),
+            Fault::Malformed { .. } => Self::Malformed(fault.to_string().into()),
+            Fault::Refused(refused) => refused.into(),
+        }
+    }
+}
+
+impl From<CodecError> for Outcome {
+    fn from(error: CodecError) -> Self {
+        Self::Malformed(error.to_string().into())
+    }
+}

@@ -1,0 +1,284 @@
+use super::*;
+use crate::admission::Budget;
+use crate::config::AccountsConfig;
+use crate::receive::Transport;
+use crate::repeat::{Begin, Repeats};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// A settlement, and what its requests need.
+struct Desk {
+    settlement: Arc<Settlement>,
+    metrics: Arc<Metrics>,
+    repeats: Arc<Repeats>,
+    budget: Arc<Budget>,
+}
+
+const PERMIT: usize = 100;
+const SPANS: usize = 3;
+
+impl Desk {
+    fn new(policy: Acknowledge) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let accounts = Accounts::new(&AccountsConfig {
+            age: Duration::ZERO,
+            ..AccountsConfig::default()
+        });
+        let ten_minutes = Duration::from_secs(600);
+        Self {
+            settlement: Settlement::new(policy, Arc::clone(&metrics), accounts),
+            repeats: Repeats::new(ten_minutes, 100, Arc::clone(&metrics)),
+            metrics,
+            budget: Budget::new(10 * PERMIT),
+        }
+    }
+
+    /// A request of three spans that are in the batch at `first` and after, and what it is answered.
+    fn entry(&self, body: &[u8], first: usize) -> (Entry, Answer) {
+        let Begin::First(ticket) = self.repeats.begin(body, 0) else {
+            panic!("taken for a repeat");
+        };
+        let answer = Answer(ticket.pending());
+        let request = Request {
+            origin: Origin {
+                receiver: "otlp",
+                transport: Transport::Grpc,
+            },
+            bytes: body.len(),
+            tally: Tally {
+                kept: SPANS as u64,
+                ..Tally::default()
+            },
+            ticket,
+        };
+        let permit = self.budget.reserve(PERMIT).unwrap();
+        let rows = first..first + SPANS;
+        (self.settlement.enter(request, rows, None, permit), answer)
+    }
+
+    fn is_known(&self, body: &[u8]) -> bool {
+        matches!(self.repeats.begin(body, 0), Begin::Repeat(_))
+    }
+
+    fn accounts(&self) -> Vec<(String, u64)> {
+        let rows = self.settlement.due_accounts();
+        let mut rows: Vec<_> = rows
+            .iter()
+            .map(|row| (format!("{}/{}", row.stage, row.reason), row.spans))
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    fn lost(&self) -> u64 {
+        self.metrics.all_lost()
+    }
+}
+
+struct Answer(Arc<crate::outcome::Pending>);
+
+impl Answer {
+    fn now(&self) -> Option<Outcome> {
+        futures_util::FutureExt::now_or_never(self.0.wait())
+    }
+}
+
+fn account(key: &str, spans: u64) -> (String, u64) {
+    (key.to_owned(), spans)
+}
+
+fn away() -> ExportOutcome {
+    ExportOutcome::Unavailable("away".to_owned())
+}
+
+#[test]
+fn by_default_both_events_are_one() {
+    let desk = Desk::new(Acknowledge::Stored);
+    let (entry, answer) = desk.entry(b"a", 0);
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    assert_eq!((answer.now(), desk.budget.used()), (None, PERMIT));
+    lot.settle(ExportOutcome::Stored);
+    assert_eq!((answer.now(), desk.budget.used()), (Some(Outcome::OK), 0));
+    assert_eq!(desk.accounts(), [account("store/stored", 3)]);
+    assert!(desk.is_known(b"a"));
+}
+
+#[test]
+fn a_sender_that_was_not_answered_is_told_to_retry() {
+    let desk = Desk::new(Acknowledge::Stored);
+    for fail in [
+        (|lot: Lot| lot.settle(away())) as fn(Lot),
+        // The task of the export is gone.
+        drop,
+    ] {
+        let (entry, answer) = desk.entry(b"a", 0);
+        fail(desk.settlement.hand_over(vec![entry], Vec::new()));
+        assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
+        assert_eq!(desk.accounts(), [account("store/unavailable", 3)]);
+        assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
+    }
+    // And a worker's batch is thrown away.
+    let (entry, answer) = desk.entry(b"a", 0);
+    desk.settlement.abandon(vec![entry]);
+    assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
+    assert_eq!(desk.accounts(), [account("store/unavailable", 3)]);
+}
+
+#[test]
+fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_lost() {
+    let desk = Desk::new(Acknowledge::InMemory);
+    let (entry, answer) = desk.entry(b"a", 0);
+    assert_eq!(answer.now(), None);
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    // Its memory is still in use.
+    assert_eq!(
+        (answer.now(), desk.budget.used()),
+        (Some(Outcome::OK), PERMIT)
+    );
+    lot.settle(ExportOutcome::Stored);
+    assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
+    assert_eq!(desk.accounts(), [account("store/stored", 3)]);
+
+    let (entry, answer) = desk.entry(b"b", 0);
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    lot.settle(away());
+    assert_eq!(
+        (answer.now(), desk.budget.used(), desk.lost()),
+        (Some(Outcome::OK), 0, 3)
+    );
+    assert_eq!(desk.accounts(), [account("store/lost", 3)]);
+
+    // Rows that the store refuses are lost as well: their sender was not told.
+    let (entry, _) = desk.entry(b"c", 0);
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    lot.settle(ExportOutcome::Partial(vec![RefusedRows {
+        range: 1..2,
+        reason: "bad".to_owned(),
+    }]));
+    assert_eq!(desk.lost(), 4);
+    let expect = [account("store/refused", 1), account("store/stored", 2)];
+    assert_eq!(desk.accounts(), expect);
+}
+
+/// A log of the test's own, which says that requests are safe when the test says so.
+#[derive(Debug, Default)]
+struct FakeLog {
+    waiting: Mutex<Vec<Receipt>>,
+    /// Spans of each request, while the log keeps it.
+    kept: Arc<Mutex<Vec<usize>>>,
+}
+
+#[derive(Debug)]
+struct FakeKept(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Kept for FakeKept {
+    fn stored(self: Box<Self>) {
+        let mut kept = self.1.lock().unwrap();
+        kept.retain(|spans| *spans != self.0);
+    }
+}
+
+impl Log for FakeLog {
+    fn append(&self, spans: usize, receipt: Receipt) -> Box<dyn Kept> {
+        self.waiting.lock().unwrap().push(receipt);
+        self.kept.lock().unwrap().push(spans);
+        Box::new(FakeKept(spans, Arc::clone(&self.kept)))
+    }
+}
+
+impl FakeLog {
+    fn sync(&self) {
+        for receipt in self.waiting.lock().unwrap().drain(..) {
+            receipt.acknowledge();
+        }
+    }
+
+    fn kept(&self) -> usize {
+        self.kept.lock().unwrap().len()
+    }
+}
+
+#[test]
+fn a_log_answers_before_the_store_and_forgets_after_it() {
+    let log = Arc::new(FakeLog::default());
+    let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log) as Arc<dyn Log>));
+    // Acknowledged while the batch is still open.
+    let (entry, answer) = desk.entry(b"a", 0);
+    assert_eq!((answer.now(), log.kept()), (None, 1));
+    log.sync();
+    assert_eq!(
+        (answer.now(), desk.budget.used()),
+        (Some(Outcome::OK), PERMIT)
+    );
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    lot.settle(ExportOutcome::Stored);
+    assert_eq!((log.kept(), desk.budget.used()), (0, 0));
+    assert_eq!(desk.accounts(), [account("store/stored", 3)]);
+
+    // The store fails after that: the log has it, nothing is lost, and a repeat is a repeat.
+    let (entry, answer) = desk.entry(b"b", 0);
+    log.sync();
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    lot.settle(away());
+    assert_eq!((answer.now(), log.kept()), (Some(Outcome::OK), 1));
+    assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
+    assert_eq!(desk.accounts(), []);
+    assert!(desk.is_known(b"b"));
+
+    // The store is quicker than the log: its event answers, and the log's comes too late.
+    let (entry, answer) = desk.entry(b"c", 0);
+    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    lot.settle(away());
+    assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
+    log.sync();
+    assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
+    assert!(!desk.is_known(b"c"), "its repeat is processed");
+}
+
+#[test]
+fn accounts_of_a_batch_that_is_not_stored_come_back() {
+    let desk = Desk::new(Acknowledge::Stored);
+    desk.settlement.accounts.refused("memory", 10);
+    for fail in [(|lot: Lot| lot.settle(away())) as fn(Lot), drop] {
+        let rows = desk.settlement.due_accounts();
+        assert_eq!(rows.len(), 1);
+        fail(desk.settlement.hand_over(Vec::new(), rows));
+    }
+    let rows = desk.settlement.due_accounts();
+    let lot = desk.settlement.hand_over(Vec::new(), rows);
+    lot.settle(ExportOutcome::Stored);
+    assert_eq!(desk.accounts(), []);
+}
+
+#[test]
+fn what_is_not_in_a_batch_is_accounted_for_at_once() {
+    let check = |tally: Tally, outcome: Option<Outcome>, expect: &[(String, u64)]| {
+        let desk = Desk::new(Acknowledge::Stored);
+        let (entry, answer) = desk.entry(b"a", 0);
+        let request = Request {
+            tally,
+            ..entry.request
+        };
+        match outcome {
+            None => desk.settlement.nothing_kept(request),
+            Some(outcome) => desk.settlement.not_processed(request, outcome),
+        }
+        assert!(answer.now().is_some());
+        assert_eq!(desk.accounts(), expect);
+    };
+    let dropped = Tally {
+        dropped: 2,
+        ..Tally::default()
+    };
+    check(dropped.clone(), None, &[account("process/drop", 2)]);
+    check(
+        dropped,
+        Some(Outcome::Malformed("cut".into())),
+        &[account("process/drop", 2), account("receive/malformed", 0)],
+    );
+    check(
+        Tally::default(),
+        Some(Outcome::TooLarge("large".into())),
+        &[account("receive/too_large", 0)],
+    );
+}
