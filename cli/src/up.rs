@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::{Engine, EngineConfig};
-use spanloom_program::Signals;
+use spanloom_program::{Signals, memory};
 use spanloom_query::{
     Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server as QueryServer,
 };
@@ -24,13 +24,6 @@ use crate::say::Say;
 
 /// How long open requests and batches have to end after Ctrl-C.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
-
-/// What the engine may use: enough for ten million spans and their merges, little enough that the
-/// rest of a laptop does not notice.
-const ENGINE_MEMORY_BYTES: u64 = 3 << 30;
-
-/// What requests may hold until they are stored.
-const COLLECTOR_MEMORY_BYTES: usize = 256 << 20;
 
 /// `spanloom up`'s flags.
 #[derive(Debug, clap::Args)]
@@ -146,7 +139,7 @@ impl Running {
             otlp_grpc: args.otlp_grpc,
             otlp_http: args.otlp_http,
             cors_origins: args.cors_origins.clone(),
-            memory_limit_bytes: COLLECTOR_MEMORY_BYTES,
+            memory: memory::Collector::of(memory::COLLECTOR_DEFAULT),
             store: address.clone(),
             document: document.clone(),
             acknowledge_early: false,
@@ -264,7 +257,7 @@ async fn start_store(
         user: "spanloom".to_owned(),
         // Made anew at each start: other users of this machine can reach the port, but not this.
         password: format!("{:032x}", rand::random::<u128>()),
-        memory_limit_bytes: ENGINE_MEMORY_BYTES,
+        memory_limit_bytes: memory::Engine::of(memory::ENGINE_DEFAULT).server,
         library,
         host_command: vec![program.into_os_string(), "engine-host".into()],
     })

@@ -9,8 +9,9 @@ use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{
-    Cors, Limits, Listener, Processing, Redaction, ValueClass, ValuePattern,
+    Cors, Limits, Listener, Processing, Redaction, RepeatLimits, ValueClass, ValuePattern,
 };
+use spanloom_program::memory;
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 use spanloom_traceql::Filter;
@@ -99,8 +100,8 @@ pub struct CollectorConfig {
     pub otlp_http: SocketAddr,
     /// Browser origins that may send spans; `*` for any.
     pub cors_origins: Vec<String>,
-    /// Bytes of memory that the collector may come to use; senders are told to retry before that.
-    pub memory_limit_bytes: usize,
+    /// What may be held in memory; beyond it senders are told to retry.
+    pub memory: memory::Collector,
     /// Where spans are written.
     pub store: StoreAddress,
     /// The pipeline's document.
@@ -111,12 +112,11 @@ pub struct CollectorConfig {
 }
 
 impl CollectorConfig {
-    /// What block builders keep between batches, of the quarter that requests leave: about a batch.
+    /// What block builders keep between batches.
     pub(crate) fn blocks(&self) -> BlockPoolOptions {
-        let default = BlockPoolOptions::default();
         BlockPoolOptions {
-            kept_bytes: default.kept_bytes.min(self.memory_limit_bytes / 12),
-            tag_cache_bytes: default.tag_cache_bytes.min(self.memory_limit_bytes / 32),
+            kept_bytes: self.memory.columns,
+            tag_cache_bytes: self.memory.tags,
         }
     }
 
@@ -128,7 +128,9 @@ impl CollectorConfig {
                 Listener::grpc(self.otlp_grpc),
                 Listener::http(self.otlp_http),
             ],
-            memory_limit_bytes: for_requests(self.memory_limit_bytes),
+            memory_limit_bytes: self.memory.requests,
+            kept_buffer_bytes: self.memory.bodies,
+            repeats: RepeatLimits::within(self.memory.repeats),
             cors: Cors {
                 allowed_origins: self.cors_origins.clone(),
                 ..Cors::default()
@@ -137,14 +139,6 @@ impl CollectorConfig {
             ..PipelineConfig::default()
         })
     }
-}
-
-/// What requests may hold of the memory that the process may use. The rest is for what they do not
-/// hold: the program, bytes under way in the connections, buffers and blocks that wait to be used again,
-/// and what an allocator keeps (see [`memory`](crate::memory)). `cargo xtask bench overload` shows
-/// whether it is enough.
-fn for_requests(process: usize) -> usize {
-    process / 8 * 5
 }
 
 /// The store's schema as the document wants it.
@@ -242,7 +236,7 @@ mod tests {
             otlp_grpc: any,
             otlp_http: any,
             cors_origins: Vec::new(),
-            memory_limit_bytes: 1 << 20,
+            memory: memory::Collector::of(1 << 20),
             store: StoreAddress {
                 url: "http://127.0.0.1:1".to_owned(),
                 user: "user".to_owned(),

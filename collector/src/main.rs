@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress, memory, threads};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
+use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
 use spanloom_program::{Admin, Pages, Signals, logs};
 
 #[global_allocator]
@@ -53,10 +54,10 @@ struct RunArgs {
     /// Where /metrics, /healthz, /readyz and /status are served.
     #[arg(long, env = "SPANLOOM_METRICS", default_value = "0.0.0.0:9464")]
     metrics: SocketAddr,
-    /// Bytes of memory that the collector may come to use; three quarters of them are for requests
-    /// until they are stored, beyond which senders are told to retry.
-    #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES", default_value_t = 256 << 20)]
-    memory_limit_bytes: usize,
+    /// Bytes of memory that the container may use; what the collector holds stays below it, and senders
+    /// are told to retry before that [default: as its control group says, else 512 MiB]
+    #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
+    memory_limit_bytes: Option<u64>,
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
@@ -216,11 +217,13 @@ impl RunArgs {
             Some(_) => (self.store.address(), TracingPipeline::default()),
             None => self.store.store()?,
         };
+        let limit = self.memory_limit_bytes.or_else(container_limit);
+        let limit = limit.unwrap_or(COLLECTOR_DEFAULT);
         Ok(CollectorConfig {
             otlp_grpc: self.otlp_grpc,
             otlp_http: self.otlp_http,
             cors_origins: self.cors_origins,
-            memory_limit_bytes: self.memory_limit_bytes,
+            memory: Shares::of(limit),
             store,
             document,
             acknowledge_early: self.acknowledge_early,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use spanloom_program::memory;
 
 /// Where ClickHouse is.
 #[derive(Clone)]
@@ -53,13 +54,20 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        Self::within(memory::Query::of(memory::QUERY_DEFAULT))
+    }
+}
+
+impl Limits {
+    /// The default ones with these shares of memory.
+    pub fn within(memory: memory::Query) -> Self {
         Self {
             query_timeout: Duration::from_secs(30),
             query_memory_bytes: 2 << 30,
             concurrent_queries: 16,
             trace_spans: 500_000,
-            trace_bytes: 128 << 20,
-            trace_bytes_in_flight: 512 << 20,
+            trace_bytes: memory.trace,
+            trace_bytes_in_flight: memory.traces,
             connections: 512,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use spanloom_program::{Asked, Signals, logs};
+use spanloom_program::{Asked, Signals, logs, memory};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 
 /// How long open requests have to end; the platform kills after 30 s as a rule.
@@ -73,10 +73,16 @@ struct Args {
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
+    /// Bytes of memory that the container may use; how much of traces is answered at once follows from it
+    /// [default: as its control group says, else 2 GiB]
+    #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
+    memory_limit_bytes: Option<u64>,
 }
 
 impl Args {
     fn config(self) -> QueryConfig {
+        let limit = self.memory_limit_bytes.or_else(memory::container_limit);
+        let limit = limit.unwrap_or(memory::QUERY_DEFAULT);
         let query_timeout = Duration::from_secs(self.query_timeout_seconds);
         QueryConfig {
             listen: self.listen,
@@ -89,7 +95,7 @@ impl Args {
             },
             limits: Limits {
                 query_timeout,
-                ..Limits::default()
+                ..Limits::within(memory::Query::of(limit))
             },
             access: Access {
                 tokens_dir: self.tokens_dir,

@@ -15,6 +15,7 @@ use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, PipelineRef};
 use spanloom_engine::testing::TestEngine;
+use spanloom_program::memory;
 use tokio::sync::OnceCell;
 
 use api::Api;
@@ -64,7 +65,7 @@ impl Setup {
             otlp_grpc: any,
             otlp_http: any,
             cors_origins: Vec::new(),
-            memory_limit_bytes: 64 << 20,
+            memory: memory::Collector::of(128 << 20),
             store,
             document: TracingPipeline::default(),
             acknowledge_early: false,

@@ -21,6 +21,7 @@ use prost::Message;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::testing::TestEngine;
+use spanloom_program::memory;
 use spanloom_store::Connection;
 use tokio::sync::OnceCell;
 
@@ -44,7 +45,7 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(memory_limit_bytes: usize) -> Self {
+    async fn new(memory_limit_bytes: u64) -> Self {
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::start(upstream).await;
@@ -73,7 +74,7 @@ impl Setup {
             otlp_grpc: any,
             otlp_http: any,
             cors_origins: Vec::new(),
-            memory_limit_bytes,
+            memory: memory::Collector::of(memory_limit_bytes),
             store,
             document,
             acknowledge_early: false,
@@ -193,7 +194,7 @@ fn assert_stored(response: &Response<Bytes>) {
     );
 }
 
-const PLENTY: usize = 64 << 20;
+const PLENTY: u64 = 128 << 20;
 
 #[tokio::test]
 async fn replies_lost_after_the_commit_store_nothing_twice() {
@@ -229,7 +230,7 @@ async fn a_client_that_got_no_answer_and_repeats_is_stored_once() {
 
 #[tokio::test]
 async fn while_clickhouse_is_away_clients_are_told_to_retry_and_memory_is_bounded() {
-    let limit = 4 << 20;
+    let limit = 8 << 20;
     let setup = Setup::new(limit).await;
     setup.proxy.set(Mood::Away).await;
     let body = request(4 << 40, 0);

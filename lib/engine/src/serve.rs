@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use spanloom_program::memory;
 use spanloom_tls::{HTTP1, ServerTls};
 
 use crate::ffi;
@@ -27,15 +28,12 @@ pub struct ServeConfig {
     pub password: String,
     /// A database that is made at the start if it is not there.
     pub database: Option<String>,
-    /// What queries may use together; none: three quarters of what this process may.
+    /// The limit of the container; none: as the control group says.
     pub memory_limit_bytes: Option<u64>,
 }
 
 /// The name of the library beside the program.
 const LIBRARY: &str = "libchdb.so";
-
-/// What queries may use where nothing limits this process.
-const DEFAULT_MEMORY: u64 = 2 << 30;
 
 /// Serves until SIGTERM or SIGINT. It ends the process itself, without running the library's
 /// destructors, so nothing after it runs.
@@ -69,7 +67,7 @@ fn serve(config: ServeConfig) -> Result<(), HostError> {
         listen: config.listen,
         user: config.user,
         password: config.password,
-        memory_limit_bytes: config.memory_limit_bytes.unwrap_or_else(memory_limit),
+        memory_limit_bytes: memory(config.memory_limit_bytes),
         library,
         temporary: false,
     };
@@ -91,10 +89,8 @@ fn beside_program() -> Result<PathBuf, HostError> {
     }
 }
 
-/// Three quarters of what the control group allows; the rest is for what the engine does not count.
-fn memory_limit() -> u64 {
-    std::fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map_or(DEFAULT_MEMORY, |limit| limit / 4 * 3)
+/// What the engine may use of a container's limit.
+fn memory(limit: Option<u64>) -> u64 {
+    let limit = limit.or_else(memory::container_limit);
+    memory::Engine::of(limit.unwrap_or(memory::ENGINE_DEFAULT)).server
 }

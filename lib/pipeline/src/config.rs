@@ -18,6 +18,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// Memory that requests may use together, from their first byte until they are stored.
     pub memory_limit_bytes: usize,
+    /// Memory of empty buffers that is kept for the bodies of the next requests.
+    pub kept_buffer_bytes: usize,
     /// How large a request may be, as sent and decompressed.
     pub max_request_bytes: usize,
     /// Worker threads, each with a batch of its own.
@@ -51,6 +53,7 @@ impl Default for Config {
             acknowledge: Acknowledge::Stored,
             accounts: AccountsConfig::default(),
             memory_limit_bytes: 256 << 20,
+            kept_buffer_bytes: 32 << 20,
             max_request_bytes: 64 << 20,
             // More batches at a time make smaller ones; 4 workers take millions of spans a second.
             workers: cores.min(4),
@@ -101,8 +104,21 @@ impl Default for BatchLimits {
 pub struct RepeatLimits {
     /// For how long.
     pub ttl: Duration,
-    /// Of how many requests; about 200 bytes each.
+    /// Of how many requests.
     pub max_entries: usize,
+}
+
+impl RepeatLimits {
+    /// What a remembered request takes: two entries of tables and the outcome that both share.
+    const ENTRY_BYTES: usize = 200;
+
+    /// As many requests as `bytes` hold, for the usual time.
+    pub fn within(bytes: usize) -> Self {
+        Self {
+            max_entries: bytes / Self::ENTRY_BYTES,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for RepeatLimits {

@@ -69,9 +69,6 @@ fn listen_hint(error: &std::io::Error) -> String {
 #[error("the pipeline was stopped before all requests were answered; clients will repeat them")]
 pub struct ShutdownIncomplete;
 
-/// Buffers of bodies are kept up to this part of the memory for requests, beside it.
-const KEPT_BUFFERS: usize = 8;
-
 /// A hold on a pipeline that does not keep it running.
 #[derive(Clone)]
 pub struct Control {
@@ -147,7 +144,7 @@ impl Server {
         let inlet = Arc::new(Inlet {
             settings: Settings::new(&config),
             budget: Budget::new(config.memory_limit_bytes),
-            buffers: Buffers::new(config.memory_limit_bytes / KEPT_BUFFERS),
+            buffers: Buffers::new(config.kept_buffer_bytes),
             repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
             queues,
             doors: Arc::new(Doors::new(config.hold)),

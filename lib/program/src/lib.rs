@@ -1,8 +1,10 @@
 //! What each of our programs does beside its work, so that all do it alike: logs ([`logs`]), the
-//! signals that stop it ([`Signals`]), the admin port ([`Admin`]), errors as one line ([`causes`]).
+//! signals that stop it ([`Signals`]), the admin port ([`Admin`]), the memory that it may use
+//! ([`memory`]), errors as one line ([`causes`]).
 
 mod admin;
 pub mod logs;
+pub mod memory;
 mod signals;
 
 pub use admin::{Admin, NotReady, OPENMETRICS, Pages};

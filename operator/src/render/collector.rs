@@ -131,15 +131,14 @@ fn container(
     })
 }
 
-/// Bytes that requests may hold: half of what the container may use, so that the other half is left
-/// for blocks on their way to the store.
+/// The container's limit, from which the collector's own bounds follow.
 fn memory(pipeline: &Pipeline) -> String {
     let resources = pipeline.spec.collector.resources.as_ref();
     let limit = resources
         .and_then(|resources| resources.limits.get("memory"))
         .and_then(|memory| memory.milli())
         .map_or(MEMORY_BYTES, |milli| milli / 1_000);
-    (limit / 2).to_string()
+    limit.to_string()
 }
 
 fn toleration(toleration: &Toleration) -> Value {

@@ -8,7 +8,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-traceql", &[]),
     ("spanloom-tls", &[]),
     ("spanloom-program", &[]),
-    ("spanloom-engine", &["spanloom-tls"]),
+    ("spanloom-engine", &["spanloom-program", "spanloom-tls"]),
     ("spanloom-crds", &["spanloom-traceql"]),
     (
         "spanloom-pipeline",

@@ -50,8 +50,9 @@ struct ServeArgs {
     /// A database that is made at the start if it is not there.
     #[arg(long, env = "CLICKHOUSE_DB")]
     database: Option<String>,
-    /// What queries may use together; without it three quarters of the container's memory.
-    #[arg(long, env = "SPANLOOM_ENGINE_MEMORY_LIMIT_BYTES")]
+    /// Bytes of memory that the container may use, three quarters of which are for queries, inserts and
+    /// merges [default: as its control group says]
+    #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
     memory_limit_bytes: Option<u64>,
 }
 
