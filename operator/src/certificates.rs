@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use spanloom_plan::leaf::{CLOCK_SKEW_SECONDS, Leaf};
 
 const DAY: i64 = 86_400;
 
@@ -21,8 +21,6 @@ const AUTHORITY_SECONDS: i64 = 730 * DAY;
 const OVERLAP_SECONDS: i64 = DAY;
 /// How long a leaf holds.
 const LEAF_SECONDS: i64 = 60 * DAY;
-/// How far clocks may differ: certificates are valid this long before they are made.
-const CLOCK_SKEW_SECONDS: i64 = 3_600;
 
 /// Why no certificate could be made.
 #[derive(Debug, thiserror::Error)]
@@ -139,62 +137,6 @@ impl Authority {
     }
 }
 
-/// A server's certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leaf {
-    /// PEM.
-    pub certificate: String,
-    /// PEM.
-    pub key: String,
-    /// The common name of the authority that signed it.
-    pub issuer: String,
-    /// Its names, joined by commas.
-    pub names: String,
-    /// When it was made, in seconds since 1970.
-    pub made: i64,
-    /// When it ends, in seconds since 1970.
-    pub ends: i64,
-}
-
-const ISSUER: &str = "spanloom.dev/certificate-issuer";
-const NAMES: &str = "spanloom.dev/certificate-names";
-const MADE: &str = "spanloom.dev/certificate-made";
-const ENDS: &str = "spanloom.dev/certificate-ends";
-
-impl Leaf {
-    /// What is kept beside the certificate, so that nobody has to parse it.
-    pub fn annotations(&self) -> Value {
-        json!({
-            ISSUER: self.issuer, NAMES: self.names,
-            MADE: self.made.to_string(), ENDS: self.ends.to_string(),
-        })
-    }
-
-    /// The leaf of a Secret's annotations and contents; none when anything is missing.
-    pub fn of(annotations: &Value, certificate: &str, key: &str) -> Option<Self> {
-        let text = |name: &str| annotations.get(name)?.as_str().map(str::to_owned);
-        Some(Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            issuer: text(ISSUER)?,
-            names: text(NAMES)?,
-            made: text(MADE)?.parse().ok()?,
-            ends: text(ENDS)?.parse().ok()?,
-        })
-    }
-
-    /// Whether it still serves: of the right authority and names, with a third of its time left, and
-    /// not from the future, which is what a clock that was set back makes of it.
-    pub fn serves(&self, authority: &Authority, names: &[String], now: i64) -> bool {
-        self.issuer == authority.current.name
-            && self.names == names.join(",")
-            && self.ends - now > (self.ends - self.made) / 3
-            && self.made <= now + CLOCK_SKEW_SECONDS
-            && !self.certificate.is_empty()
-            && !self.key.is_empty()
-    }
-}
-
 fn authority(now: i64) -> Result<Ca, CertificateError> {
     let name = format!("spanloom CA {:08x}", rand::random::<u32>());
     let ends = now + AUTHORITY_SECONDS;
@@ -283,16 +225,16 @@ mod tests {
     fn a_leaf_serves_until_a_third_of_its_time_is_left() {
         let authority = Authority::new(NOW).unwrap();
         let leaf = authority.leaf(&names(), NOW).unwrap();
-        assert!(leaf.serves(&authority, &names(), NOW));
-        assert!(leaf.serves(&authority, &names(), NOW + 39 * DAY));
-        assert!(!leaf.serves(&authority, &names(), NOW + 41 * DAY));
-        assert!(!leaf.serves(&authority, &["other".to_owned()], NOW));
-        assert!(!leaf.serves(&Authority::new(NOW).unwrap(), &names(), NOW));
+        assert!(leaf.serves(&authority.current.name, &names(), NOW));
+        assert!(leaf.serves(&authority.current.name, &names(), NOW + 39 * DAY));
+        assert!(!leaf.serves(&authority.current.name, &names(), NOW + 41 * DAY));
+        assert!(!leaf.serves(&authority.current.name, &["other".to_owned()], NOW));
+        assert!(!leaf.serves(&Authority::new(NOW).unwrap().current.name, &names(), NOW));
         // The clock was set back by a year.
-        assert!(!leaf.serves(&authority, &names(), NOW - 365 * DAY));
+        assert!(!leaf.serves(&authority.current.name, &names(), NOW - 365 * DAY));
         let kept = Leaf::of(&leaf.annotations(), &leaf.certificate, &leaf.key);
         assert_eq!(kept.as_ref(), Some(&leaf));
-        assert_eq!(Leaf::of(&json!({}), "a", "b"), None);
+        assert_eq!(Leaf::of(&serde_json::json!({}), "a", "b"), None);
     }
 
     #[test]

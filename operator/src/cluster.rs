@@ -1,129 +1,21 @@
-//! Asking and telling the Kubernetes API, with every kind that the operator owns. Nothing here decides.
+//! Asking and telling the Kubernetes API: every call is bounded in time, and writes end with this
+//! process's time as the leader. Nothing here decides.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
 
-use kube::api::{ApiResource, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::Value;
+use spanloom_plan::render::{Desired, MANAGER};
+use spanloom_plan::retry::ErrorClass;
+use spanloom_plan::{Key, is_owned_by};
 
-use crate::apply::{content_hash, is_applied};
+use crate::kinds::{Kind, PIPELINE};
+use crate::leadership::{Leadership, NotLeading};
 use crate::metrics::Metrics;
-use crate::render::{Desired, MANAGER, owned_selector};
-
-/// A kind that the operator owns objects of.
-#[derive(Debug, Clone, Copy)]
-pub struct Kind {
-    group: &'static str,
-    version: &'static str,
-    /// `kind`.
-    pub kind: &'static str,
-    plural: &'static str,
-}
-
-const fn kind(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-) -> Kind {
-    Kind {
-        group,
-        version,
-        kind,
-        plural,
-    }
-}
-
-/// Secrets: never listed or watched, only read by name.
-pub const SECRET: Kind = kind("", "v1", "Secret", "secrets");
-/// The Grafana operator's data source; not every API serves it.
-pub const GRAFANA_DATASOURCE: Kind = kind(
-    "grafana.integreatly.org",
-    "v1beta1",
-    "GrafanaDatasource",
-    "grafanadatasources",
-);
-/// Claims of volumes: never deleted.
-pub const VOLUME_CLAIM: Kind = kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims");
-/// Pods: only read.
-pub const POD: Kind = kind("", "v1", "Pod", "pods");
-/// Cluster role bindings: one of them.
-pub const CLUSTER_ROLE_BINDING: Kind = kind(
-    "rbac.authorization.k8s.io",
-    "v1",
-    "ClusterRoleBinding",
-    "clusterrolebindings",
-);
-/// Definitions of custom resources: one of them.
-pub const CUSTOM_RESOURCE: Kind = kind(
-    "apiextensions.k8s.io",
-    "v1",
-    "CustomResourceDefinition",
-    "customresourcedefinitions",
-);
-/// Our own kind.
-pub const PIPELINE: Kind = kind(
-    "spanloom.dev",
-    "v1alpha1",
-    "TracingPipeline",
-    "tracingpipelines",
-);
-
-/// The kinds that are listed by label and pruned.
-pub const LISTED: [Kind; 10] = [
-    kind("", "v1", "ConfigMap", "configmaps"),
-    kind("", "v1", "Service", "services"),
-    kind("", "v1", "ServiceAccount", "serviceaccounts"),
-    kind("apps", "v1", "DaemonSet", "daemonsets"),
-    kind("apps", "v1", "Deployment", "deployments"),
-    kind("apps", "v1", "StatefulSet", "statefulsets"),
-    kind("batch", "v1", "Job", "jobs"),
-    kind(
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        "poddisruptionbudgets",
-    ),
-    kind("rbac.authorization.k8s.io", "v1", "Role", "roles"),
-    kind(
-        "rbac.authorization.k8s.io",
-        "v1",
-        "RoleBinding",
-        "rolebindings",
-    ),
-];
-
-impl Kind {
-    /// What the client needs to make URLs.
-    pub fn resource(&self) -> ApiResource {
-        let api_version = match self.group {
-            "" => self.version.to_owned(),
-            group => format!("{group}/{}", self.version),
-        };
-        ApiResource {
-            group: self.group.to_owned(),
-            version: self.version.to_owned(),
-            api_version,
-            kind: self.kind.to_owned(),
-            plural: self.plural.to_owned(),
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        let others = [SECRET, GRAFANA_DATASOURCE];
-        LISTED
-            .into_iter()
-            .chain(others)
-            .find(|kind| kind.kind == name)
-    }
-}
-
-/// An object's kind and name.
-pub type Key = (String, String);
-/// Objects of one pipeline, as they are.
-pub type Owned = BTreeMap<Key, Value>;
 
 /// Why the API was of no help.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +39,28 @@ pub enum ClusterError {
         /// Its name.
         name: String,
     },
+    /// The API server took the call and said nothing.
+    #[error("{doing}: the API server did not answer in {seconds} s")]
+    Slow {
+        /// What was to be done.
+        doing: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Another replica may be at work.
+    #[error("{doing}: {source}")]
+    NotLeading {
+        /// What was to be done.
+        doing: String,
+        /// Why not.
+        source: NotLeading,
+    },
+    /// An object of a kind that is never written; a bug of ours.
+    #[error("the operator does not write objects of the kind {kind}")]
+    Unknown {
+        /// The kind.
+        kind: String,
+    },
     /// An object cannot be read as what it should be; a bug of ours or of the server's.
     #[error("{what}: {source}")]
     Shape {
@@ -162,7 +76,8 @@ impl ClusterError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotOurs { .. } => ErrorClass::User,
-            Self::Shape { .. } => ErrorClass::Bug,
+            Self::Shape { .. } | Self::Unknown { .. } => ErrorClass::Bug,
+            Self::Slow { .. } | Self::NotLeading { .. } => ErrorClass::Api,
             Self::Api { error, .. } => match &**error {
                 kube::Error::Api(status) => match status.code {
                     409 => ErrorClass::Conflict,
@@ -176,56 +91,25 @@ impl ClusterError {
     }
 }
 
-/// What kind of help an error needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorClass {
-    /// Someone else wrote at the same time: soon again.
-    Conflict,
-    /// The API is away or busy: again, later and later.
-    Api,
-    /// A right is missing: the release has to give it.
-    Forbidden,
-    /// The document or an object of the user's stands in the way.
-    User,
-    /// What should not happen.
-    Bug,
-}
-
-impl ErrorClass {
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Api => "api",
-            Self::Forbidden => "forbidden",
-            Self::User => "user",
-            Self::Bug => "bug",
-        }
-    }
-}
+/// How long one call may take: more than the API server takes for anything that we ask, less than
+/// anybody waits for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The API.
+#[derive(Clone)]
 pub struct Cluster {
     client: Client,
     metrics: Metrics,
-    /// Objects that the server keeps in another form than ours: what we asked for, and what came of
-    /// it. As long as both are the same there is nothing to write.
-    settled: Mutex<Settled>,
+    leadership: Leadership,
 }
 
-/// Hashes of what was asked for and of what came of it, by namespace, kind and name.
-type Settled = HashMap<(String, String, String), (String, String)>;
-
-/// The most objects whose settled form is remembered: beyond it all are forgotten and learnt anew.
-const SETTLED_MAX: usize = 10_000;
-
 impl Cluster {
-    /// Talks through `client` and counts what it writes.
-    pub fn new(client: Client, metrics: Metrics) -> Self {
+    /// Talks through `client`, counts what it writes, and writes only while `leadership` lasts.
+    pub fn new(client: Client, metrics: Metrics, leadership: Leadership) -> Self {
         Self {
             client,
             metrics,
-            settled: Mutex::default(),
+            leadership,
         }
     }
 
@@ -253,76 +137,14 @@ impl Cluster {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Value>, ClusterError> {
-        let found = self.api(kind, namespace).get_opt(name).await;
-        let found = found.map_err(|e| failed("read", kind.kind, name, e))?;
+        let api = self.api(kind, namespace);
+        let doing = Doing("read", kind.kind, name);
+        let found = self.call(doing, api.get_opt(name)).await?;
         found.map(|object| to_value(object, kind, name)).transpose()
     }
 
-    /// Objects with these labels.
-    ///
-    /// # Errors
-    /// When the API does not answer or refuses.
-    pub async fn list(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        selector: &str,
-    ) -> Result<Vec<Value>, ClusterError> {
-        let list = self
-            .api(kind, Some(namespace))
-            .list(&ListParams::default().labels(selector))
-            .await
-            .map_err(|e| failed("list", kind.kind, selector, e))?;
-        list.items
-            .into_iter()
-            .map(|object| {
-                let name = object.metadata.name.clone().unwrap_or_default();
-                let mut value = to_value(object, kind, &name)?;
-                // The items of a list do not say what they are.
-                value["kind"] = Value::String(kind.kind.to_owned());
-                value["apiVersion"] = Value::String(kind.resource().api_version);
-                Ok(value)
-            })
-            .collect()
-    }
-
-    /// What there is of a pipeline: the listed kinds by label, and these further objects by name.
-    ///
-    /// # Errors
-    /// When the API does not answer or refuses.
-    pub async fn owned(
-        &self,
-        namespace: &str,
-        pipeline: &str,
-        further: &[(Kind, String)],
-        grafana_operator: bool,
-    ) -> Result<Owned, ClusterError> {
-        let selector = owned_selector(pipeline);
-        let mut owned = Owned::new();
-        let mut add = |kind: &str, object: Value| {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            owned.insert((kind.to_owned(), name.to_owned()), object);
-        };
-        let grafana = grafana_operator.then_some(GRAFANA_DATASOURCE);
-        let kinds: Vec<_> = LISTED.into_iter().chain(grafana).collect();
-        let lists = kinds
-            .iter()
-            .map(|kind| self.list(*kind, namespace, &selector));
-        let lists = futures_util::future::try_join_all(lists).await?;
-        for (kind, objects) in kinds.iter().zip(lists) {
-            for object in objects {
-                add(kind.kind, object);
-            }
-        }
-        for (kind, name) in further {
-            if let Some(object) = self.get(*kind, Some(namespace), name).await? {
-                add(kind.kind, object);
-            }
-        }
-        Ok(owned)
-    }
-
-    /// Makes an object as desired, if it is not so already. Says whether anything was written.
+    /// Makes an object as desired. `is_new` says that it was not seen: then an object that is there all
+    /// the same, without our label, is ours only if it says so itself. Gives what came of it.
     ///
     /// # Errors
     /// When the API refuses, or an object of that name is not ours.
@@ -330,66 +152,22 @@ impl Cluster {
         &self,
         namespace: &str,
         owner_uid: &str,
-        live: Option<&Value>,
         desired: &Desired,
-    ) -> Result<bool, ClusterError> {
+        is_new: bool,
+    ) -> Result<Value, ClusterError> {
         let (kind, name) = (desired.kind(), desired.name());
-        let Some(api_kind) = Kind::named(kind) else {
-            return Ok(false);
-        };
-        let key = (namespace.to_owned(), kind.to_owned(), name.to_owned());
-        match live {
-            Some(live) => {
-                if is_applied(live, &desired.object) || self.is_settled(&key, desired, live) {
-                    return Ok(false);
-                }
-            }
-            None => {
-                // It may be there without our label: then it is ours only if it says so itself.
-                let found = self.get(api_kind, Some(namespace), name).await?;
-                if found.is_some_and(|found| !is_owned_by(&found, owner_uid)) {
-                    return Err(ClusterError::NotOurs {
-                        kind: kind.to_owned(),
-                        name: name.to_owned(),
-                    });
-                }
+        let api_kind = written(kind)?;
+        if is_new {
+            let found = self.get(api_kind, Some(namespace), name).await?;
+            if found.is_some_and(|found| !is_owned_by(&found, owner_uid)) {
+                return Err(ClusterError::NotOurs {
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                });
             }
         }
-        let api = self.api(api_kind, Some(namespace));
-        let applied = api
-            .patch(
-                name,
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(&desired.object),
-            )
+        self.apply_shared(api_kind, Some(namespace), &desired.object)
             .await
-            .map_err(|e| failed("apply", kind, name, e))?;
-        self.metrics.wrote(kind, "apply");
-        let applied = to_value(applied, api_kind, name)?;
-        if !is_applied(&applied, &desired.object) {
-            self.settle(key, desired, &applied);
-        }
-        Ok(true)
-    }
-
-    fn is_settled(&self, key: &(String, String, String), desired: &Desired, live: &Value) -> bool {
-        let asked = crate::hash::hash_of(&desired.object);
-        let settled = self.settled.lock();
-        settled.is_ok_and(|settled| {
-            settled
-                .get(key)
-                .is_some_and(|(wanted, found)| *wanted == asked && *found == content_hash(live))
-        })
-    }
-
-    fn settle(&self, key: (String, String, String), desired: &Desired, applied: &Value) {
-        if let Ok(mut settled) = self.settled.lock() {
-            if settled.len() >= SETTLED_MAX {
-                settled.clear();
-            }
-            let asked = crate::hash::hash_of(&desired.object);
-            settled.insert(key, (asked, content_hash(applied)));
-        }
     }
 
     /// Applies an object that no pipeline owns.
@@ -403,15 +181,13 @@ impl Cluster {
         object: &Value,
     ) -> Result<Value, ClusterError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let applied = self
-            .api(kind, namespace)
-            .patch(
-                name,
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(object),
-            )
-            .await
-            .map_err(|e| failed("apply", kind.kind, name, e))?;
+        let (api, params) = (
+            self.api(kind, namespace),
+            PatchParams::apply(MANAGER).force(),
+        );
+        let patch = Patch::Apply(object);
+        let doing = Doing("apply", kind.kind, name);
+        let applied = self.write(doing, api.patch(name, &params, &patch)).await?;
         self.metrics.wrote(kind.kind, "apply");
         to_value(applied, kind, name)
     }
@@ -427,15 +203,15 @@ impl Cluster {
         name: &str,
         patch: &Value,
     ) -> Result<(), ClusterError> {
-        self.api(kind, Some(namespace))
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .map_err(|e| failed("change", kind.kind, name, e))?;
+        let (api, params) = (self.api(kind, Some(namespace)), PatchParams::default());
+        let patch = Patch::Merge(patch);
+        let doing = Doing("change", kind.kind, name);
+        self.write(doing, api.patch(name, &params, &patch)).await?;
         self.metrics.wrote(kind.kind, "merge");
         Ok(())
     }
 
-    /// Writes a pipeline's status.
+    /// Writes a pipeline's status. Gives the pipeline's version that came of it.
     ///
     /// # Errors
     /// When the API refuses.
@@ -444,22 +220,23 @@ impl Cluster {
         namespace: &str,
         name: &str,
         status: &Value,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<Option<String>, ClusterError> {
         let resource = PIPELINE.resource();
         let object = serde_json::json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
             "metadata": {"name": name, "namespace": namespace}, "status": status,
         });
-        self.api(PIPELINE, Some(namespace))
-            .patch_status(
-                name,
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(&object),
-            )
-            .await
-            .map_err(|e| failed("write the status of", PIPELINE.kind, name, e))?;
+        let (api, params) = (
+            self.api(PIPELINE, Some(namespace)),
+            PatchParams::apply(MANAGER).force(),
+        );
+        let patch = Patch::Apply(&object);
+        let doing = Doing("write the status of", PIPELINE.kind, name);
+        let written = self
+            .write(doing, api.patch_status(name, &params, &patch))
+            .await?;
         self.metrics.wrote(PIPELINE.kind, "status");
-        Ok(())
+        Ok(written.metadata.resource_version)
     }
 
     /// Deletes an object of the pipeline's that is no longer wanted; what it owns goes with it.
@@ -469,33 +246,28 @@ impl Cluster {
     pub async fn delete(
         &self,
         namespace: &str,
-        key: &Key,
-        live: &Value,
+        (kind, name): &Key,
+        uid: Option<&str>,
     ) -> Result<(), ClusterError> {
-        let (kind, name) = key;
-        let Some(api_kind) = Kind::named(kind) else {
-            return Ok(());
-        };
-        let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+        let api = self.api(written(kind)?, Some(namespace));
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid,
+                uid: uid.map(str::to_owned),
                 resource_version: None,
             }),
             ..DeleteParams::background()
         };
-        match self
-            .api(api_kind, Some(namespace))
-            .delete(name, &params)
-            .await
-        {
-            Ok(_) => {
-                self.metrics.wrote(kind, "delete");
-                Ok(())
+        let deleted = async {
+            match api.delete(name, &params).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+                Err(error) => Err(error),
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(failed("delete", kind, name, error)),
+        };
+        if self.write(Doing("delete", kind, name), deleted).await? {
+            self.metrics.wrote(kind, "delete");
         }
+        Ok(())
     }
 
     /// Whether the API serves this kind.
@@ -504,30 +276,66 @@ impl Cluster {
     /// When the API does not answer.
     pub async fn serves(&self, kind: Kind) -> Result<bool, ClusterError> {
         let resource = kind.resource();
-        match self
-            .client
-            .list_api_group_resources(&resource.api_version)
+        let version = &resource.api_version;
+        let served = async {
+            match self.client.list_api_group_resources(version).await {
+                Ok(list) => Ok(list.resources.iter().any(|served| served.kind == kind.kind)),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.call(Doing("look for", kind.kind, version), served)
             .await
-        {
-            Ok(list) => Ok(list.resources.iter().any(|served| served.kind == kind.kind)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(error) => Err(failed("look for", kind.kind, &resource.api_version, error)),
+    }
+
+    /// What a call gives, in bounded time.
+    async fn call<T>(
+        &self,
+        doing: Doing<'_>,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(done) => done.map_err(|error| ClusterError::Api {
+                doing: doing.to_string(),
+                error: Box::new(error),
+            }),
+            Err(_) => Err(ClusterError::Slow {
+                doing: doing.to_string(),
+                seconds: PATIENCE.as_secs(),
+            }),
+        }
+    }
+
+    /// What a write gives, in bounded time and only while this process may write.
+    async fn write<T>(
+        &self,
+        doing: Doing<'_>,
+        write: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        match self.leadership.during(self.call(doing, write)).await {
+            Ok(done) => done,
+            Err(source) => Err(ClusterError::NotLeading {
+                doing: doing.to_string(),
+                source,
+            }),
         }
     }
 }
 
-/// Whether an object's owner is the pipeline with this uid.
-pub fn is_owned_by(object: &Value, uid: &str) -> bool {
-    object["metadata"]["ownerReferences"]
-        .as_array()
-        .is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == uid))
+/// What is done to which object: kind and name.
+#[derive(Debug, Clone, Copy)]
+struct Doing<'a>(&'static str, &'a str, &'a str);
+
+impl fmt::Display for Doing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} the {} {}", self.0, self.1, self.2)
+    }
 }
 
-pub(crate) fn failed(doing: &str, kind: &str, name: &str, error: kube::Error) -> ClusterError {
-    ClusterError::Api {
-        doing: format!("cannot {doing} the {kind} {name}"),
-        error: Box::new(error),
-    }
+fn written(kind: &str) -> Result<Kind, ClusterError> {
+    Kind::named(kind).ok_or_else(|| ClusterError::Unknown {
+        kind: kind.to_owned(),
+    })
 }
 
 /// What a client's error says to a person.
@@ -539,8 +347,20 @@ pub fn api_text(error: &kube::Error) -> String {
 }
 
 fn to_value(object: DynamicObject, kind: Kind, name: &str) -> Result<Value, ClusterError> {
-    serde_json::to_value(object).map_err(|source| ClusterError::Shape {
+    let value = serde_json::to_value(object).map_err(|source| ClusterError::Shape {
         what: format!("the {} {name}", kind.kind),
         source,
-    })
+    })?;
+    Ok(with_type(value, kind))
+}
+
+/// The object with its kind, which the items of a list do not say, and without what takes much room
+/// and nobody needs.
+pub fn with_type(mut object: Value, kind: Kind) -> Value {
+    object["kind"] = Value::String(kind.kind.to_owned());
+    object["apiVersion"] = Value::String(kind.resource().api_version);
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    object
 }

@@ -1,229 +1,108 @@
-//! What makes passes happen: watches, the queue, and what all passes share.
+//! What makes passes happen: the pipelines' own watch, what other watches and probes ask for, and time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Service, ServiceAccount};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::core::{DynamicObject, PartialObjectMeta};
+use futures_util::StreamExt;
+use kube::core::DynamicObject;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::Value;
-use spanloom_crds::status::Status;
+use kube::runtime::{Predicate as _, PredicateConfig, WatchStreamExt, predicates};
+use kube::{Api, Client, ResourceExt};
+use spanloom_plan::release::{PipelineId, Release};
 use spanloom_program::causes;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{CLUSTER_ROLE_BINDING, Cluster, PIPELINE, api_text};
-use crate::keep::AuthorityKeeper;
+use crate::cluster::{Cluster, ClusterError};
+use crate::context::Context;
+use crate::keep::KeepError;
+use crate::kinds::{CLUSTER_ROLE_BINDING, PIPELINE};
+use crate::leadership::Leadership;
 use crate::metrics::Metrics;
-use crate::pipeline::Pipeline;
-use crate::probe::Pods;
-use crate::reconcile::{Discovered, Memories, Memory, ReconcileError, reconcile, serves_grafana};
-use crate::render::{LABEL_MANAGED_BY, MANAGER, collectors_binding};
+use crate::reconcile::{ReconcileError, reconcile};
 use crate::retry::{WatchBackoff, retry_after};
-use crate::settings::Settings;
+use crate::watches::Watches;
 
 /// Changes within this time are one pass.
 const DEBOUNCE: Duration = Duration::from_secs(1);
-/// How often, at least, the cluster role binding is compared with the pipelines there are.
-const BINDING_EVERY: Duration = Duration::from_secs(30);
+/// How many passes may be asked for before whoever asks has to wait.
+const ASKED: usize = 1_024;
+/// How often the certificate authority's Secret is looked at.
+const AUTHORITY_EVERY: Duration = Duration::from_secs(25);
+/// How many of these looks the cluster role binding is looked at once, when no pipeline came or went.
+const BINDING_EVERY: u32 = 5;
 
-/// What all passes share.
-pub struct Context {
+/// What the controller works with.
+pub struct Work {
+    /// The way to the API server for calls.
+    pub client: Client,
+    /// The way for watches, which are open for minutes.
+    pub watching: Client,
     /// What the release says.
-    pub settings: Settings,
-    /// The namespaces whose pipelines are served.
-    pub namespaces: Vec<String>,
-    /// The API.
-    pub cluster: Cluster,
+    pub release: Release,
+    /// This pod's name.
+    pub pod_name: String,
+    /// How many pipelines are worked on at the same time.
+    pub concurrency: u16,
     /// The numbers.
     pub metrics: Metrics,
-    /// The certificate authority.
-    pub authorities: AuthorityKeeper,
-    /// The way to pods.
-    pub pods: Pods,
-    events: Recorder,
-    memories: Memories,
-    grafana: Discovered,
-    began: Notify,
-}
-
-impl Context {
-    /// What passes need.
-    pub fn new(client: Client, settings: Settings, metrics: Metrics) -> Self {
-        let reporter = Reporter {
-            controller: MANAGER.to_owned(),
-            instance: Some(settings.pod_name.clone()).filter(|name| !name.is_empty()),
-        };
-        Self {
-            namespaces: settings.namespaces(),
-            events: Recorder::new(client.clone(), reporter),
-            cluster: Cluster::new(client, metrics.clone()),
-            settings,
-            metrics,
-            authorities: AuthorityKeeper::default(),
-            pods: Pods::default(),
-            memories: Memories::default(),
-            grafana: Discovered::default(),
-            began: Notify::new(),
-        }
-    }
-
-    /// Changes what is remembered of a pipeline.
-    pub(crate) fn remember(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Memory)) {
-        if let Ok(mut memories) = self.memories.lock() {
-            let key = (namespace.to_owned(), name.to_owned());
-            change(memories.entry(key).or_default());
-        }
-    }
-
-    /// What is remembered of a pipeline.
-    pub(crate) fn recall<T>(
-        &self,
-        pipeline: &Pipeline,
-        look: impl FnOnce(&Memory) -> T,
-    ) -> Option<T> {
-        let memories = self.memories.lock().ok()?;
-        let key = (pipeline.namespace.clone(), pipeline.name.clone());
-        memories.get(&key).map(look)
-    }
-
-    /// A pass begins, so all pipelines are known by now.
-    pub(crate) fn begins(&self) {
-        self.began.notify_one();
-    }
-
-    /// Forgets pipelines that are gone.
-    fn forget_all_but(&self, pipelines: &[(String, String)]) {
-        let known: Vec<_> = match self.memories.lock() {
-            Ok(memories) => memories.keys().cloned().collect(),
-            Err(_) => return,
-        };
-        for key in known.iter().filter(|key| !pipelines.contains(key)) {
-            self.forget(&key.0, &key.1);
-        }
-    }
-
-    /// A pipeline is gone.
-    pub(crate) fn forget(&self, namespace: &str, name: &str) {
-        if let Ok(mut memories) = self.memories.lock() {
-            memories.remove(&(namespace.to_owned(), name.to_owned()));
-        }
-        self.metrics.forget(namespace, name);
-    }
-
-    /// Whether the Grafana operator's kind is served.
-    pub(crate) async fn serves_grafana(&self) -> bool {
-        serves_grafana(&self.cluster, &self.grafana).await
-    }
-
-    /// An event for each condition that turned, or has another reason for being false.
-    pub(crate) async fn tell(&self, object: &DynamicObject, previous: &Status, status: &Status) {
-        let reference = ObjectReference {
-            api_version: Some(PIPELINE.resource().api_version),
-            kind: Some(PIPELINE.kind.to_owned()),
-            name: object.metadata.name.clone(),
-            namespace: object.metadata.namespace.clone(),
-            uid: object.metadata.uid.clone(),
-            ..ObjectReference::default()
-        };
-        let of = |status: &Status, type_: &str| {
-            let found = status.conditions.iter().find(|c| c.type_ == type_);
-            found.map(|c| (c.status.clone(), c.reason.clone()))
-        };
-        for condition in &status.conditions {
-            let is_told = matches!(
-                condition.type_.as_str(),
-                "Accepted" | "AgentsReady" | "Ready"
-            );
-            let before = of(previous, &condition.type_);
-            let now = (condition.status.clone(), condition.reason.clone());
-            // Why it is not ready is said by the condition that is the reason.
-            let is_same = match condition.type_.as_str() {
-                "Ready" => before.as_ref().map(|(status, _)| status) == Some(&now.0),
-                _ => before.as_ref() == Some(&now),
-            };
-            if !is_told || is_same {
-                continue;
-            }
-            if condition.reason == "RolledBack" && condition.type_ == "AgentsReady" {
-                self.metrics
-                    .rolled_back(&object.namespace().unwrap_or_default(), &object.name_any());
-            }
-            let is_bad = matches!(
-                condition.reason.as_str(),
-                "RolledBack"
-                    | "RolloutFailed"
-                    | "ApplyFailed"
-                    | "ProbeLost"
-                    | "MigrationFailed"
-                    | "NamespaceNotAllowed"
-                    | "InvalidFilter"
-                    | "InvalidSpec"
-                    | "Unreadable"
-            );
-            let event = Event {
-                type_: if is_bad {
-                    EventType::Warning
-                } else {
-                    EventType::Normal
-                },
-                reason: condition.reason.clone(),
-                note: Some(condition.message.chars().take(1_000).collect()),
-                action: condition.type_.clone(),
-                secondary: None,
-            };
-            match self.events.publish(&event, &reference).await {
-                Ok(()) => self.metrics.wrote("Event", "publish"),
-                Err(error) => {
-                    // A namespace that is going away takes none any more.
-                    tracing::info!("cannot publish an event: {}", api_text(&error));
-                }
-            }
-        }
-    }
+    /// Until when this process may write.
+    pub leadership: Leadership,
 }
 
 /// Works on pipelines until `stop`.
-pub async fn run(context: Arc<Context>, stop: CancellationToken) {
+pub async fn run(work: Work, stop: CancellationToken) {
+    let (asked, mut passes) = mpsc::channel(ASKED);
+    let passes = futures_util::stream::poll_fn(move |task| passes.poll_recv(task));
+    let mut tasks = JoinSet::new();
+    let metrics = work.metrics.clone();
+    let watching = Cluster::new(work.watching, metrics.clone(), work.leadership.clone());
+    let namespaces = &work.release.namespaces;
+    let watches = Watches::start(&watching, &metrics, namespaces, &asked, &mut tasks);
+    let context = Arc::new(Context::new(
+        work.client,
+        work.release,
+        &work.pod_name,
+        metrics,
+        work.leadership,
+        watches,
+        asked,
+    ));
     let resource = PIPELINE.resource();
-    let api: Api<DynamicObject> = context.cluster.api(PIPELINE, None);
     let (reader, writer) = {
         let writer = reflector::store::Writer::new(resource.clone());
         (writer.as_reader(), writer)
     };
+    let api: Api<DynamicObject> = watching.api(PIPELINE, None);
+    let failing = context.metrics.clone();
     // A status that we write ourselves is no reason for a pass.
     let pipelines = watcher(api, watcher::Config::default())
         .backoff(WatchBackoff::default())
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
-    let pipelines = without_errors(
-        pipelines,
-        context.metrics.clone(),
-        PIPELINE.kind,
-        String::new(),
-    );
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            PredicateConfig::default(),
+        )
+        .filter_map(move |item| {
+            if let Err(error) = &item {
+                failing.failed("watch");
+                // kube itself has warned.
+                tracing::debug!("cannot watch pipelines yet: {}", causes(error));
+            }
+            std::future::ready(item.is_ok().then_some(item))
+        });
     let config = Config::default()
         .debounce(DEBOUNCE)
-        .concurrency(context.settings.concurrency);
-    let mut controller = Controller::for_stream_with(pipelines, reader.clone(), resource)
+        .concurrency(work.concurrency);
+    tasks.spawn(keep_release(context.clone(), reader.clone()));
+    Controller::for_stream_with(pipelines, reader, resource)
         .with_config(config)
-        .graceful_shutdown_on(stop.clone().cancelled_owned());
-    for namespace in &context.namespaces {
-        controller = owns(controller, &context, namespace);
-    }
-    let binding = tokio::spawn(keep_binding(context.clone(), reader, stop.clone()));
-    controller
+        .reconcile_on(passes)
+        .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, context)
         .for_each(|done| {
             match done {
@@ -234,174 +113,94 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             std::future::ready(())
         })
         .await;
-    stop.cancel();
-    if let Err(error) = binding.await {
-        tracing::warn!(%error, "the binding's task ended abnormally");
-    }
-}
-
-/// Passes when an object of ours changes: workloads with their status, the others by their metadata
-/// alone.
-fn owns(
-    controller: Controller<DynamicObject>,
-    context: &Context,
-    namespace: &str,
-) -> Controller<DynamicObject> {
-    let client = context.cluster.client();
-    let ours = || watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}"));
-    macro_rules! whole {
-        ($controller:expr, $($kind:ty),*) => {{
-            let controller = $controller;
-            $(let controller = controller.owns_stream(without_errors(
-                watcher(Api::<$kind>::namespaced(client.clone(), namespace), ours())
-                    .backoff(WatchBackoff::default())
-                    .touched_objects()
-                    .predicate_filter(status_or_form::<$kind>, PredicateConfig::default()),
-                context.metrics.clone(), stringify!($kind), namespace.to_owned(),
-            ));)*
-            controller
-        }};
-    }
-    macro_rules! metadata {
-        ($controller:expr, $($kind:ty),*) => {{
-            let controller = $controller;
-            $(let controller = controller.owns_stream(without_errors(
-                watcher(Api::<PartialObjectMeta<$kind>>::namespaced(client.clone(), namespace), ours())
-                    .backoff(WatchBackoff::default())
-                    .touched_objects()
-                    .predicate_filter(
-                        predicates::resource_version::<PartialObjectMeta<$kind>>,
-                        PredicateConfig::default(),
-                    ),
-                context.metrics.clone(), stringify!($kind), namespace.to_owned(),
-            ));)*
-            controller
-        }};
-    }
-    let controller = whole!(controller, DaemonSet, Deployment, StatefulSet, Job);
-    metadata!(
-        controller,
-        ConfigMap,
-        Service,
-        ServiceAccount,
-        PodDisruptionBudget,
-        Role,
-        RoleBinding
-    )
-}
-
-/// A watch's objects. Its errors end here, counted and logged: each watch is tried again later and
-/// later by itself, while the controller would hold back all of them for the error of one.
-fn without_errors<T>(
-    watch: impl Stream<Item = Result<T, watcher::Error>>,
-    metrics: Metrics,
-    kind: &'static str,
-    namespace: String,
-) -> impl Stream<Item = Result<T, watcher::Error>> {
-    watch.filter_map(move |item| {
-        if let Err(error) = &item {
-            metrics.failed("watch");
-            // kube itself has warned.
-            tracing::debug!(kind, namespace, "cannot watch yet: {}", causes(error));
-        }
-        std::future::ready(item.is_ok().then_some(item))
-    })
-}
-
-/// Every change counts.
-fn status_or_form<K: Resource>(object: &K) -> Option<u64> {
-    let version = object.meta().resource_version.as_deref()?;
-    version.parse().ok()
+    tasks.shutdown().await;
 }
 
 fn on_error(object: Arc<DynamicObject>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let id = (object.namespace().unwrap_or_default(), object.name_any());
     let class = error.class();
-    let mut failures = 0;
-    context.remember(&namespace, &name, |memory| {
-        failures = memory.failures;
-        memory.failures = failures.saturating_add(1);
+    let failures = context.memory(&id, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
     });
     context.metrics.failed(class.name());
-    tracing::warn!(%namespace, pipeline = %name, class = class.name(), "{}", causes(error));
+    let (namespace, pipeline) = (&id.0, &id.1);
+    tracing::warn!(
+        namespace,
+        pipeline,
+        class = class.name(),
+        "{}",
+        causes(error)
+    );
     Action::requeue(retry_after(class, failures))
 }
 
-/// Keeps the one cluster role binding true: its subjects are the agents of the served pipelines.
-/// Before the first pass it is not known which there are, so it begins with one.
-async fn keep_binding(
-    context: Arc<Context>,
-    pipelines: Store<DynamicObject>,
-    stop: CancellationToken,
-) {
-    let mut all_are_known = false;
+/// Keeps what all pipelines of the release share: the certificate authority, and the one cluster role
+/// binding, whose subjects are the collectors of the served pipelines.
+async fn keep_release(context: Arc<Context>, pipelines: Store<DynamicObject>) {
+    // Before the first pass it is not known which pipelines there are. (The store itself wakes only one
+    // of those who wait for its list, and the controller waits, too.)
+    context.came.notified().await;
+    let mut bound = Vec::new();
+    let mut looks = 0u32;
     loop {
+        let now = ids(&pipelines);
+        context.forget_all_but(&now);
+        if now != bound || looks.is_multiple_of(BINDING_EVERY) {
+            match bind(&context, &now).await {
+                Ok(()) => bound = now,
+                Err(error) => complain(&context, &error.into()),
+            }
+        }
+        match keep_authority(&context, &pipelines).await {
+            Ok(()) => {}
+            Err(error) => complain(&context, &error.into()),
+        }
+        looks = looks.wrapping_add(1);
         tokio::select! {
-            () = context.began.notified() => all_are_known = true,
-            () = tokio::time::sleep(BINDING_EVERY) => {}
-            () = stop.cancelled() => return,
-        }
-        if !all_are_known {
-            continue;
-        }
-        if let Err(error) = binding(&context, &pipelines).await {
-            context.metrics.failed(error.class().name());
-            tracing::warn!("{}", causes(&error));
+            () = tokio::time::sleep(AUTHORITY_EVERY) => {}
+            () = context.came.notified() => {}
         }
     }
 }
 
-async fn binding(
-    context: &Context,
-    pipelines: &Store<DynamicObject>,
-) -> Result<(), ReconcileError> {
-    let mut served: Vec<_> = pipelines
-        .state()
-        .iter()
-        .map(|pipeline| {
-            (
-                pipeline.namespace().unwrap_or_default(),
-                pipeline.name_any(),
-            )
-        })
-        .collect();
-    context.forget_all_but(&served);
-    served.retain(|(namespace, _)| context.namespaces.contains(namespace));
-    let wanted = collectors_binding(&context.settings.release, &served);
-    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-    let found = context
-        .cluster
-        .get(CLUSTER_ROLE_BINDING, None, name)
-        .await?;
-    let subjects = |object: &Value| {
-        let subjects = object["subjects"].as_array().cloned().unwrap_or_default();
-        subjects
-            .iter()
-            .map(|subject| (subject["namespace"].clone(), subject["name"].clone()))
-            .map(|pair| format!("{pair:?}"))
-            .collect::<Vec<_>>()
-    };
-    if found.is_some_and(|found| subjects(&found) == subjects(&wanted)) {
-        return Ok(());
+fn complain(context: &Context, error: &ReconcileError) {
+    context.metrics.failed(error.class().name());
+    tracing::warn!("{}", causes(error));
+}
+
+fn ids(pipelines: &Store<DynamicObject>) -> Vec<PipelineId> {
+    let all = pipelines.state();
+    let id = |p: &Arc<DynamicObject>| (p.namespace().unwrap_or_default(), p.name_any());
+    let mut ids: Vec<_> = all.iter().map(id).collect();
+    ids.sort();
+    ids
+}
+
+async fn bind(context: &Context, pipelines: &[PipelineId]) -> Result<(), ClusterError> {
+    let (cluster, release) = (&context.cluster, &context.release);
+    let name = format!("{}-collectors", release.name);
+    let found = cluster.get(CLUSTER_ROLE_BINDING, None, &name).await?;
+    if let Some(wanted) = release.binding(pipelines, found.as_ref()) {
+        cluster
+            .apply_shared(CLUSTER_ROLE_BINDING, None, &wanted)
+            .await?;
     }
-    context
-        .cluster
-        .apply_shared(CLUSTER_ROLE_BINDING, None, &wanted)
-        .await?;
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn one_watch_that_fails_holds_back_no_other() {
-        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let failing =
-            futures_util::stream::iter([Ok(1), Err(watcher::Error::NoResourceVersion), Ok(2)]);
-        let passed = without_errors(failing, metrics, "Job", "tracing".to_owned());
-        let passed: Vec<_> = passed.map(Result::unwrap).collect().await;
-        assert_eq!(passed, [1, 2]);
+/// Looks at the authority's Secret; when the authority is another one now, every pipeline hears of it.
+async fn keep_authority(
+    context: &Context,
+    pipelines: &Store<DynamicObject>,
+) -> Result<(), KeepError> {
+    let (cluster, namespace) = (&context.cluster, &context.release.namespace);
+    let now = jiff::Timestamp::now().as_second();
+    if context.authorities.refresh(cluster, namespace, now).await? {
+        for (namespace, name) in ids(pipelines) {
+            let pass = ObjectRef::new_with(&name, PIPELINE.resource()).within(&namespace);
+            context.ask(pass).await;
+        }
     }
+    Ok(())
 }

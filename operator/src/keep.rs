@@ -1,26 +1,28 @@
-//! What the operator keeps in Secrets and ConfigMaps of its own, and reads from the user's.
+//! What the operator keeps in Secrets of its own, and reads from the user's: by name, and no more often
+//! than it has to.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
-
-use crate::certificates::{Authority, CertificateError, Leaf};
-use crate::cluster::{Cluster, ClusterError, Owned, SECRET, VOLUME_CLAIM};
-use crate::pipeline::Pipeline;
-use crate::render::{
+use spanloom_plan::leaf::Leaf;
+use spanloom_plan::render::{
     Known, LABEL_MANAGED_BY, LAST_GOOD_KEY, LastGood, MANAGER, Token, last_good_name,
 };
+use spanloom_plan::{Key, Owned, Pipeline};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::certificates::{Authority, CertificateError};
+use crate::cluster::{Cluster, ClusterError};
+use crate::kinds::{GRAFANA_DATASOURCE, Kind, SECRET, VOLUME_CLAIM};
 
 /// The Secret that holds the certificate authority, in the release's namespace.
 pub const CA_SECRET: &str = "spanloom-ca";
 /// The key with all of it.
 const CA_STATE: &str = "authority.json";
-/// How often it is looked at.
-const CA_EVERY: Duration = Duration::from_secs(300);
-
 /// Why something kept could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
@@ -31,24 +33,18 @@ pub enum KeepError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// What is kept cannot be read.
-    #[error("the Secret {CA_SECRET} cannot be read: {0}; delete it to start anew")]
+    #[error(
+        "the Secret {CA_SECRET} cannot be read: {0}; delete it and restart the operator to start anew"
+    )]
     Authority(String),
-    /// A Secret that the document names is not as it should be.
-    #[error("the Secret {name} {what}")]
-    UserSecret {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        what: &'static str,
-    },
 }
 
-/// The certificate authority, looked at now and then.
+/// The certificate authority. It is kept in memory as well: a Secret that is deleted comes back as it was.
 #[derive(Debug, Default)]
-pub struct AuthorityKeeper(Mutex<Option<(Instant, Authority)>>);
+pub struct AuthorityKeeper(Mutex<Option<Authority>>);
 
 impl AuthorityKeeper {
-    /// The authority, made or renewed where it is time.
+    /// The authority as it was last seen; looked for when it was not.
     ///
     /// # Errors
     /// When its Secret cannot be read or written.
@@ -59,26 +55,52 @@ impl AuthorityKeeper {
         now: i64,
     ) -> Result<Authority, KeepError> {
         let mut kept = self.0.lock().await;
-        if let Some((when, authority)) = kept.as_ref()
-            && when.elapsed() < CA_EVERY
-        {
-            return Ok(authority.clone());
+        match kept.as_ref() {
+            Some(authority) => Ok(authority.clone()),
+            None => look(cluster, namespace, now, &mut kept).await,
         }
-        let secret = cluster.get(SECRET, Some(namespace), CA_SECRET).await?;
-        let found = secret.map(|secret| read_authority(&secret)).transpose()?;
-        let authority = match &found {
-            None => Authority::new(now)?,
-            Some(found) => found.renewed(now)?,
-        };
-        if found.as_ref() != Some(&authority) {
-            let object = authority_secret(namespace, &authority)?;
-            cluster
-                .apply_shared(SECRET, Some(namespace), &object)
-                .await?;
-        }
-        *kept = Some((Instant::now(), authority.clone()));
-        Ok(authority)
     }
+
+    /// Looks at the Secret, if anybody has asked for an authority yet: makes it again when it is gone,
+    /// and renews it where it is time. Says whether the authority is another one now.
+    ///
+    /// # Errors
+    /// When its Secret cannot be read or written.
+    pub async fn refresh(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        now: i64,
+    ) -> Result<bool, KeepError> {
+        let mut kept = self.0.lock().await;
+        let Some(before) = kept.clone() else {
+            return Ok(false);
+        };
+        let authority = look(cluster, namespace, now, &mut kept).await?;
+        Ok(authority != before)
+    }
+}
+
+async fn look(
+    cluster: &Cluster,
+    namespace: &str,
+    now: i64,
+    kept: &mut Option<Authority>,
+) -> Result<Authority, KeepError> {
+    let secret = cluster.get(SECRET, Some(namespace), CA_SECRET).await?;
+    let found = secret.map(|secret| read_authority(&secret)).transpose()?;
+    let authority = match found.as_ref().or(kept.as_ref()) {
+        None => Authority::new(now)?,
+        Some(known) => known.renewed(now)?,
+    };
+    if found.as_ref() != Some(&authority) {
+        let object = authority_secret(namespace, &authority)?;
+        cluster
+            .apply_shared(SECRET, Some(namespace), &object)
+            .await?;
+    }
+    *kept = Some(authority.clone());
+    Ok(authority)
 }
 
 fn read_authority(secret: &Value) -> Result<Authority, KeepError> {
@@ -109,14 +131,135 @@ pub fn secret_text(secret: &Value, key: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Everything that rendering needs and that is not in the document.
+/// Objects of a pipeline that are read by name, and the volume claim of its store.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// What was found, the user's among it.
+    pub objects: Owned,
+    /// The claim of the store's volume.
+    pub claim: Option<Value>,
+    read: Option<(Instant, i64)>,
+    claim_read: Option<Instant>,
+}
+
+/// How often they are read while nothing is amiss: a Secret that is deleted is back after this time.
+const READ_EVERY: Duration = Duration::from_secs(60);
+/// How often, while the pipeline is not ready.
+const READ_SOON: Duration = Duration::from_secs(45);
+/// How often the claim is read.
+const CLAIM_EVERY: Duration = Duration::from_secs(600);
+
+impl Kept {
+    /// Reads what it is time to read.
+    ///
+    /// # Errors
+    /// When the API does not answer or refuses.
+    pub async fn refresh(
+        &mut self,
+        cluster: &Cluster,
+        pipeline: &Pipeline,
+        grafana_operator: bool,
+        is_ready: bool,
+    ) -> Result<(), ClusterError> {
+        let namespace = Some(pipeline.namespace.as_str());
+        let is_new = self
+            .read
+            .is_none_or(|(_, generation)| generation != pipeline.generation);
+        let every = if is_ready { READ_EVERY } else { READ_SOON };
+        if is_new || self.read.is_none_or(|(when, _)| when.elapsed() >= every) {
+            let mut objects = Owned::new();
+            // What is no longer wanted is looked for once after each change, so that it goes.
+            for (kind, name) in names(pipeline, grafana_operator, is_new, &self.objects) {
+                if let Some(object) = cluster.get(kind, namespace, &name).await? {
+                    objects.insert((kind.kind.to_owned(), name), object);
+                }
+            }
+            self.objects = objects;
+            self.read = Some((Instant::now(), pipeline.generation));
+        }
+        // It is made by the StatefulSet, a moment after that.
+        let claim_every = match self.claim {
+            Some(_) => CLAIM_EVERY,
+            None => READ_EVERY,
+        };
+        let is_due = self
+            .claim_read
+            .is_none_or(|when| when.elapsed() >= claim_every);
+        if pipeline.runs_store() && (is_new || is_due) {
+            let name = format!("data-{}-0", pipeline.object("clickhouse"));
+            self.claim = cluster.get(VOLUME_CLAIM, namespace, &name).await?;
+            self.claim_read = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// An object was written or deleted.
+    pub fn wrote(&mut self, key: &Key, object: Option<Value>) {
+        match object {
+            Some(object) if is_read_by_name(&key.0) => {
+                self.objects.insert(key.clone(), object);
+            }
+            Some(_) => {}
+            None => {
+                self.objects.remove(key);
+            }
+        }
+    }
+
+    /// The claim was written: it is read anew.
+    pub fn claim_changed(&mut self) {
+        self.claim_read = None;
+    }
+}
+
+fn is_read_by_name(kind: &str) -> bool {
+    kind == SECRET.kind || kind == GRAFANA_DATASOURCE.kind
+}
+
+/// The objects that are read: those that the pipeline has or names, and with `all` those that it may
+/// have had.
+fn names(
+    pipeline: &Pipeline,
+    grafana_operator: bool,
+    all: bool,
+    before: &Owned,
+) -> BTreeSet<(Kind, String)> {
+    let mut names = BTreeSet::new();
+    let mut own = |kind: Kind, suffix: &str, is_wanted: bool| {
+        let name = pipeline.object(suffix);
+        if all || is_wanted || before.contains_key(&(kind.kind.to_owned(), name.clone())) {
+            names.insert((kind, name));
+        }
+    };
+    let (spec, store) = (&pipeline.spec, pipeline.runs_store());
+    own(SECRET, "clickhouse", store);
+    own(SECRET, "clickhouse-tls", store);
+    let datasources = spec.grafana.datasources.unwrap_or(true);
+    let has_token = datasources && spec.query.auth.is_some() && !grafana_operator;
+    own(SECRET, "grafana-datasource", has_token);
+    if grafana_operator {
+        own(GRAFANA_DATASOURCE, "grafana-datasource", datasources);
+    }
+    for name in user_secrets(pipeline) {
+        names.insert((SECRET, name));
+    }
+    names
+}
+
+/// The Secrets that the spec names and that rendering looks into.
+fn user_secrets(pipeline: &Pipeline) -> Vec<String> {
+    let query = &pipeline.spec.query;
+    let tokens = query.auth.as_ref().map(|auth| &auth.tokens_secret.name);
+    let tls = query.tls.as_ref().map(|tls| &tls.secret.name);
+    tokens.into_iter().chain(tls).cloned().collect()
+}
+
+/// Everything that rendering needs and that is not in the spec. `owned` has what was read by name, too.
 ///
 /// # Errors
-/// When the API refuses, or a Secret that the document names is wrong.
-pub async fn known(
-    cluster: &Cluster,
-    authorities: &AuthorityKeeper,
-    release_namespace: &str,
+/// When no certificate can be made.
+pub fn known(
+    authority: Option<&Authority>,
     pipeline: &Pipeline,
     owned: &Owned,
     grafana_operator: bool,
@@ -127,36 +270,27 @@ pub async fn known(
         last_good: last_good(pipeline, owned),
         ..Known::default()
     };
-    if pipeline.runs_store() {
-        let authority = authorities
-            .authority(cluster, release_namespace, now)
-            .await?;
+    if let Some(authority) = authority {
         known.ca_bundle = authority.bundle();
         known.store_password = store_password(pipeline, owned);
-        known.store_leaf = store_leaf(pipeline, owned, &authority, now)?;
+        known.store_leaf = store_leaf(pipeline, owned, authority, now)?;
         known.volume_size = volume_size(pipeline, owned);
     }
     if let Some(auth) = &pipeline.spec.query.auth
         && pipeline.spec.grafana.datasources.unwrap_or(true)
     {
-        match token(cluster, pipeline, &auth.tokens_secret.name).await {
+        let name = &auth.tokens_secret.name;
+        match token(of(owned, "Secret", name.clone())) {
             Ok(token) => known.token = Some(token),
             // What can go on without it does.
-            Err(error @ KeepError::UserSecret { .. }) => known.missing = Some(error.to_string()),
-            Err(error) => return Err(error),
+            Err(what) => known.missing = Some(format!("the Secret {name} {what}")),
         }
     }
     if let Some(tls) = &pipeline.spec.query.tls {
-        let name = &tls.secret.name;
-        let secret = cluster.get(SECRET, Some(&pipeline.namespace), name).await?;
-        known.query_ca = secret.and_then(|secret| secret_text(&secret, "ca.crt"));
+        let secret = of(owned, "Secret", tls.secret.name.clone());
+        known.query_ca = secret.and_then(|secret| secret_text(secret, "ca.crt"));
     }
     Ok(known)
-}
-
-/// The Secrets of a pipeline that may be there, by name: Secrets are never listed.
-pub fn secrets(pipeline: &Pipeline) -> [String; 3] {
-    ["clickhouse", "clickhouse-tls", "grafana-datasource"].map(|suffix| pipeline.object(suffix))
 }
 
 fn of<'o>(owned: &'o Owned, kind: &str, name: String) -> Option<&'o Value> {
@@ -201,7 +335,7 @@ fn store_leaf(
             &text("tls.key")?,
         )
     });
-    match kept.filter(|leaf| leaf.serves(authority, &names, now)) {
+    match kept.filter(|leaf| leaf.serves(&authority.current.name, &names, now)) {
         Some(leaf) => Ok(leaf),
         None => authority.leaf(&names, now),
     }
@@ -215,15 +349,9 @@ fn volume_size(pipeline: &Pipeline, owned: &Owned) -> Option<String> {
     Some(size.to_owned())
 }
 
-async fn token(cluster: &Cluster, pipeline: &Pipeline, name: &str) -> Result<Token, KeepError> {
-    let wrong = |what| KeepError::UserSecret {
-        name: name.to_owned(),
-        what,
-    };
-    let secret = cluster
-        .get(SECRET, Some(&pipeline.namespace), name)
-        .await?
-        .ok_or_else(|| wrong("is not there; make it with at least one token"))?;
+/// The first token of a Secret, or what is wrong with it.
+fn token(secret: Option<&Value>) -> Result<Token, &'static str> {
+    let secret = secret.ok_or("is not there; make it with at least one token")?;
     let mut keys: Vec<_> = secret["data"]
         .as_object()
         .map(|data| data.keys().cloned().collect())
@@ -231,30 +359,10 @@ async fn token(cluster: &Cluster, pipeline: &Pipeline, name: &str) -> Result<Tok
     keys.sort();
     keys.into_iter()
         .find_map(|key| {
-            let text = secret_text(&secret, &key)?;
+            let text = secret_text(secret, &key)?;
             let value = text.lines().map(str::trim).find(|line| !line.is_empty())?;
             let value = value.to_owned();
             Some(Token { key, value })
         })
-        .ok_or_else(|| wrong("has no token in it"))
-}
-
-/// Grows the store's volume claim when the document asks for more. It is never made smaller.
-///
-/// # Errors
-/// When the API refuses: most of all when the StorageClass does not allow it.
-pub async fn grow_volume(cluster: &Cluster, pipeline: &Pipeline) -> Result<(), ClusterError> {
-    let (namespace, wanted) = (&pipeline.namespace, crate::render::wanted_size(pipeline));
-    let name = format!("data-{}-0", pipeline.object("clickhouse"));
-    let Some(claim) = cluster.get(VOLUME_CLAIM, Some(namespace), &name).await? else {
-        return Ok(());
-    };
-    let has = claim["spec"]["resources"]["requests"]["storage"]
-        .as_str()
-        .and_then(crate::render::size_bytes);
-    if has >= crate::render::size_bytes(&wanted) {
-        return Ok(());
-    }
-    let patch = json!({"spec": {"resources": {"requests": {"storage": wanted}}}});
-    cluster.merge(VOLUME_CLAIM, namespace, &name, &patch).await
+        .ok_or("has no token in it")
 }

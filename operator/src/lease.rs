@@ -1,111 +1,155 @@
-//! Who acts, when there are two: the holder of a Lease. It is written with the version that was read,
-//! so two cannot take it; other clocks do not matter, since its age is measured from when it was seen to change.
+//! Taking, renewing and giving up the Lease. It is written with the version that was read, so two
+//! cannot take it. When it is taken, and until when its holder may act, is decided in
+//! [`spanloom_plan::lease`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use spanloom_plan::lease::{Candidate, Seen, Step, Term};
+use spanloom_plan::render::MANAGER;
+use tokio::time::Instant;
 
-use crate::render::MANAGER;
+use crate::leadership::Leadership;
 
-/// A claim to a lease.
+/// A claim to a Lease.
 pub struct Claim {
     api: Api<Lease>,
     name: String,
     holder: String,
     duration: Duration,
-    seen: Option<(Option<String>, Instant)>,
+    candidate: Candidate,
+    other: Option<String>,
+    leadership: Leadership,
 }
 
-/// Why the lease is no longer held.
+/// Why the Lease is no longer held.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// Somebody else has it.
-    #[error("the lease {name} is held by {holder}")]
+    #[error("the Lease {name} is held by {holder}")]
     Taken {
-        /// The lease.
+        /// The Lease.
         name: String,
         /// Who has it.
         holder: String,
     },
     /// It could not be renewed in time.
-    #[error("the lease {name} could not be renewed for {seconds} s: {source}")]
+    #[error("the Lease {name} could not be renewed for {seconds} s: {why}")]
     NotRenewed {
-        /// The lease.
+        /// The Lease.
         name: String,
         /// For how long.
         seconds: u64,
-        /// The last try's error.
-        source: Box<kube::Error>,
+        /// What the last try said.
+        why: String,
     },
 }
 
+/// Why a try did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum TryError {
+    #[error("{}", crate::cluster::api_text(.0))]
+    Api(#[from] kube::Error),
+    #[error("the API server did not answer in {0:?}")]
+    Slow(Duration),
+}
+
 impl Claim {
-    /// A claim of `holder` to the lease `name`, which holds for `duration` after each renewal.
+    /// A claim of `holder` to the Lease `name`, which lasts for `duration` after each renewal.
+    /// `leadership` is told.
     pub fn new(
         client: Client,
         namespace: &str,
         name: &str,
         holder: &str,
         duration: Duration,
+        leadership: Leadership,
     ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             holder: holder.to_owned(),
             duration,
-            seen: None,
+            candidate: Candidate::default(),
+            other: None,
+            leadership,
         }
     }
 
-    /// Waits until the lease is held. Errors of the API are logged and tried again.
+    /// Waits until the Lease is held. Errors of the API are logged and tried again.
     pub async fn acquire(&mut self) {
         loop {
-            match self.try_acquire().await {
+            match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(lease = %self.name, %error, "cannot take the lease yet");
+                    tracing::warn!(lease = %self.name, %error, "cannot take the Lease yet");
                 }
             }
             tokio::time::sleep(self.duration / 5).await;
         }
     }
 
-    /// Renews the lease until it is lost.
+    /// Renews the Lease until it is lost.
     pub async fn hold(&mut self) -> Lost {
-        let mut renewed = Instant::now();
+        let mut why = "it was not tried".to_owned();
+        let mut next = self.next_renewal(true);
         loop {
-            tokio::time::sleep(self.duration / 3).await;
-            match self.try_acquire().await {
-                Ok(true) => renewed = Instant::now(),
+            tokio::select! {
+                biased;
+                () = self.leadership.ended() => return self.not_renewed(why),
+                () = tokio::time::sleep_until(next) => {}
+            }
+            let leadership = self.leadership.clone();
+            let tried = tokio::select! {
+                biased;
+                () = leadership.ended() => {
+                    return self.not_renewed("the API server does not answer".to_owned());
+                }
+                tried = self.attempt() => tried,
+            };
+            let went_well = match tried {
+                Ok(true) => true,
                 Ok(false) => {
-                    let holder = self.seen.take().and_then(|(seen, _)| seen);
+                    self.leadership.end();
                     return Lost::Taken {
                         name: self.name.clone(),
-                        holder: holder.unwrap_or_default(),
-                    };
-                }
-                // Before others may take it, this pod has to have stopped.
-                Err(source) if renewed.elapsed() >= self.duration * 2 / 3 => {
-                    return Lost::NotRenewed {
-                        name: self.name.clone(),
-                        seconds: renewed.elapsed().as_secs(),
-                        source: Box::new(source),
+                        holder: self.other.take().unwrap_or_default(),
                     };
                 }
                 Err(error) => {
-                    tracing::warn!(lease = %self.name, %error, "cannot renew the lease yet");
+                    tracing::warn!(lease = %self.name, %error, "cannot renew the Lease yet");
+                    why = error.to_string();
+                    false
                 }
-            }
+            };
+            next = self.next_renewal(went_well);
         }
     }
 
-    /// Gives the lease up, so that another need not wait.
+    fn next_renewal(&self, went_well: bool) -> Instant {
+        let now = Instant::now();
+        self.leadership.term().map_or(now, |term| {
+            Instant::from_std(term.next_renewal(now.into_std(), went_well))
+        })
+    }
+
+    fn not_renewed(&self, why: String) -> Lost {
+        self.leadership.end();
+        Lost::NotRenewed {
+            name: self.name.clone(),
+            seconds: (self.duration * 2 / 3).as_secs(),
+            why,
+        }
+    }
+
+    /// Gives the Lease up, so that another need not wait.
     pub async fn vacate(&self) {
+        self.leadership.end();
         let given_up = async {
             let mut lease = self.api.get(&self.name).await?;
             let holder = lease
@@ -122,36 +166,48 @@ impl Claim {
         };
         match tokio::time::timeout(Duration::from_secs(3), given_up).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot give the lease up; it will run out"),
-            Err(_) => tracing::warn!("cannot give the lease up in time; it will run out"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot give the Lease up; it will run out"),
+            Err(_) => tracing::warn!("cannot give the Lease up in time; it will run out"),
         }
+    }
+
+    /// One try, bounded in time. The time that it gives is counted from before it.
+    async fn attempt(&mut self) -> Result<bool, TryError> {
+        let renewed = Instant::now().into_std();
+        let patience = Term::patience(self.duration);
+        let is_held = tokio::time::timeout(patience, self.try_acquire())
+            .await
+            .map_err(|_| TryError::Slow(patience))??;
+        if is_held {
+            let duration = self.duration;
+            self.leadership.renewed(Term { duration, renewed });
+        }
+        Ok(is_held)
     }
 
     async fn try_acquire(&mut self) -> Result<bool, kube::Error> {
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             return self.create().await;
         };
-        let version = lease.metadata.resource_version.clone();
         let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.clone().filter(|h| !h.is_empty());
-        let is_ours = holder.as_deref() == Some(self.holder.as_str());
-        if !is_ours && holder.is_some() && !self.has_run_out(version, &spec) {
-            self.seen_holder(holder);
+        let seen = seen(&lease, &spec);
+        let now = Instant::now().into_std();
+        let step = self.candidate.step(&self.holder, &seen, now);
+        if step == Step::Wait {
+            tracing::debug!(lease = %self.name, holder = seen.holder, "another replica acts");
+            self.other = seen.holder;
             return Ok(false);
         }
+        let is_ours = step == Step::Renew;
         let now = MicroTime(Timestamp::now());
-        let changes = spec.lease_transitions.unwrap_or(0) + i32::from(!is_ours);
         lease.spec = Some(LeaseSpec {
             acquire_time: if is_ours {
                 spec.acquire_time
             } else {
                 Some(now.clone())
             },
-            holder_identity: Some(self.holder.clone()),
-            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
-            lease_transitions: Some(changes),
-            renew_time: Some(now),
-            ..LeaseSpec::default()
+            lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(!is_ours)),
+            ..self.spec(now)
         });
         match self.api.replace(&self.name, &params(), &lease).await {
             Ok(_) => Ok(true),
@@ -170,11 +226,8 @@ impl Claim {
             },
             spec: Some(LeaseSpec {
                 acquire_time: Some(now.clone()),
-                holder_identity: Some(self.holder.clone()),
-                lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
                 lease_transitions: Some(0),
-                renew_time: Some(now),
-                ..LeaseSpec::default()
+                ..self.spec(now)
             }),
         };
         match self.api.create(&params(), &lease).await {
@@ -184,21 +237,22 @@ impl Claim {
         }
     }
 
-    /// Whether the lease has not changed for as long as it says that it holds.
-    fn has_run_out(&mut self, version: Option<String>, spec: &LeaseSpec) -> bool {
-        let seconds = spec.lease_duration_seconds.unwrap_or(15);
-        let holds = Duration::from_secs(u64::try_from(seconds).unwrap_or(15));
-        match &self.seen {
-            Some((seen, since)) if *seen == version => since.elapsed() >= holds,
-            _ => {
-                self.seen = Some((version, Instant::now()));
-                false
-            }
+    fn spec(&self, now: MicroTime) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(self.holder.clone()),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+            renew_time: Some(now),
+            ..LeaseSpec::default()
         }
     }
+}
 
-    fn seen_holder(&self, holder: Option<String>) {
-        tracing::debug!(lease = %self.name, holder, "another one acts");
+fn seen(lease: &Lease, spec: &LeaseSpec) -> Seen {
+    let seconds = spec.lease_duration_seconds.unwrap_or(15);
+    Seen {
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        holder: spec.holder_identity.clone(),
+        duration: Duration::from_secs(u64::try_from(seconds).unwrap_or(15)),
     }
 }
 

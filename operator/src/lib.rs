@@ -1,28 +1,33 @@
 //! The operator: makes what a `TracingPipeline` asks for, and says what is true of it.
 //!
-//! A pass over one pipeline (`reconcile`) goes one way: read the object and check it (`pipeline`),
-//! ask what there is (`cluster`, `observe`), compute what there should be (`render`) and whether the
-//! agents' rollout goes well (`rollout`), write the difference (`apply`), send a span all the way
-//! (`probe`), and write the status if it changed (`conditions`). The steps that decide are pure
-//! functions; those that ask and write are thin.
+//! What is decided, is decided in `spanloom-plan`, which knows no Kubernetes client. Here is what asks
+//! and tells:
 //!
-//! At rest it writes nothing but its lease (`lease`).
+//! 1. The `controller` asks for a pass over a pipeline when it, an object of its or a pod changes
+//!    (`watches`, `shelf`), when a probe ends (`probing`), and after a while.
+//! 2. A pass (`reconcile`) takes what the watches have told, reads what may only be read by name
+//!    (`keep`), asks the collectors (`probe`), has the plan made, carries out its steps (`act`), and
+//!    writes the status and tells of it (`tell`).
+//! 3. Every call goes through `cluster`: bounded in time, and written only while this process is the
+//!    leader (`lease`, `leadership`).
+//!
+//! At rest it writes nothing but its Lease.
 
-pub mod apply;
+pub mod act;
 pub mod certificates;
 pub mod cluster;
-pub mod conditions;
+pub mod context;
 pub mod controller;
-pub mod hash;
 pub mod keep;
+pub mod kinds;
+pub mod leadership;
 pub mod lease;
 pub mod metrics;
-pub mod observe;
-pub mod pipeline;
 pub mod probe;
-pub mod rate;
+pub mod probing;
 pub mod reconcile;
-pub mod render;
 pub mod retry;
-pub mod rollout;
 pub mod settings;
+pub mod shelf;
+pub mod tell;
+pub mod watches;

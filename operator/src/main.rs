@@ -11,8 +11,10 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::{Client, Config};
 use prometheus_client::registry::Registry;
-use spanloom_operator::cluster::{CUSTOM_RESOURCE, Cluster};
-use spanloom_operator::controller::{self, Context};
+use spanloom_operator::cluster::Cluster;
+use spanloom_operator::controller::{self, Work};
+use spanloom_operator::kinds::CUSTOM_RESOURCE;
+use spanloom_operator::leadership::Leadership;
 use spanloom_operator::lease::Claim;
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
@@ -35,6 +37,11 @@ enum Command {
     Crd,
 }
 
+/// How long the API server may be silent in a call.
+const CALL_SILENCE: Duration = Duration::from_secs(30);
+/// How long it may be silent in a watch: it sends a bookmark about every minute, and ends a watch after
+/// five.
+const WATCH_SILENCE: Duration = Duration::from_secs(330);
 /// How long passes that are under way have to end.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -85,20 +92,19 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let agent = concat!("spanloom-operator/", env!("CARGO_PKG_VERSION"));
     let agent = http::HeaderValue::from_static(agent);
     config.headers.push((http::header::USER_AGENT, agent));
-    let client = Client::try_from(config).context("cannot make a client for Kubernetes")?;
-    if settings.apply_crds {
-        let cluster = Cluster::new(client.clone(), metrics.clone());
-        apply_crd(&cluster).await;
-    }
+    let client = client_of(&config, CALL_SILENCE)?;
+    let watching = client_of(&config, WATCH_SILENCE)?;
     is_up.store(true, Ordering::Relaxed);
+    let leadership = Leadership::default();
     let mut claim = Claim::new(
         client.clone(),
         &settings.namespace,
         &format!("{}-operator", settings.release),
         &settings.pod_name,
         Duration::from_secs(u64::from(settings.lease_seconds)),
+        leadership.clone(),
     );
-    tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the lease");
+    tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the Lease");
     tokio::select! {
         () = claim.acquire() => {}
         _ = signals.next() => return Ok(()),
@@ -106,8 +112,16 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     metrics.leads(true);
     tracing::info!(namespaces = settings.namespaces().join(","), "working");
     let stop = CancellationToken::new();
-    let context = Arc::new(Context::new(client, settings, metrics.clone()));
-    let mut work = tokio::spawn(controller::run(context, stop.clone()));
+    let work = Work {
+        client,
+        watching,
+        release: settings.release(),
+        pod_name: settings.pod_name.clone(),
+        concurrency: settings.concurrency,
+        metrics: metrics.clone(),
+        leadership,
+    };
+    let mut work = tokio::spawn(work_on(work, settings.apply_crds, stop.clone()));
     let ended = tokio::select! {
         lost = claim.hold() => Err(anyhow::Error::from(lost)),
         done = &mut work => Err(match done {
@@ -128,6 +142,21 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     work.abort();
     admin.shutdown().await;
     ended
+}
+
+/// A client that gives up a connection on which the API server says nothing for so long.
+fn client_of(config: &Config, silence: Duration) -> anyhow::Result<Client> {
+    let mut config = config.clone();
+    config.read_timeout = Some(silence);
+    Client::try_from(config).context("cannot make a client for Kubernetes")
+}
+
+async fn work_on(work: Work, apply_crds: bool, stop: CancellationToken) {
+    if apply_crds {
+        let (client, leadership) = (work.client.clone(), work.leadership.clone());
+        apply_crd(&Cluster::new(client, work.metrics.clone(), leadership)).await;
+    }
+    controller::run(work, stop).await;
 }
 
 fn not_ready(is_up: Arc<AtomicBool>) -> Arc<NotReady> {

@@ -14,8 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use spanloom_crds::agent::{AgentStatus, PROBE_ATTRIBUTE, PROBE_SERVICE};
 
-use crate::conditions::Probed;
-use crate::observe::Pod;
+use spanloom_plan::conditions::Probed;
+use spanloom_plan::observe::Pod;
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(5);

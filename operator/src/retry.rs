@@ -1,23 +1,19 @@
-//! How soon what failed is tried again. Pure.
+//! Pauses between tries, with a part that is left to chance, so that not all come at once after an outage.
 
 use std::time::{Duration, Instant};
 
 use kube::runtime::utils::Backoff;
-
-use crate::cluster::ErrorClass;
+use spanloom_plan::retry::{ErrorClass, doubled, pause};
 
 /// How soon a failed pass is tried again.
 pub fn retry_after(class: ErrorClass, failures: u32) -> Duration {
-    let seconds = match class {
-        ErrorClass::Conflict => 1,
-        ErrorClass::Api => 2u64.saturating_pow(failures.min(6)),
-        ErrorClass::Forbidden => 60,
-        ErrorClass::User => 30,
-        ErrorClass::Bug => 300,
-    };
-    // Not all at once after an outage.
-    let jitter = rand::random::<u64>() % (seconds * 250).max(1);
-    Duration::from_secs(seconds) + Duration::from_millis(jitter)
+    with_jitter(pause(class, failures))
+}
+
+/// The pause, and up to a quarter more.
+fn with_jitter(pause: Duration) -> Duration {
+    let quarter = u64::try_from(pause.as_millis() / 4).unwrap_or(u64::MAX);
+    pause + Duration::from_millis(rand::random::<u64>() % quarter.max(1))
 }
 
 /// How soon a watch is tried again: later and later, from one second to a minute, until it has stood
@@ -41,11 +37,9 @@ impl Iterator for WatchBackoff {
         if stood {
             self.failures = 0;
         }
-        let seconds = 2u64.saturating_pow(self.failures).min(WATCH_SECONDS_MAX);
-        self.failures = (self.failures + 1).min(6);
+        self.failures = self.failures.saturating_add(1);
         self.last = Some(Instant::now());
-        let jitter = rand::random::<u64>() % (seconds * 250);
-        Some(Duration::from_secs(seconds) + Duration::from_millis(jitter))
+        Some(with_jitter(doubled(1, WATCH_SECONDS_MAX, self.failures)))
     }
 }
 
@@ -74,15 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_api_are_tried_again_later_and_later() {
-        let bound = |class, failures, from, to| {
-            let after = retry_after(class, failures);
-            let (from, to) = (Duration::from_secs(from), Duration::from_secs(to));
-            assert!(after >= from && after <= to, "{after:?}");
-        };
-        bound(ErrorClass::Conflict, 9, 1, 2);
-        bound(ErrorClass::Api, 0, 1, 2);
-        bound(ErrorClass::Api, 3, 8, 10);
-        bound(ErrorClass::Api, 99, 64, 80);
+    fn a_pause_is_at_most_a_quarter_longer() {
+        for failures in [1, 3, 99] {
+            let least = pause(ErrorClass::Api, failures);
+            let after = retry_after(ErrorClass::Api, failures);
+            assert!(after >= least && after <= least * 5 / 4, "{after:?}");
+        }
     }
 }

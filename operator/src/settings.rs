@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use spanloom_plan::Release;
 
 /// What the release tells the operator.
 #[derive(Debug, Clone, Args)]
@@ -61,13 +62,21 @@ pub struct Settings {
     /// How long the lease holds without a renewal, in seconds.
     #[arg(long, env = "SPANLOOM_OPERATOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600))]
     pub lease_seconds: u16,
-    /// How long new agents may take to be ready before the last good ones come back, in seconds.
+    /// How long a rollout of collectors may go without progress before the last good ones come back, in
+    /// seconds.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_ROLLOUT_DEADLINE_SECONDS",
         default_value_t = 300
     )]
     pub rollout_deadline_seconds: u32,
+    /// How long a migration of the schema may take, in seconds.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_MIGRATION_DEADLINE_SECONDS",
+        default_value_t = 3_600
+    )]
+    pub migration_deadline_seconds: u32,
     /// How many pipelines are worked on at the same time.
     #[arg(long, env = "SPANLOOM_OPERATOR_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
@@ -89,15 +98,20 @@ impl Settings {
         namespaces
     }
 
-    /// How long new agents may take to be ready.
-    pub fn rollout_deadline(&self) -> Duration {
-        Duration::from_secs(u64::from(self.rollout_deadline_seconds))
-    }
-
-    /// The image of a program of ours; `registry` is the pipeline's own choice.
-    pub fn image(&self, program: &str, registry: Option<&str>) -> String {
-        let registry = registry.unwrap_or(&self.image_registry);
-        let registry = registry.trim_end_matches('/');
-        format!("{registry}/spanloom-{program}:{}", self.image_tag)
+    /// What of it decides what is placed.
+    pub fn release(&self) -> Release {
+        let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+        Release {
+            namespace: self.namespace.clone(),
+            name: self.release.clone(),
+            namespaces: self.namespaces(),
+            image_registry: self.image_registry.clone(),
+            image_tag: self.image_tag.clone(),
+            image_pull_policy: self.image_pull_policy.clone(),
+            image_pull_secrets: self.image_pull_secrets.clone(),
+            clickhouse_image: self.clickhouse_image.clone(),
+            rollout_deadline: seconds(self.rollout_deadline_seconds),
+            migration_deadline: seconds(self.migration_deadline_seconds),
+        }
     }
 }

@@ -47,7 +47,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-engine",
         ],
     ),
-    ("spanloom-operator", &["spanloom-crds", "spanloom-program"]),
+    ("spanloom-plan", &["spanloom-crds"]),
+    (
+        "spanloom-operator",
+        &["spanloom-crds", "spanloom-plan", "spanloom-program"],
+    ),
 ];
 
 /// A dependency line of a manifest: the section it stands in, its name, and what follows.

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spanloom_crds::agent::{AgentConfig, CONFIG_KEY};
 
-use crate::certificates::Leaf;
 use crate::hash::hash_of;
+use crate::leaf::Leaf;
 use crate::pipeline::Pipeline;
-use crate::settings::Settings;
+use crate::release::Release;
 
 pub use access::collectors_binding;
 pub use common::{
@@ -107,16 +107,16 @@ pub struct Known {
 }
 
 /// Everything that the pipeline needs, in the order in which it is applied.
-pub fn render(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Vec<Desired> {
+pub fn render(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desired> {
     let mut objects = access::access(pipeline);
     objects.push(config_map(pipeline, &pipeline.agent_config()));
     objects.extend(collector::service(pipeline));
     if pipeline.runs_store() {
-        objects.extend(store::store(pipeline, settings, known));
+        objects.extend(store::store(pipeline, release, known));
     }
-    objects.push(store::migrate(pipeline, settings));
-    objects.push(collector::daemon_set(pipeline, settings));
-    objects.extend(query::query(pipeline, settings));
+    objects.push(store::migrate(pipeline, release));
+    objects.push(collector::daemon_set(pipeline, release));
+    objects.extend(query::query(pipeline, release));
     objects.extend(grafana::grafana(pipeline, known));
     if let Some(last_good) = &known.last_good {
         objects.push(last_good_map(pipeline, last_good));

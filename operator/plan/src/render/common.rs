@@ -7,7 +7,7 @@ use spanloom_crds::resolved::Server;
 use spanloom_crds::{API_VERSION, KIND, Resources};
 
 use crate::pipeline::Pipeline;
-use crate::settings::Settings;
+use crate::release::Release;
 
 /// The field manager, and the value of `app.kubernetes.io/managed-by`.
 pub const MANAGER: &str = "spanloom-operator";
@@ -86,10 +86,10 @@ pub(super) fn container_security() -> Value {
 }
 
 /// The Secrets with registries' credentials: the release's and the pipeline's, each once.
-pub(super) fn pull_secrets(pipeline: &Pipeline, settings: &Settings) -> Vec<Value> {
+pub(super) fn pull_secrets(pipeline: &Pipeline, release: &Release) -> Vec<Value> {
     let own = pipeline.spec.images.pull_secrets.iter().map(|s| &s.name);
     let mut names: Vec<&String> = Vec::new();
-    for name in settings.image_pull_secrets.iter().chain(own) {
+    for name in release.image_pull_secrets.iter().chain(own) {
         if !name.is_empty() && !names.contains(&name) {
             names.push(name);
         }
@@ -101,8 +101,8 @@ pub(super) fn pull_secrets(pipeline: &Pipeline, settings: &Settings) -> Vec<Valu
 }
 
 /// The image of a program of ours.
-pub(super) fn image(pipeline: &Pipeline, settings: &Settings, program: &str) -> String {
-    settings.image(program, pipeline.spec.images.registry.as_deref())
+pub(super) fn image(pipeline: &Pipeline, release: &Release, program: &str) -> String {
+    release.image(program, pipeline.spec.images.registry.as_deref())
 }
 
 /// Resources as a container has them: what the document says, and the default for what it does not.

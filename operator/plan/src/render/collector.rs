@@ -5,7 +5,7 @@ use spanloom_crds::{TaintEffect, Toleration, TolerationOperator};
 
 use super::{Desired, Stage, common};
 use crate::pipeline::Pipeline;
-use crate::settings::Settings;
+use crate::release::Release;
 
 /// For how long an agent goes on taking spans after it was told to end: until every node's proxy has
 /// taken it out of its rules.
@@ -36,7 +36,7 @@ pub(super) fn service(pipeline: &Pipeline) -> Vec<Desired> {
     )]
 }
 
-pub(super) fn daemon_set(pipeline: &Pipeline, settings: &Settings) -> Desired {
+pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release) -> Desired {
     Desired::new(
         Stage::Agents,
         json!({
@@ -50,14 +50,14 @@ pub(super) fn daemon_set(pipeline: &Pipeline, settings: &Settings) -> Desired {
                 },
                 "template": {
                     "metadata": {"labels": common::labels(pipeline, "collector")},
-                    "spec": pod(pipeline, settings),
+                    "spec": pod(pipeline, release),
                 },
             },
         }),
     )
 }
 
-fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
+fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let collector = &pipeline.spec.collector;
     let store = common::store_access(pipeline);
     let mut pod = json!({
@@ -66,10 +66,10 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": common::pod_security(None),
-        "containers": [container(pipeline, settings, store.env, store.mounts)],
+        "containers": [container(pipeline, release, store.env, store.mounts)],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, settings);
+    let secrets = common::pull_secrets(pipeline, release);
     if !secrets.is_empty() {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }
@@ -88,7 +88,7 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
 
 fn container(
     pipeline: &Pipeline,
-    settings: &Settings,
+    release: &Release,
     store_env: Vec<Value>,
     mounts: Vec<Value>,
 ) -> Value {
@@ -109,8 +109,8 @@ fn container(
     env.extend(store_env);
     json!({
         "name": "collector",
-        "image": common::image(pipeline, settings, "collector"),
-        "imagePullPolicy": settings.image_pull_policy,
+        "image": common::image(pipeline, release, "collector"),
+        "imagePullPolicy": release.image_pull_policy,
         "args": ["run"],
         "env": env,
         "ports": [

@@ -1,8 +1,7 @@
 //! A `TracingPipeline` as it comes from the API, read and checked. One that cannot be used says why,
 //! and stands in nobody's way.
 
-use kube::ResourceExt;
-use kube::core::DynamicObject;
+use serde_json::Value;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, PipelineRef};
 use spanloom_crds::resolved::{Resolved, Server};
 use spanloom_crds::status::Status;
@@ -41,8 +40,10 @@ impl Pipeline {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(object: &DynamicObject) -> Result<Self, Unusable> {
-        let spec = object.data.get("spec").cloned();
+    pub fn read(object: &Value) -> Result<Self, Unusable> {
+        let metadata = &object["metadata"];
+        let text = |key: &str| metadata[key].as_str().map(str::to_owned);
+        let spec = object.get("spec").cloned();
         let spec: Spec = match spec {
             None => Spec::default(),
             Some(spec) => serde_json::from_value(spec).map_err(|error| Unusable {
@@ -52,8 +53,8 @@ impl Pipeline {
         };
         let document = TracingPipeline {
             metadata: Metadata {
-                name: object.metadata.name.clone(),
-                namespace: object.metadata.namespace.clone(),
+                name: text("name"),
+                namespace: text("namespace"),
                 ..Metadata::default()
             },
             spec,
@@ -72,10 +73,10 @@ impl Pipeline {
             }
         })?;
         Ok(Self {
-            name: object.name_any(),
-            namespace: object.namespace().unwrap_or_default(),
-            uid: object.uid().unwrap_or_default(),
-            generation: object.metadata.generation.unwrap_or_default(),
+            name: text("name").unwrap_or_default(),
+            namespace: text("namespace").unwrap_or_default(),
+            uid: text("uid").unwrap_or_default(),
+            generation: metadata["generation"].as_i64().unwrap_or_default(),
             spec: document.spec,
             resolved,
         })
@@ -122,9 +123,8 @@ impl Pipeline {
 }
 
 /// The status that the object has now; one that cannot be read counts as none and is written anew.
-pub fn status_of(object: &DynamicObject) -> Status {
+pub fn status_of(object: &Value) -> Status {
     object
-        .data
         .get("status")
         .cloned()
         .and_then(|status| serde_json::from_value(status).ok())

@@ -3,17 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use kube::core::DynamicObject;
 use serde_json::json;
 
 fn pipeline(spec: serde_json::Value) -> Pipeline {
-    let object: DynamicObject = serde_json::from_value(json!({
+    Pipeline::read(&json!({
         "apiVersion": "spanloom.dev/v1alpha1", "kind": "TracingPipeline",
         "metadata": {"name": "prod", "namespace": "tracing", "uid": "u", "generation": 3},
         "spec": spec,
     }))
-    .unwrap();
-    Pipeline::read(&object).unwrap()
+    .unwrap()
 }
 
 fn now() -> Timestamp {

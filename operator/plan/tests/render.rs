@@ -1,51 +1,45 @@
 //! What a pipeline is rendered to: whole documents, each field known to Kubernetes, and the same bytes
 //! for the same input.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p spanloom-operator --test render` writes the files.
+//! `UPDATE_GOLDEN=1 cargo test -p spanloom-plan --test render` writes the files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::Parser;
 use k8s_openapi::api;
-use kube::core::DynamicObject;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use spanloom_operator::certificates::Leaf;
-use spanloom_operator::pipeline::Pipeline;
-use spanloom_operator::render::{
+use spanloom_plan::leaf::Leaf;
+use spanloom_plan::pipeline::Pipeline;
+use spanloom_plan::release::Release;
+use spanloom_plan::render::{
     Desired, Known, LastGood, Stage, Token, agents_hash, collectors_binding, render, roll_back,
 };
-use spanloom_operator::settings::Settings;
 
-#[derive(Debug, Parser)]
-struct Cli {
-    #[command(flatten)]
-    settings: Settings,
-}
-
-fn settings() -> Settings {
-    Cli::parse_from([
-        "test",
-        "--namespace=tracing",
-        "--image-tag=1.2.3",
-        "--clickhouse-image=example.test/clickhouse:1",
-    ])
-    .settings
+fn release() -> Release {
+    Release {
+        namespace: "tracing".to_owned(),
+        name: "spanloom".to_owned(),
+        namespaces: vec!["tracing".to_owned()],
+        image_registry: "ghcr.io/spanloom".to_owned(),
+        image_tag: "1.2.3".to_owned(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+        clickhouse_image: "example.test/clickhouse:1".to_owned(),
+        ..Release::default()
+    }
 }
 
 fn pipeline(spec: Value) -> Pipeline {
-    let object: DynamicObject = serde_json::from_value(json!({
+    Pipeline::read(&json!({
         "apiVersion": "spanloom.dev/v1alpha1", "kind": "TracingPipeline",
         "metadata": {"name": "prod", "namespace": "tracing", "uid": "0-1-2", "generation": 3},
         "spec": spec,
     }))
-    .unwrap();
-    Pipeline::read(&object).unwrap_or_else(|why| panic!("{}: {}", why.reason, why.message))
+    .unwrap_or_else(|why| panic!("{}: {}", why.reason, why.message))
 }
 
 fn known() -> Known {
@@ -130,7 +124,7 @@ fn full() -> Value {
 fn the_smallest_pipeline() {
     golden(
         "minimal",
-        &render(&pipeline(json!({})), &settings(), &known()),
+        &render(&pipeline(json!({})), &release(), &known()),
     );
 }
 
@@ -144,7 +138,7 @@ fn every_field() {
         query_ca: Some("query authority".to_owned()),
         ..Known::default()
     };
-    let objects = render(&pipeline(full()), &settings(), &known);
+    let objects = render(&pipeline(full()), &release(), &known);
     golden("external", &objects);
     let kinds = |objects: &[Desired]| -> Vec<String> {
         let name = |o: &Desired| format!("{} {}", o.kind(), o.name());
@@ -159,7 +153,7 @@ fn every_field() {
         grafana_operator: true,
         ..known
     };
-    let objects = render(&pipeline(full()), &settings(), &operator);
+    let objects = render(&pipeline(full()), &release(), &operator);
     assert_eq!(
         kinds(&objects),
         ["GrafanaDatasource prod-grafana-datasource"]
@@ -182,7 +176,7 @@ fn every_field_is_known_to_kubernetes() {
             token: spec["query"].is_object().then_some(token),
             ..known()
         };
-        for desired in render(&pipeline(spec), &settings(), &known) {
+        for desired in render(&pipeline(spec), &release(), &known) {
             is_of_its_type(&desired.object);
         }
     }
@@ -252,7 +246,7 @@ fn find<'o>(objects: &'o [Desired], kind: &str, name: &str) -> &'o Value {
 
 #[test]
 fn objects_come_in_order_and_are_all_owned_and_named() {
-    let objects = render(&pipeline(json!({})), &settings(), &known());
+    let objects = render(&pipeline(json!({})), &release(), &known());
     assert!(objects.is_sorted_by_key(|object| object.stage));
     let mut names = std::collections::HashSet::new();
     for desired in &objects {
@@ -285,7 +279,7 @@ fn objects_come_in_order_and_are_all_owned_and_named() {
 fn a_configuration_alone_rolls_no_pod() {
     let spec = json!({"processing": {"resource": {"a": "b"}}});
     let (old, new) = (json!({}), spec);
-    let of = |spec: &Value| render(&pipeline(spec.clone()), &settings(), &known());
+    let of = |spec: &Value| render(&pipeline(spec.clone()), &release(), &known());
     let (old, new) = (of(&old), of(&new));
     let same = |kind, name| find(&old, kind, name) == find(&new, kind, name);
     assert!(same("DaemonSet", "prod-collector"));
@@ -306,11 +300,11 @@ fn a_configuration_alone_rolls_no_pod() {
 
 #[test]
 fn an_autoscalers_number_is_left_to_it() {
-    let objects = render(&pipeline(json!({})), &settings(), &known());
+    let objects = render(&pipeline(json!({})), &release(), &known());
     assert!(find(&objects, "Deployment", "prod-query")["spec"]["replicas"].is_null());
     let three = render(
         &pipeline(json!({"query": {"replicas": 3}})),
-        &settings(),
+        &release(),
         &known(),
     );
     assert_eq!(
@@ -321,8 +315,8 @@ fn an_autoscalers_number_is_left_to_it() {
 
 #[test]
 fn pods_are_what_restricted_asks_for() {
-    let objects = render(&pipeline(full()), &settings(), &known());
-    let managed = render(&pipeline(json!({})), &settings(), &known());
+    let objects = render(&pipeline(full()), &release(), &known());
+    let managed = render(&pipeline(json!({})), &release(), &known());
     let mut pods = 0;
     for desired in objects.iter().chain(&managed) {
         let pod = &desired.object["spec"]["template"]["spec"];
@@ -357,9 +351,9 @@ fn pods_are_what_restricted_asks_for() {
 
 #[test]
 fn the_last_good_comes_back_as_it_was() {
-    let settings = settings();
+    let release = release();
     let good = pipeline(json!({}));
-    let objects = render(&good, &settings, &known());
+    let objects = render(&good, &release, &known());
     let last_good = LastGood {
         hash: agents_hash(&objects, &good.agent_config()),
         config: good.agent_config(),
@@ -372,7 +366,7 @@ fn the_last_good_comes_back_as_it_was() {
         last_good: Some(last_good.clone()),
         ..known()
     };
-    let mut again = render(&bad, &settings, &known);
+    let mut again = render(&bad, &release, &known);
     assert_ne!(agents_hash(&again, &bad.agent_config()), last_good.hash);
     roll_back(&bad, &mut again, &last_good);
     for (kind, name) in [
@@ -391,7 +385,7 @@ fn the_last_good_comes_back_as_it_was() {
 fn what_cannot_be_used_says_why() {
     let read = |spec: Value| {
         let object = json!({"apiVersion": "a", "kind": "b", "metadata": {"name": "p", "namespace": "n"}, "spec": spec});
-        Pipeline::read(&serde_json::from_value(object).unwrap()).unwrap_err()
+        Pipeline::read(&object).unwrap_err()
     };
     let filter = read(json!({"processing": {"drop": ["{ .a == 1 }"]}}));
     assert_eq!(filter.reason, "InvalidFilter");
@@ -478,8 +472,8 @@ proptest! {
             grafana_operator, token: spec["query"]["auth"].is_object().then_some(token),
             ..known()
         };
-        let first = render(&pipeline(spec.clone()), &settings(), &known);
-        let second = render(&pipeline(spec), &settings(), &known);
+        let first = render(&pipeline(spec.clone()), &release(), &known);
+        let second = render(&pipeline(spec), &release(), &known);
         prop_assert_eq!(yaml(&first), yaml(&second));
         for desired in first {
             if desired.kind() != "GrafanaDatasource" {

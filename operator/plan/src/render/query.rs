@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::{Desired, Stage, common};
 use crate::pipeline::Pipeline;
-use crate::settings::Settings;
+use crate::release::Release;
 
 const TLS_FOLDER: &str = "/etc/spanloom/tls";
 const TOKENS_FOLDER: &str = "/etc/spanloom/tokens";
 
-pub(super) fn query(pipeline: &Pipeline, settings: &Settings) -> Vec<Desired> {
+pub(super) fn query(pipeline: &Pipeline, release: &Release) -> Vec<Desired> {
     let metadata = || common::metadata(pipeline, "query", "query");
     let selector = common::component_labels(pipeline, "query");
     let protocol = if pipeline.spec.query.tls.is_some() {
@@ -27,7 +27,7 @@ pub(super) fn query(pipeline: &Pipeline, settings: &Settings) -> Vec<Desired> {
             },
             "template": {
                 "metadata": {"labels": common::labels(pipeline, "query")},
-                "spec": pod(pipeline, settings),
+                "spec": pod(pipeline, release),
             },
         },
     });
@@ -65,7 +65,7 @@ pub(super) fn query(pipeline: &Pipeline, settings: &Settings) -> Vec<Desired> {
     ]
 }
 
-fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
+fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let query = &pipeline.spec.query;
     let mut store = common::store_access(pipeline);
     let mut env = vec![
@@ -107,8 +107,8 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
         }],
         "containers": [{
             "name": "query",
-            "image": common::image(pipeline, settings, "query"),
-            "imagePullPolicy": settings.image_pull_policy,
+            "image": common::image(pipeline, release, "query"),
+            "imagePullPolicy": release.image_pull_policy,
             "env": env,
             "ports": [
                 {"name": "api", "containerPort": 3200, "protocol": "TCP"},
@@ -127,7 +127,7 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
         }],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, settings);
+    let secrets = common::pull_secrets(pipeline, release);
     if !secrets.is_empty() {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }

@@ -333,6 +333,54 @@ fn ready(parts: &[Said]) -> Said {
     }
 }
 
+/// A condition that is another one than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turned<'a> {
+    /// As it is now.
+    pub condition: &'a Condition,
+    /// It needs a person.
+    pub is_bad: bool,
+    /// It is worth an event.
+    pub is_told: bool,
+}
+
+/// Reasons that need a person.
+const BAD: [&str; 9] = [
+    "RolledBack",
+    "RolloutFailed",
+    "ApplyFailed",
+    "ProbeLost",
+    "MigrationFailed",
+    "NamespaceNotAllowed",
+    "InvalidFilter",
+    "InvalidSpec",
+    "Unreadable",
+];
+
+/// The conditions whose status or reason is different from before.
+pub fn turned<'a>(before: &Status, now: &'a Status) -> Vec<Turned<'a>> {
+    let of = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
+    now.conditions
+        .iter()
+        .filter_map(|condition| {
+            let before = of(&condition.type_);
+            let has_other_status = before.is_none_or(|b| b.status != condition.status);
+            let has_other_reason = before.is_none_or(|b| b.reason != condition.reason);
+            let is_told = match condition.type_.as_str() {
+                // Why it is not ready is told by the condition that is the reason.
+                "Ready" => has_other_status,
+                "Accepted" | "AgentsReady" => true,
+                _ => false,
+            };
+            (has_other_status || has_other_reason).then(|| Turned {
+                condition,
+                is_bad: BAD.contains(&condition.reason.as_str()),
+                is_told,
+            })
+        })
+        .collect()
+}
+
 /// Whether a status has to be written.
 pub fn differs(previous: &Status, now: &Status) -> bool {
     previous != now

@@ -7,7 +7,7 @@ use spanloom_crds::agent::CONFIG_KEY;
 use super::{Desired, Known, Stage, common};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
-use crate::settings::Settings;
+use crate::release::Release;
 
 /// The user of ClickHouse's official image.
 const CLICKHOUSE_USER: u32 = 101;
@@ -15,7 +15,7 @@ const CLICKHOUSE_USER: u32 = 101;
 /// The volume's size, where the document gives none.
 pub const DEFAULT_SIZE: &str = "50Gi";
 
-/// The server's settings beside the image's own: TLS, and no port without it.
+/// The server's release beside the image's own: TLS, and no port without it.
 const SERVER_CONFIG: &str = r#"<clickhouse>
   <listen_host>::</listen_host>
   <listen_host>0.0.0.0</listen_host>
@@ -43,7 +43,7 @@ const SERVER_CONFIG: &str = r#"<clickhouse>
 </clickhouse>
 "#;
 
-pub(super) fn store(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Vec<Desired> {
+pub(super) fn store(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desired> {
     let metadata = |suffix: &str| common::metadata(pipeline, suffix, "clickhouse");
     let base = [
         json!({
@@ -79,7 +79,7 @@ pub(super) fn store(pipeline: &Pipeline, settings: &Settings, known: &Known) -> 
         .into_iter()
         .map(|object| Desired::new(Stage::Base, object))
         .collect();
-    objects.push(stateful_set(pipeline, settings, known));
+    objects.push(stateful_set(pipeline, release, known));
     objects
 }
 
@@ -114,7 +114,7 @@ pub fn size_bytes(size: &str) -> Option<u128> {
         .map(|milli| milli / 1_000)
 }
 
-fn stateful_set(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Desired {
+fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
     let managed = pipeline.spec.storage.managed.as_ref();
     let size = known
         .volume_size
@@ -145,7 +145,7 @@ fn stateful_set(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Desi
                 "selector": {"matchLabels": common::component_labels(pipeline, "clickhouse")},
                 "template": {
                     "metadata": {"labels": common::labels(pipeline, "clickhouse")},
-                    "spec": pod(pipeline, settings),
+                    "spec": pod(pipeline, release),
                 },
                 "volumeClaimTemplates": [claim],
             },
@@ -153,7 +153,7 @@ fn stateful_set(pipeline: &Pipeline, settings: &Settings, known: &Known) -> Desi
     )
 }
 
-fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
+fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let managed = pipeline.spec.storage.managed.as_ref();
     let secret = pipeline.object("clickhouse");
     let from_secret = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
@@ -172,8 +172,8 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
         "securityContext": common::pod_security(Some(CLICKHOUSE_USER)),
         "containers": [{
             "name": "clickhouse",
-            "image": settings.clickhouse_image,
-            "imagePullPolicy": settings.image_pull_policy,
+            "image": release.clickhouse_image,
+            "imagePullPolicy": release.image_pull_policy,
             "env": [
                 from_secret("CLICKHOUSE_USER", "username"),
                 from_secret("CLICKHOUSE_PASSWORD", "password"),
@@ -204,7 +204,7 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
             empty("users"), empty("logs"), empty("tmp"),
         ],
     });
-    let secrets = common::pull_secrets(pipeline, settings);
+    let secrets = common::pull_secrets(pipeline, release);
     if !secrets.is_empty() {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }
@@ -213,7 +213,7 @@ fn pod(pipeline: &Pipeline, settings: &Settings) -> Value {
 
 /// The Job that brings the schema to this version. Its name has the hash of all that matters to it,
 /// so another schema is another Job.
-pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
+pub(super) fn migrate(pipeline: &Pipeline, release: &Release) -> Desired {
     let mut store = common::store_access(pipeline);
     store.volumes.push(json!({
         "name": "config", "configMap": {"name": pipeline.object("collector")},
@@ -229,8 +229,8 @@ pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
         "securityContext": common::pod_security(None),
         "containers": [{
             "name": "migrate",
-            "image": common::image(pipeline, settings, "collector"),
-            "imagePullPolicy": settings.image_pull_policy,
+            "image": common::image(pipeline, release, "collector"),
+            "imagePullPolicy": release.image_pull_policy,
             "args": ["migrate", "--config-file", format!("/etc/spanloom/config/{CONFIG_KEY}")],
             "env": store.env,
             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -242,7 +242,7 @@ pub(super) fn migrate(pipeline: &Pipeline, settings: &Settings) -> Desired {
         }],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, settings);
+    let secrets = common::pull_secrets(pipeline, release);
     if !secrets.is_empty() {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }

@@ -1,5 +1,7 @@
 //! What objects say of themselves, read from their JSON. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use spanloom_crds::agent::AgentStatus;
 
@@ -110,6 +112,27 @@ impl JobState {
         } else {
             Self::Running
         }
+    }
+}
+
+/// The pods of a pipeline, by component.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pods(BTreeMap<String, Vec<Pod>>);
+
+impl FromIterator<(String, Pod)> for Pods {
+    fn from_iter<I: IntoIterator<Item = (String, Pod)>>(pods: I) -> Self {
+        let mut all: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
+        for (component, pod) in pods {
+            all.entry(component).or_default().push(pod);
+        }
+        Self(all)
+    }
+}
+
+impl Pods {
+    /// Those of a component.
+    pub fn of(&self, component: &str) -> &[Pod] {
+        self.0.get(component).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -1,0 +1,158 @@
+//! What all passes share, and what is remembered of each pipeline between them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use kube::core::DynamicObject;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use spanloom_crds::status::Status;
+use spanloom_plan::release::{PipelineId, Release};
+use spanloom_plan::render::MANAGER;
+use spanloom_plan::retry::Refusals;
+use spanloom_plan::steps::Settled;
+use spanloom_program::causes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::keep::{AuthorityKeeper, Kept};
+use crate::kinds::GRAFANA_DATASOURCE;
+use crate::leadership::Leadership;
+use crate::metrics::Metrics;
+use crate::probing::Probes;
+use crate::watches::{Asked, Watches};
+
+/// How often the API is asked whether it serves the Grafana operator's kind.
+const DISCOVER_EVERY: Duration = Duration::from_secs(120);
+
+/// What all passes share.
+pub struct Context {
+    /// What the release says.
+    pub release: Release,
+    /// The API.
+    pub cluster: Cluster,
+    /// The numbers.
+    pub metrics: Metrics,
+    /// The certificate authority.
+    pub authorities: AuthorityKeeper,
+    /// What the watches have told.
+    pub watches: Watches,
+    /// The way to pods, and the probes that are under way.
+    pub probes: Probes,
+    /// Where events are published.
+    pub events: Recorder,
+    /// Told when a pipeline is seen for the first time.
+    pub came: Notify,
+    asked: Asked,
+    memories: Mutex<HashMap<PipelineId, Memory>>,
+    grafana: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+/// What is remembered of a pipeline between passes. Nothing in it is needed after a restart.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Objects that are read by name.
+    pub kept: Kept,
+    /// Objects that the server keeps in a form of its own.
+    pub settled: Settled,
+    /// Objects that were refused not long ago.
+    pub refusals: Refusals,
+    /// The status that was written last, and the version of the pipeline that came of it.
+    pub said: Option<(Status, u64)>,
+    /// What each collector had counted, by its pod's uid, and when.
+    pub counts: Option<(Instant, HashMap<String, u64>)>,
+    /// When `spansPerSecond` was last changed.
+    pub rate_shown: Option<Instant>,
+    /// Passes in a row that failed.
+    pub failures: u32,
+}
+
+impl Context {
+    /// What passes need. `asked` takes the passes that a probe asks for when it ends.
+    pub fn new(
+        client: Client,
+        release: Release,
+        pod_name: &str,
+        metrics: Metrics,
+        leadership: Leadership,
+        watches: Watches,
+        asked: Asked,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: MANAGER.to_owned(),
+            instance: Some(pod_name.to_owned()).filter(|name| !name.is_empty()),
+        };
+        Self {
+            events: Recorder::new(client.clone(), reporter),
+            cluster: Cluster::new(client, metrics.clone(), leadership),
+            release,
+            metrics,
+            watches,
+            authorities: AuthorityKeeper::default(),
+            probes: Probes::new(asked.clone()),
+            asked,
+            came: Notify::new(),
+            memories: Mutex::default(),
+            grafana: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Asks for a pass over a pipeline.
+    pub async fn ask(&self, pipeline: ObjectRef<DynamicObject>) {
+        // With nobody left to ask, the operator ends.
+        let _ = self.asked.send(pipeline).await;
+    }
+
+    /// Looks at what is remembered of a pipeline, and may change it.
+    pub fn memory<T>(&self, id: &PipelineId, look: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memories = self.memories();
+        if !memories.contains_key(id) {
+            self.came.notify_one();
+        }
+        look(memories.entry(id.clone()).or_default())
+    }
+
+    fn memories(&self) -> MutexGuard<'_, HashMap<PipelineId, Memory>> {
+        // What is set under it is set in whole values.
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets pipelines that are gone.
+    pub fn forget_all_but(&self, pipelines: &[PipelineId]) {
+        let known: Vec<_> = self.memories().keys().cloned().collect();
+        for id in known.iter().filter(|id| !pipelines.contains(id)) {
+            self.forget(id);
+        }
+    }
+
+    /// A pipeline is gone.
+    pub fn forget(&self, id: &PipelineId) {
+        self.memories().remove(id);
+        self.probes.forget(id);
+        self.metrics.forget(&id.0, &id.1);
+    }
+
+    /// Whether the API serves the Grafana operator's kind, asked now and then. An API that does not
+    /// answer changes nothing.
+    pub async fn serves_grafana(&self) -> bool {
+        let mut discovered = self.grafana.lock().await;
+        if let Some((when, is_served)) = *discovered
+            && when.elapsed() < DISCOVER_EVERY
+        {
+            return is_served;
+        }
+        let before = discovered.is_some_and(|(_, is_served)| is_served);
+        let is_served = match self.cluster.serves(GRAFANA_DATASOURCE).await {
+            Ok(is_served) => is_served,
+            Err(error) => {
+                tracing::warn!("{}", causes(&error));
+                before
+            }
+        };
+        *discovered = Some((Instant::now(), is_served));
+        is_served
+    }
+}
