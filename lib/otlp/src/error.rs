@@ -35,6 +35,9 @@ pub enum DecodeErrorKind {
     /// The end of a group that was not begun.
     #[error("end of a group that was not begun")]
     UnexpectedEndGroup,
+    /// Text that is not UTF-8, where it must be.
+    #[error("text is not UTF-8")]
+    NotUtf8,
     /// Unknown groups nested beyond [`MAX_GROUP_DEPTH`](crate::view::MAX_GROUP_DEPTH).
     #[error("groups are nested too deep")]
     GroupTooDeep,

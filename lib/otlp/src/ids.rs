@@ -36,6 +36,13 @@ pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
+/// An id of `N` bytes that is not zero.
+#[inline]
+pub fn not_zero<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let id: [u8; N] = bytes.try_into().ok()?;
+    (id != [0; N]).then_some(id)
+}
+
 /// Reads up to `2 * N` digits, flush right.
 fn parse<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
     let mut id = [0u8; N];

@@ -5,13 +5,15 @@ pub mod ids;
 pub mod json;
 pub mod nested;
 pub mod record;
+pub mod records;
 pub mod response;
 pub mod sampling;
 mod sink;
+pub mod text;
 pub mod tracestate;
 pub mod value_json;
 pub mod view;
-mod wire;
+pub mod wire;
 pub mod write;
 
 pub use error::{DecodeError, DecodeErrorKind};

@@ -35,6 +35,23 @@ pub enum Value<'a, T = &'a str> {
 /// A value as it stands on the wire, its text not yet checked to be UTF-8.
 pub type RawValue<'a> = Value<'a, &'a [u8]>;
 
+impl<'a, T> Value<'a, T> {
+    /// The value with another form of its text.
+    #[inline]
+    pub fn try_map<U, E>(self, text: impl FnOnce(T) -> Result<U, E>) -> Result<Value<'a, U>, E> {
+        Ok(match self {
+            Self::Str(value) => Value::Str(text(value)?),
+            Self::Empty => Value::Empty,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(value) => Value::Int(value),
+            Self::Double(value) => Value::Double(value),
+            Self::Bytes(value) => Value::Bytes(value),
+            Self::Array(value) => Value::Array(value),
+            Self::KvList(value) => Value::KvList(value),
+        })
+    }
+}
+
 /// One attribute after processing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attr<'a> {
@@ -44,10 +61,24 @@ pub struct Attr<'a> {
     pub value: Value<'a>,
 }
 
+/// The service of a resource that names none (semantic conventions).
+pub const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// The service that a resource's attributes name: the first `service.name` that is text.
+pub fn service_of<'a>(attributes: &[Attr<'a>]) -> &'a str {
+    let named = attributes
+        .iter()
+        .find_map(|attribute| match attribute.value {
+            Value::Str(name) if attribute.key == "service.name" && !name.is_empty() => Some(name),
+            _ => None,
+        });
+    named.unwrap_or(UNKNOWN_SERVICE)
+}
+
 /// The resource that the following scopes and spans belong to.
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceRecord<'a> {
-    /// `service.name`, or `unknown_service` where the resource has none (semantic conventions).
+    /// The service under which the spans are stored: mostly what [`service_of`] says.
     pub service: &'a str,
     /// All attributes, `service.name` among them when it was sent.
     pub attributes: &'a [Attr<'a>],

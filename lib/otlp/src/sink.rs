@@ -1,6 +1,8 @@
 //! Records back to OTLP.
 
-use crate::record::{EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use crate::record::{
+    EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanRecord, SpanSink, StatusCode,
+};
 use crate::write::{self, Mark};
 
 /// A [`SpanSink`] that writes an `ExportTraceServiceRequest`.
@@ -9,7 +11,7 @@ use crate::write::{self, Mark};
 /// written all the same.
 #[derive(Debug, Default)]
 pub struct OtlpSink {
-    out: Vec<u8>,
+    pub(crate) out: Vec<u8>,
     resource: Option<Mark>,
     scope: Option<Mark>,
 }
@@ -18,6 +20,14 @@ impl OtlpSink {
     /// An empty request.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A request that begins after what is in `out`.
+    pub fn append_to(out: Vec<u8>) -> Self {
+        Self {
+            out,
+            ..Self::default()
+        }
     }
 
     /// Bytes written so far.
@@ -42,6 +52,20 @@ impl OtlpSink {
         }
     }
 
+    /// A scope or span without a resource gets an empty one.
+    fn open_resource(&mut self) {
+        if self.resource.is_none() {
+            self.resource = Some(open_group(&mut self.out, 1));
+        }
+    }
+
+    /// A span without a scope gets an empty one.
+    #[cold]
+    fn open_scope(&mut self) {
+        self.open_resource();
+        self.scope = Some(open_group(&mut self.out, 2));
+    }
+
     fn close_resource(&mut self) {
         self.close_scope();
         if let Some(mark) = self.resource.take() {
@@ -54,7 +78,7 @@ impl SpanSink for OtlpSink {
     fn resource(&mut self, resource: &ResourceRecord<'_>) {
         self.close_resource();
         let out = &mut self.out;
-        self.resource = Some(write::open(out, 1));
+        self.resource = Some(open_group(out, 1));
         write::message(out, 1, |out| {
             write::attributes(out, 1, resource.attributes);
             count(out, 2, resource.dropped_attributes_count);
@@ -64,8 +88,9 @@ impl SpanSink for OtlpSink {
 
     fn scope(&mut self, scope: &ScopeRecord<'_>) {
         self.close_scope();
+        self.open_resource();
         let out = &mut self.out;
-        self.scope = Some(write::open(out, 2));
+        self.scope = Some(open_group(out, 2));
         write::message(out, 1, |out| {
             text(out, 1, scope.name);
             text(out, 2, scope.version);
@@ -76,38 +101,48 @@ impl SpanSink for OtlpSink {
     }
 
     fn span(&mut self, span: &SpanRecord<'_>) {
-        write::message(&mut self.out, 2, |out| {
-            write::bytes(out, 1, &span.trace_id);
-            write::bytes(out, 2, &span.span_id);
-            text(out, 3, span.trace_state);
-            if span.parent_span_id != [0; 8] {
-                write::bytes(out, 4, &span.parent_span_id);
-            }
-            text(out, 5, span.name);
-            count(out, 6, span.kind as u32);
-            write::fixed64(out, 7, span.start_ns);
-            write::fixed64(out, 8, span.start_ns.saturating_add(span.duration_ns));
-            write::attributes(out, 9, span.attributes);
-            count(out, 10, span.dropped_attributes_count);
-            for item in span.events {
-                write::message(out, 11, |out| event(out, item));
-            }
-            count(out, 12, span.dropped_events_count);
-            for item in span.links {
-                write::message(out, 13, |out| link(out, item));
-            }
-            count(out, 14, span.dropped_links_count);
-            if !span.status_message.is_empty() || span.status != Default::default() {
-                write::message(out, 15, |out| {
-                    text(out, 2, span.status_message);
-                    count(out, 3, span.status as u32);
-                });
-            }
-            if span.flags != 0 {
-                write::fixed32(out, 16, span.flags);
-            }
-        });
+        if self.scope.is_none() {
+            self.open_scope();
+        }
+        let out = &mut self.out;
+        // Most spans have 128 B to 16 KiB.
+        let mark = write::open_with::<2>(out, 2);
+        write::bytes(out, 1, &span.trace_id);
+        write::bytes(out, 2, &span.span_id);
+        text(out, 3, span.trace_state);
+        if span.parent_span_id != [0; 8] {
+            write::bytes(out, 4, &span.parent_span_id);
+        }
+        text(out, 5, span.name);
+        count(out, 6, span.kind as u32);
+        write::fixed64(out, 7, span.start_ns);
+        write::fixed64(out, 8, span.start_ns.saturating_add(span.duration_ns));
+        write::attributes(out, 9, span.attributes);
+        count(out, 10, span.dropped_attributes_count);
+        for item in span.events {
+            write::message(out, 11, |out| event(out, item));
+        }
+        count(out, 12, span.dropped_events_count);
+        for item in span.links {
+            write::message(out, 13, |out| link(out, item));
+        }
+        count(out, 14, span.dropped_links_count);
+        if !span.status_message.is_empty() || span.status != StatusCode::Unset {
+            write::message(out, 15, |out| {
+                text(out, 2, span.status_message);
+                count(out, 3, span.status as u32);
+            });
+        }
+        if span.flags != 0 {
+            write::fixed32(out, 16, span.flags);
+        }
+        write::close(out, mark);
     }
+}
+
+/// Begins the spans of a resource or scope, mostly 16 KiB to 2 MiB of them.
+fn open_group(out: &mut Vec<u8>, field: u32) -> Mark {
+    write::open_with::<3>(out, field)
 }
 
 fn event(out: &mut Vec<u8>, event: &EventRecord<'_>) {
@@ -129,6 +164,7 @@ fn link(out: &mut Vec<u8>, link: &LinkRecord<'_>) {
 }
 
 /// A number, left out where zero.
+#[inline]
 fn count(out: &mut Vec<u8>, field: u32, n: u32) {
     if n != 0 {
         write::uint(out, field, u64::from(n));
@@ -136,6 +172,7 @@ fn count(out: &mut Vec<u8>, field: u32, n: u32) {
 }
 
 /// Text, left out where empty.
+#[inline]
 fn text(out: &mut Vec<u8>, field: u32, text: &str) {
     if !text.is_empty() {
         write::bytes(out, field, text.as_bytes());

@@ -1,4 +1,4 @@
-//! The protobuf wire format, read from a slice.
+//! The protobuf wire format, read from a slice; [`write`](crate::write) is its other half.
 //!
 //! This is the hot path: everything is inlined but the rare cases, which are marked cold.
 
@@ -7,20 +7,23 @@ use crate::error::{DecodeError, DecodeErrorKind as Kind};
 /// How deep unknown groups may nest. prost allows 100 levels of anything.
 pub const MAX_GROUP_DEPTH: usize = 100;
 
-pub(crate) const VARINT: u32 = 0;
-pub(crate) const FIXED64: u32 = 1;
-pub(crate) const LEN: u32 = 2;
+/// The wire type of integers, enumerations and booleans.
+pub const VARINT: u32 = 0;
+/// The wire type of numbers of eight bytes.
+pub const FIXED64: u32 = 1;
+/// The wire type of bytes, text and messages.
+pub const LEN: u32 = 2;
 const START_GROUP: u32 = 3;
 const END_GROUP: u32 = 4;
-pub(crate) const FIXED32: u32 = 5;
+/// The wire type of numbers of four bytes.
+pub const FIXED32: u32 = 5;
 
 /// The key of a field: its number and wire type.
-pub(crate) const fn key(field: u32, wire_type: u32) -> u32 {
+pub const fn key(field: u32, wire_type: u32) -> u32 {
     field << 3 | wire_type
 }
 
-/// A cursor over the fields of a message. Public only because sealed traits name it; the module is
-/// private.
+/// A cursor over the fields of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -31,15 +34,16 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads `bytes`, which begin at `offset` of the outermost message.
     #[inline(always)]
-    pub(crate) fn new(bytes: &'a [u8], offset: usize) -> Self {
+    pub fn new(bytes: &'a [u8], offset: usize) -> Self {
         Self {
             rest: bytes,
             end: offset.wrapping_add(bytes.len()),
         }
     }
 
+    /// Whether all was read.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
@@ -82,8 +86,9 @@ impl<'a> Reader<'a> {
         self.rest = &[];
     }
 
+    /// A varint.
     #[inline(always)]
-    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+    pub fn varint(&mut self) -> Result<u64, DecodeError> {
         match *self.rest {
             [a, ref rest @ ..] if a < 0x80 => {
                 self.rest = rest;
@@ -116,7 +121,7 @@ impl<'a> Reader<'a> {
 
     /// The next field's key. Whether its wire type exists is found out when the field is read.
     #[inline(always)]
-    pub(crate) fn key(&mut self) -> Result<u32, DecodeError> {
+    pub fn key(&mut self) -> Result<u32, DecodeError> {
         match *self.rest {
             [a @ 8..0x80, ref rest @ ..] => {
                 self.rest = rest;
@@ -142,7 +147,7 @@ impl<'a> Reader<'a> {
 
     /// A length and that many bytes.
     #[inline(always)]
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         if let [len @ ..0x80, ref rest @ ..] = *self.rest
             && let Some((bytes, rest)) = rest.split_at_checked(usize::from(len))
         {
@@ -198,7 +203,7 @@ impl<'a> Reader<'a> {
 
     /// A sub-message, to be read by a cursor of its own.
     #[inline(always)]
-    pub(crate) fn message(&mut self) -> Result<Reader<'a>, DecodeError> {
+    pub fn message(&mut self) -> Result<Reader<'a>, DecodeError> {
         let rest = self.bytes()?;
         Ok(Reader {
             rest,
@@ -206,8 +211,9 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A number of eight bytes.
     #[inline(always)]
-    pub(crate) fn fixed64(&mut self) -> Result<u64, DecodeError> {
+    pub fn fixed64(&mut self) -> Result<u64, DecodeError> {
         match self.rest.split_first_chunk::<8>() {
             Some((bytes, rest)) => {
                 self.rest = rest;
@@ -217,8 +223,9 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number of four bytes.
     #[inline(always)]
-    pub(crate) fn fixed32(&mut self) -> Result<u32, DecodeError> {
+    pub fn fixed32(&mut self) -> Result<u32, DecodeError> {
         match self.rest.split_first_chunk::<4>() {
             Some((bytes, rest)) => {
                 self.rest = rest;
@@ -242,7 +249,7 @@ impl<'a> Reader<'a> {
 
     /// Skips the field of this key.
     #[inline]
-    pub(crate) fn skip(&mut self, key: u32) -> Result<(), DecodeError> {
+    pub fn skip(&mut self, key: u32) -> Result<(), DecodeError> {
         match key & 7 {
             VARINT => self.varint().map(drop),
             FIXED64 => self.fixed64().map(drop),

@@ -133,9 +133,9 @@ impl<'a> Converter<'a> {
             self.fields(message)?;
             write::close(&mut self.out, mark);
         } else {
-            let mark = write::open_padded::<PADDED>(&mut self.out, number);
+            let mark = write::open_with::<PADDED>(&mut self.out, number);
             self.fields(message)?;
-            write::close_padded::<PADDED>(&mut self.out, mark);
+            write::close_padded(&mut self.out, mark);
         }
         self.depth -= 1;
         Ok(())

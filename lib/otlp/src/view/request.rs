@@ -3,6 +3,7 @@
 use super::sealed::Parse;
 use super::{Extent, MergedAttributes, Messages, SpanView};
 use crate::error::DecodeError;
+use crate::records::OWN;
 use crate::wire::{LEN, Reader, VARINT, key};
 
 /// An `ExportTraceServiceRequest` (or `TracesData`, which is the same on the wire).
@@ -25,12 +26,15 @@ impl<'a> TracesView<'a> {
 const OWNER: u32 = key(1, LEN);
 const ITEMS: u32 = key(2, LEN);
 const SCHEMA_URL: u32 = key(3, LEN);
+const SERVICE: u32 = key(OWN, LEN);
 
 /// The spans of one resource.
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceSpansView<'a> {
     /// The schema URL of the resource.
     pub schema_url: &'a [u8],
+    /// The service, in [records](crate::records) only: a field of our own, which OTLP does not have.
+    pub service: &'a [u8],
     /// The resource; empty where the message has none.
     pub resource: ResourceView<'a>,
     scopes: Reader<'a>,
@@ -49,7 +53,7 @@ impl<'a> Parse<'a> for ResourceSpansView<'a> {
         let mut resource = Owner::new(whole);
         let mut dropped_attributes_count = 0;
         let mut scopes = Extent::NONE;
-        let mut schema_url: &[u8] = &[];
+        let (mut schema_url, mut service): (&[u8], &[u8]) = (&[], &[]);
         while !reader.is_empty() {
             let before = reader.left();
             match reader.key()? {
@@ -69,6 +73,7 @@ impl<'a> Parse<'a> for ResourceSpansView<'a> {
                     scopes.cover(before, reader.left());
                 }
                 SCHEMA_URL => schema_url = reader.bytes()?,
+                SERVICE => service = reader.bytes()?,
                 other => reader.unused(other, 0b1110)?,
             }
         }
@@ -78,6 +83,7 @@ impl<'a> Parse<'a> for ResourceSpansView<'a> {
         };
         Ok(Self {
             schema_url,
+            service,
             resource,
             scopes: scopes.of(whole),
         })
