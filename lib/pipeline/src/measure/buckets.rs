@@ -14,7 +14,7 @@ pub const MAX_KEY: i16 = 240;
 const UNIT_NS: u128 = 2_000_000;
 /// Buckets between a bound and its double.
 const PER_DOUBLING: i32 = 8;
-const KEYS: usize = (MAX_KEY - MIN_KEY) as usize + 1;
+pub(super) const KEYS: usize = (MAX_KEY - MIN_KEY) as usize + 1;
 
 struct Table {
     /// The upper bounds, rounded down to whole nanoseconds, which changes no integer's bucket.
@@ -86,19 +86,50 @@ impl Counts {
     /// Counts one in the bucket of this key; gives the bytes that it took more for that.
     #[inline]
     pub fn add(&mut self, key: i16) -> usize {
+        self.add_many(key, 1)
+    }
+
+    /// Counts so many.
+    #[inline]
+    fn add_many(&mut self, key: i16, more: u32) -> usize {
         let at = usize::try_from(i32::from(key) - i32::from(self.first));
         match at.ok().and_then(|at| self.counts.get_mut(at)) {
             // A batch has far fewer spans than 2^32: its rows bound them.
             Some(count) => {
-                *count = count.saturating_add(1);
+                *count = count.saturating_add(more);
                 0
             }
-            None => self.add_outside(key.clamp(MIN_KEY, MAX_KEY)),
+            None => self.add_outside(key.clamp(MIN_KEY, MAX_KEY), more),
         }
     }
 
+    /// Adds the counts of another; gives the bytes that it took more for that.
+    pub(crate) fn add_all(&mut self, other: &Self) -> usize {
+        let counts = (other.first..).zip(&other.counts);
+        let counts = counts.filter(|&(_, &count)| count > 0);
+        counts.map(|(key, &count)| self.add_many(key, count)).sum()
+    }
+
+    /// The counts of a bucket and those that follow it.
+    pub(crate) fn parts(&self) -> (i16, &[u32]) {
+        (self.first, &self.counts)
+    }
+
+    /// What [`Self::parts`] gave; none when a bucket is out of range, or nothing was counted.
+    pub(crate) fn from_parts(first: i16, counts: Vec<u32>) -> Option<Self> {
+        let last = i64::from(first) + i64::try_from(counts.len()).ok()? - 1;
+        let known = first >= MIN_KEY && last <= i64::from(MAX_KEY);
+        let any = counts.iter().any(|&count| count > 0);
+        (known && any).then_some(Self { first, counts })
+    }
+
+    /// How many durations were counted.
+    pub(crate) fn sum(&self) -> u64 {
+        self.counts.iter().map(|&count| u64::from(count)).sum()
+    }
+
     #[cold]
-    fn add_outside(&mut self, key: i16) -> usize {
+    fn add_outside(&mut self, key: i16, more: u32) -> usize {
         let before = self.counts.len();
         if self.counts.is_empty() {
             self.first = key;
@@ -114,7 +145,7 @@ impl Counts {
             self.counts.resize(at + 1, 0);
         }
         if let Some(count) = self.counts.get_mut(at) {
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(more);
         }
         (self.counts.len() - before) * size_of::<u32>()
     }

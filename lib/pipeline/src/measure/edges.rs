@@ -17,6 +17,15 @@ pub enum Side {
     Server = 2,
 }
 
+impl Side {
+    /// The side with this number.
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        [Self::Client, Self::Server]
+            .into_iter()
+            .find(|&side| side as u64 == number)
+    }
+}
+
 /// What lies between the ends of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
@@ -28,6 +37,15 @@ pub enum ConnectionType {
     MessagingSystem = 1,
     /// A database.
     Database = 2,
+}
+
+impl ConnectionType {
+    /// The type with this number.
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        [Self::Unset, Self::MessagingSystem, Self::Database]
+            .into_iter()
+            .find(|&connection| connection as u64 == number)
+    }
 }
 
 /// One end of a call.

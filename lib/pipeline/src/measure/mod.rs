@@ -1,12 +1,15 @@
 //! Measures: what is counted from every span before sampling, so that rates, percentiles and the
 //! service graph do not depend on what is kept.
 //!
-//! They are gathered per batch and travel beside its spans. Texts (services, names, peers) are
+//! They are gathered per batch and travel beside its spans, as a bundle of their own: it has a form as bytes
+//! ([`bundle`]), and bundles from outside can be added to it ([`Recorder::merge`]). Texts (services, names, peers) are
 //! kept once per batch and referred to by number.
 
 mod account;
 pub mod buckets;
+pub mod bundle;
 mod edges;
+mod merge;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
@@ -15,16 +18,22 @@ use std::hash::BuildHasher;
 
 pub use account::AccountRow;
 pub use buckets::Counts;
+pub use bundle::BundleError;
 pub use edges::{ConnectionType, HalfEdge, Side};
+pub use merge::{LeftOut, MergeLimits};
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
+
+/// Memory of a text beside its content, roughly, and of a cell beside its counts.
+const TEXT_BYTES: usize = 40;
+const CELL_BYTES: usize = 160;
 
 /// A text of a batch's measures, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TextId(pub u32);
 
 /// What one batch of spans adds to the rollups.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Measures {
     /// The texts that [`TextId`]s name.
     pub texts: Vec<Box<str>>,
@@ -130,8 +139,8 @@ impl Recorder {
     /// Memory held, in bytes, roughly.
     pub fn bytes(&self) -> usize {
         self.own_bytes
-            + self.measures.texts.len() * 40
-            + self.measures.red.len() * 160
+            + self.measures.texts.len() * TEXT_BYTES
+            + self.measures.red.len() * CELL_BYTES
             + self.measures.half_edges.len() * size_of::<HalfEdge>()
     }
 
@@ -155,25 +164,35 @@ impl Recorder {
             kind: span.kind,
             status: span.status,
         };
+        let grown = match self.cell(key) {
+            Some(cell) => {
+                cell.count += 1;
+                cell.duration_sum_ns = cell.duration_sum_ns.saturating_add(span.duration_ns);
+                cell.buckets.add(buckets::key_of(span.duration_ns))
+            }
+            None => 0,
+        };
+        self.own_bytes += grown;
+    }
+
+    /// The cell with this key, new or known; there always is one.
+    #[inline]
+    fn cell(&mut self, key: CellKey) -> Option<&mut RedCell> {
         let red = &mut self.measures.red;
         let index = *self.cells.entry(key).or_insert_with(|| {
             red.push(RedCell {
-                minute,
-                service,
-                name,
-                kind: span.kind,
-                status: span.status,
+                minute: key.minute,
+                service: key.service,
+                name: key.name,
+                kind: key.kind,
+                status: key.status,
                 count: 0,
                 duration_sum_ns: 0,
                 buckets: Counts::default(),
             });
             (red.len() - 1) as u32
         });
-        if let Some(cell) = red.get_mut(index as usize) {
-            cell.count += 1;
-            cell.duration_sum_ns = cell.duration_sum_ns.saturating_add(span.duration_ns);
-            self.own_bytes += cell.buckets.add(buckets::key_of(span.duration_ns));
-        }
+        red.get_mut(index as usize)
     }
 }
 

@@ -1,3 +1,5 @@
+mod bundle;
+
 use spanloom_otlp::record::{Attr, SpanKind, SpanRecord, StatusCode, Value};
 
 use super::*;
