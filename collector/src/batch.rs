@@ -77,3 +77,6 @@ impl Batch for StoreBatch {
         self.0.freeze()
     }
 }
+
+#[cfg(test)]
+mod tests;

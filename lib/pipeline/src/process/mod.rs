@@ -1,11 +1,14 @@
 //! What is done to each span between the wire and the batch, the same wherever it runs and always
 //! in this order: resource, kubernetes, drop, redact, limits, measure, head sampling.
 //!
+//! A sidecar and a collector share these steps between them: [`Mode`] says which are still to be done.
+//!
 //! A request is walked once, in place. What must change is written to an arena that lives as
 //! long as the request; what need not change is not touched, and steps without rules cost nothing.
 
 mod attributes;
 mod filter;
+mod mode;
 mod nested;
 mod redact;
 mod rules;
@@ -16,21 +19,21 @@ use std::sync::Arc;
 
 use bumpalo::Bump;
 use spanloom_otlp::DecodeError;
-use spanloom_otlp::record::{Attr, ResourceRecord, ScopeRecord, SpanSink, Value};
+use spanloom_otlp::record::{Attr, ResourceRecord, ScopeRecord, SpanSink, Value, service_of};
 use spanloom_otlp::view::{ResourceSpansView, ScopeSpansView, TracesView};
 
+pub use mode::{Mode, Origin};
 pub(crate) use rules::Rules;
 pub use rules::{Limits, Processing, ProcessingError, Redaction, ValueClass, ValuePattern};
 
 use crate::measure::Recorder;
 use crate::peers::Pod;
-use crate::tally::{Change, Tally};
+use crate::tally::{Change, Rejection, Tally};
 use attributes::Keys;
 use redact::Decisions;
 use span::{Owner, RawOwner, Scratch};
 
-/// The service of a resource that names none (semantic conventions).
-pub const UNKNOWN_SERVICE: &str = "unknown_service";
+pub use spanloom_otlp::record::UNKNOWN_SERVICE;
 
 /// The service of probes' spans, as it is stored: lists and catalogues leave it out.
 pub const PROBE_SERVICE: &str = "spanloom-probe";
@@ -75,28 +78,39 @@ impl Processor {
         recorder: &mut Recorder,
         tally: &mut Tally,
     ) -> Result<(), DecodeError> {
-        self.process_from(None, request, now_ns, sink, recorder, tally)
+        self.process_from(Origin::default(), request, now_ns, sink, recorder, tally)
     }
 
-    /// The same, for a request that this pod has sent.
-    pub fn process_from<S: SpanSink>(
+    /// The same, for a request that comes from there.
+    pub fn process_from<'p, S: SpanSink>(
         &mut self,
-        pod: Option<&Pod>,
+        origin: impl Into<Origin<'p>>,
         request: &[u8],
         now_ns: u64,
         sink: &mut S,
         recorder: &mut Recorder,
         tally: &mut Tally,
     ) -> Result<(), DecodeError> {
-        if !self.rules.enabled {
-            return discard(request, tally);
-        }
+        let Origin { mode, pod } = origin.into();
+        let rules = &*self.rules;
+        let times = Times {
+            now_ns,
+            oldest_ns: now_ns.saturating_sub(rules.retention_ns),
+        };
+        let measured = match mode {
+            Mode::Processed => return mode::pass(request, (rules, times), sink, None, tally),
+            _ if !rules.enabled => return discard(request, tally),
+            Mode::Measure => {
+                return mode::pass(request, (rules, times), sink, Some(recorder), tally);
+            }
+            Mode::Full => Measured::All,
+            Mode::MeasureSampledOut => Measured::SampledOut,
+        };
         if self.arena.allocated_bytes() > MAX_IDLE_ARENA {
             self.arena = Bump::new();
         } else {
             self.arena.reset();
         }
-        let rules = &*self.rules;
         let filtered = !rules.drop.is_empty();
         let mut work = Work {
             rules,
@@ -105,8 +119,8 @@ impl Processor {
             arena: &self.arena,
             tally,
             keys: Keys::new(),
-            now_ns,
-            oldest_ns: now_ns.saturating_sub(rules.retention_ns),
+            measured,
+            times,
             max: if filtered {
                 usize::MAX
             } else {
@@ -119,6 +133,18 @@ impl Processor {
         }
         Ok(())
     }
+}
+
+/// Whether a resource is a probe's: it knows the pipeline's uid, and has the name of no service.
+fn is_probe(rules: &Rules, resource: &[Attr<'_>]) -> bool {
+    let Some(probe) = &rules.probe else {
+        return false;
+    };
+    let says = |key: &str, text: &str| {
+        let mut attributes = resource.iter();
+        attributes.any(|attribute| attribute.key == key && attribute.value == Value::Str(text))
+    };
+    says(PROBE_ATTRIBUTE, probe) && says("service.name", PROBE_SERVICE)
 }
 
 /// Counts the spans of a request and keeps none.
@@ -134,6 +160,40 @@ fn discard(request: &[u8], tally: &mut Tally) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// How far ahead of our clock a span may begin.
+const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
+
+/// When spans may begin.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    now_ns: u64,
+    oldest_ns: u64,
+}
+
+impl Times {
+    #[inline]
+    fn check(self, start_ns: u64) -> Result<(), Rejection> {
+        if start_ns == 0 {
+            return Err(Rejection::NoStart);
+        }
+        if start_ns < self.oldest_ns {
+            return Err(Rejection::TooOld);
+        }
+        if start_ns > self.now_ns.saturating_add(FUTURE_NS) {
+            return Err(Rejection::InTheFuture);
+        }
+        Ok(())
+    }
+}
+
+/// Which spans are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measured {
+    All,
+    /// Those that head sampling leaves out.
+    SampledOut,
+}
+
 /// One request's way through the rules. `'r` is the life of the request's bytes and arena.
 struct Work<'r, 'w> {
     rules: &'r Rules,
@@ -142,8 +202,8 @@ struct Work<'r, 'w> {
     arena: &'r Bump,
     tally: &'w mut Tally,
     keys: Keys<'r>,
-    now_ns: u64,
-    oldest_ns: u64,
+    measured: Measured,
+    times: Times,
     /// How many attributes are collected: all of them where a filter may look at them.
     max: usize,
 }
@@ -200,7 +260,7 @@ impl<'r> Work<'r, '_> {
     ) -> Result<(ResourceRecord<'r>, bool), DecodeError> {
         let mut list = Vec::new();
         let mut collected = self.collect(view.resource.attributes(), self.max, &mut list)?;
-        let probe = self.is_probe(&list);
+        let probe = is_probe(self.rules, &list);
         if !probe {
             let container = self.pod.and_then(|pod| pod.disown(&mut list));
             self.add_own(&mut list);
@@ -213,17 +273,9 @@ impl<'r> Work<'r, '_> {
             raw.resource = self.arena.alloc_slice_copy(&list);
         }
         let (attributes, cut) = self.settle(collected, &mut list);
-        let service = attributes
-            .iter()
-            .find_map(|attribute| match attribute.value {
-                Value::Str(name) if attribute.key == "service.name" && !name.is_empty() => {
-                    Some(name)
-                }
-                _ => None,
-            });
         let service = match probe {
             true => PROBE_SERVICE,
-            false => service.unwrap_or(UNKNOWN_SERVICE),
+            false => service_of(attributes),
         };
         let record = ResourceRecord {
             service,
@@ -247,18 +299,6 @@ impl<'r> Work<'r, '_> {
                 None => list.insert(0, own),
             }
         }
-    }
-
-    /// Whether a resource is a probe's: it knows the pipeline's uid, and has the name of no service.
-    fn is_probe(&self, list: &[Attr<'r>]) -> bool {
-        let Some(probe) = &self.rules.probe else {
-            return false;
-        };
-        let says = |key: &str, text: &str| {
-            list.iter()
-                .any(|attribute| attribute.key == key && attribute.value == Value::Str(text))
-        };
-        says(PROBE_ATTRIBUTE, probe) && says("service.name", PROBE_SERVICE)
     }
 
     fn scope(

@@ -1,6 +1,7 @@
 //! One span: read, filtered, redacted, cut, measured, sampled and written.
 
 use spanloom_otlp::DecodeError;
+use spanloom_otlp::ids::not_zero;
 use spanloom_otlp::record::{
     Attr, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanKind, SpanRecord, StatusCode,
 };
@@ -8,12 +9,9 @@ use spanloom_otlp::sampling::{self, OtelState, Threshold};
 use spanloom_otlp::view::{KeyValueView, SpanView};
 
 use super::attributes::Collected;
-use super::{Work, filter};
+use super::{Measured, Work, filter};
 use crate::measure::{Recorder, TextId};
 use crate::tally::{Change, Rejection};
-
-/// How far ahead of our clock a span may begin.
-const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// What the spans of one scope have in common.
 pub(super) struct Owner<'r> {
@@ -102,8 +100,12 @@ impl<'r> Work<'r, '_> {
         };
         match owner.service {
             Some(service) => {
-                recorder.span(service, &record);
-                self.sample(record, write);
+                if self.measured == Measured::All {
+                    recorder.span(service, &record);
+                }
+                if !self.sample(record, write) && self.measured == Measured::SampledOut {
+                    recorder.span(service, &record);
+                }
             }
             None => {
                 write(&record);
@@ -116,22 +118,14 @@ impl<'r> Work<'r, '_> {
     /// What a span is without its lists, if it can be taken.
     #[inline]
     fn frame(&mut self, view: &SpanView<'r>) -> Result<SpanRecord<'r>, Rejection> {
-        let trace_id = id(view.trace_id).ok_or(Rejection::TraceId)?;
-        let span_id = id(view.span_id).ok_or(Rejection::SpanId)?;
+        let trace_id = not_zero(view.trace_id).ok_or(Rejection::TraceId)?;
+        let span_id = not_zero(view.span_id).ok_or(Rejection::SpanId)?;
         let parent_span_id = match view.parent_span_id {
             [] => [0; 8],
             parent => parent.try_into().map_err(|_| Rejection::ParentSpanId)?,
         };
         let start_ns = view.start_ns;
-        if start_ns == 0 {
-            return Err(Rejection::NoStart);
-        }
-        if start_ns < self.oldest_ns {
-            return Err(Rejection::TooOld);
-        }
-        if start_ns > self.now_ns.saturating_add(FUTURE_NS) {
-            return Err(Rejection::InTheFuture);
-        }
+        self.times.check(start_ns)?;
         if view.end_ns < start_ns {
             self.tally.change(Change::EndBeforeStart, 1);
         }
@@ -214,7 +208,7 @@ impl<'r> Work<'r, '_> {
     ) -> Result<(), DecodeError> {
         for link in view.links() {
             let link = link?;
-            let ids = id(link.trace_id).zip(id(link.span_id));
+            let ids = not_zero(link.trace_id).zip(not_zero(link.span_id));
             let fits = scratch.links.len() < self.rules.limits.links;
             let (Some((trace_id, span_id)), true) = (ids, fits) else {
                 let why = if ids.is_none() {
@@ -299,9 +293,13 @@ impl<'r> Work<'r, '_> {
         (self.arena.alloc_slice_copy(kept), cut)
     }
 
-    /// Writes the span if head sampling keeps its trace.
+    /// Writes the span if head sampling keeps its trace; says whether it does.
     #[inline]
-    fn sample<'s>(&mut self, mut record: SpanRecord<'s>, write: impl FnOnce(&SpanRecord<'_>))
+    fn sample<'s>(
+        &mut self,
+        mut record: SpanRecord<'s>,
+        write: impl FnOnce(&SpanRecord<'_>),
+    ) -> bool
     where
         'r: 's,
     {
@@ -312,7 +310,7 @@ impl<'r> Work<'r, '_> {
                 .and_then(|own| sampling::sample(record.trace_state, &record.trace_id, own));
             let Some(passed) = passed else {
                 self.tally.sampled_out += 1;
-                return;
+                return false;
             };
             if OtelState::parse(record.trace_state).threshold != Some(passed) {
                 let state = sampling::update_tracestate(record.trace_state, passed);
@@ -321,12 +319,6 @@ impl<'r> Work<'r, '_> {
         }
         write(&record);
         self.tally.kept += 1;
+        true
     }
-}
-
-/// An id of `N` bytes that is not zero.
-#[inline]
-fn id<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
-    let id: [u8; N] = bytes.try_into().ok()?;
-    (id != [0; N]).then_some(id)
 }

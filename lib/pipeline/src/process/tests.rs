@@ -1,3 +1,4 @@
+mod modes;
 mod pods;
 mod property;
 mod rules;

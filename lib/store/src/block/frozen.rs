@@ -191,7 +191,7 @@ impl Frozen {
     }
 
     /// The catalogue's rows are stored: they need not be written again.
-    pub(crate) fn tags_are_stored(&self) {
+    pub fn tags_are_stored(&self) {
         if let Some(parts) = self.parts() {
             let rows = parts.tags.rows.iter();
             let tags = rows.map(|tag| (tag.hash, tag.key_hash, tag.has_value()));

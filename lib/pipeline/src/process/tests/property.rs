@@ -108,7 +108,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_request()(
+    pub(super) fn any_request()(
         scopes in prop::collection::vec(prop::collection::vec(any_span(), 1..4), 1..3),
         resource in any_attributes(),
         scope in any_attributes(),

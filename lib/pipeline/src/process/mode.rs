@@ -1,0 +1,118 @@
+//! How much of the way from the wire to the batch a processor goes with a request.
+
+use spanloom_otlp::DecodeError;
+use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use spanloom_otlp::records::{InvalidSpan, read_request};
+
+use super::{Rules, Times, is_probe};
+use crate::measure::{Recorder, TextId};
+use crate::peers::Pod;
+use crate::tally::{Rejection, Tally};
+
+/// What is still to be done with a request's spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// All of it: they come from an application.
+    #[default]
+    Full,
+    /// All of it, but for measuring the spans that are kept: they travel on to a collector, which measures
+    /// them ([`Mode::Measure`]). What sampling leaves out goes nowhere, and is measured here. So a sidecar
+    /// and its collector together measure each span once.
+    MeasureSampledOut,
+    /// Measuring: a sidecar has applied the rules. Spans are taken or refused, never changed.
+    Measure,
+    /// Nothing: they were processed and measured before they were kept, and are written as they are,
+    /// whatever their age and the rules of today. A span that was acknowledged is not refused now.
+    Processed,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin<'p> {
+    /// What is still to be done with its spans.
+    pub mode: Mode,
+    /// The pod that sent it, if it is known.
+    pub pod: Option<&'p Pod>,
+}
+
+impl<'p> From<Option<&'p Pod>> for Origin<'p> {
+    fn from(pod: Option<&'p Pod>) -> Self {
+        Self {
+            pod,
+            ..Self::default()
+        }
+    }
+}
+
+/// Hands spans that were processed before to `sink`; with a recorder they are checked and measured.
+pub(super) fn pass<S: SpanSink>(
+    request: &[u8],
+    (rules, times): (&Rules, Times),
+    sink: &mut S,
+    recorder: Option<&mut Recorder>,
+    tally: &mut Tally,
+) -> Result<(), DecodeError> {
+    let mut passing = Passing {
+        rules,
+        times,
+        sink,
+        recorder,
+        tally,
+        service: None,
+        probe: false,
+    };
+    read_request(request, &mut passing, |passing, what| {
+        passing.tally.reject(rejection(what), 1);
+    })
+}
+
+fn rejection(what: InvalidSpan) -> Rejection {
+    match what {
+        InvalidSpan::TraceId => Rejection::TraceId,
+        InvalidSpan::SpanId => Rejection::SpanId,
+        InvalidSpan::ParentSpanId => Rejection::ParentSpanId,
+        InvalidSpan::Link | InvalidSpan::Malformed(_) => Rejection::Malformed,
+    }
+}
+
+/// Counts what passes on its way to the sink.
+struct Passing<'w, S> {
+    rules: &'w Rules,
+    times: Times,
+    sink: &'w mut S,
+    recorder: Option<&'w mut Recorder>,
+    tally: &'w mut Tally,
+    /// The current resource's service; none where spans are not measured.
+    service: Option<TextId>,
+    probe: bool,
+}
+
+impl<S: SpanSink> SpanSink for Passing<'_, S> {
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        self.probe = is_probe(self.rules, resource.attributes);
+        self.service = match &mut self.recorder {
+            Some(recorder) if !self.probe => Some(recorder.text(resource.service)),
+            _ => None,
+        };
+        self.sink.resource(resource);
+    }
+
+    fn scope(&mut self, scope: &ScopeRecord<'_>) {
+        self.sink.scope(scope);
+    }
+
+    #[inline]
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            if let Err(why) = self.times.check(span.start_ns) {
+                return self.tally.reject(why, 1);
+            }
+            if let Some(service) = self.service {
+                recorder.span(service, span);
+            }
+        }
+        self.sink.span(span);
+        self.tally.kept += 1;
+        self.tally.probes += u64::from(self.probe);
+    }
+}
