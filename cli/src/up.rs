@@ -142,7 +142,7 @@ impl Running {
             memory: memory::Collector::of(memory::COLLECTOR_DEFAULT),
             store: address.clone(),
             document: document.clone(),
-            acknowledge_early: false,
+            agent: spanloom_collector::config::host_name(),
         };
         say.step("bringing the schema up to date");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))

@@ -3,7 +3,9 @@
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::{self, Measures};
-use spanloom_store::block::{ConnectionType, Frozen, HalfEdgeRow, RedRow, Side, SpanBlock};
+use spanloom_store::block::{
+    AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, Side, SpanBlock,
+};
 
 /// The block, under the pipeline's name for it.
 #[derive(Debug)]
@@ -72,6 +74,17 @@ impl Batch for StoreBatch {
                     measure::ConnectionType::MessagingSystem => ConnectionType::MessagingSystem,
                     measure::ConnectionType::Database => ConnectionType::Database,
                 },
+            });
+        }
+        for row in &measures.accounts {
+            block.account(AccountRow {
+                minute: row.minute,
+                node: &row.node,
+                agent: &row.agent,
+                stage: &row.stage,
+                reason: &row.reason,
+                spans: row.spans,
+                bytes: row.bytes,
             });
         }
         self.0.freeze()

@@ -73,11 +73,13 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
+        let node = cluster.node.clone();
         let watches = Watches::new(cluster, registry);
         let mut pipeline = PipelineConfig {
             hold: true,
             ..config.pipeline()?
         };
+        pipeline.accounts.node = node;
         for listener in &mut pipeline.listeners {
             listener.identify = Some(watches.identify());
         }
@@ -91,20 +93,15 @@ impl Collector {
         pipeline: PipelineConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let writer = Arc::new(Writer::new(WriterConfig::new(
+        let writer = Writer::new(WriterConfig::new(
             connection(&config.store)?,
             config.store.database.clone(),
-        )));
+        ));
         writer.register(registry);
         let pool = BlockPool::new(config.blocks());
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
-        let server = Server::start(
-            pipeline,
-            make_batch,
-            StoreExport::new(writer, config.acknowledge_early),
-            registry,
-        )?;
+        let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;
         // In the order of `CollectorConfig::pipeline`.
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);

@@ -9,7 +9,8 @@ use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{
-    Cors, Limits, Listener, Processing, Redaction, RepeatLimits, ValueClass, ValuePattern,
+    AccountsConfig, Cors, Limits, Listener, Processing, Redaction, RepeatLimits, ValueClass,
+    ValuePattern,
 };
 use spanloom_program::memory;
 use spanloom_store::block::BlockPoolOptions;
@@ -106,9 +107,8 @@ pub struct CollectorConfig {
     pub store: StoreAddress,
     /// The pipeline's document.
     pub document: TracingPipeline,
-    /// Answers exports before they are stored. It loses spans whenever a collector ends: only for
-    /// the control run of a test that must be able to see a loss.
-    pub acknowledge_early: bool,
+    /// This collector in the accounts of where spans went: the name of its pod, or of the machine.
+    pub agent: String,
 }
 
 impl CollectorConfig {
@@ -131,6 +131,11 @@ impl CollectorConfig {
             memory_limit_bytes: self.memory.requests,
             kept_buffer_bytes: self.memory.bodies,
             repeats: RepeatLimits::within(self.memory.repeats),
+            accounts: AccountsConfig {
+                node: self.agent.clone(),
+                agent: self.agent.clone(),
+                ..AccountsConfig::default()
+            },
             cors: Cors {
                 allowed_origins: self.cors_origins.clone(),
                 ..Cors::default()
@@ -138,6 +143,15 @@ impl CollectorConfig {
             processing: processing(&resolved)?,
             ..PipelineConfig::default()
         })
+    }
+}
+
+/// The name of this machine, which in a pod is the pod's.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
     }
 }
 
@@ -246,7 +260,7 @@ mod tests {
                 ca_file: None,
             },
             document,
-            acknowledge_early: false,
+            agent: "laptop".to_owned(),
         }
     }
 

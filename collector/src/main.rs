@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress, memory, threads};
+use spanloom_collector::{
+    Cluster, Collector, CollectorConfig, StoreAddress, config, memory, threads,
+};
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
@@ -61,9 +63,6 @@ struct RunArgs {
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
-    /// For control runs of tests only: answers before spans are stored, and so loses some.
-    #[arg(long, env = "SPANLOOM_ACKNOWLEDGE_EARLY", hide = true)]
-    acknowledge_early: bool,
     /// Seconds after SIGTERM in which requests are still taken while /readyz says no: until nobody
     /// sends here any more.
     #[arg(long, env = "SPANLOOM_DRAIN_DELAY_SECONDS", default_value_t = 0)]
@@ -142,9 +141,6 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let drain_deadline = Duration::from_secs(args.drain_seconds);
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let metrics_address = args.metrics;
-    if args.acknowledge_early {
-        tracing::warn!("acknowledging exports before they are stored: spans will be lost");
-    }
     let mut registry = Registry::default();
     let collector = match &args.config_map {
         Some(object) => {
@@ -226,7 +222,7 @@ impl RunArgs {
             memory: Shares::of(limit),
             store,
             document,
-            acknowledge_early: self.acknowledge_early,
+            agent: config::host_name(),
         })
     }
 }

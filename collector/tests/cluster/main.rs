@@ -68,7 +68,7 @@ impl Setup {
             memory: memory::Collector::of(128 << 20),
             store,
             document: TracingPipeline::default(),
-            acknowledge_early: false,
+            agent: "collector-1".to_owned(),
         };
         let collector = Collector::start_in(cluster, config, &mut Registry::default()).await;
         Self {

@@ -2,6 +2,7 @@
 //! exactly once, and nothing is acknowledged that is not stored.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test stops on the first surprise
 
+mod accounts;
 mod proxy;
 
 use std::net::SocketAddr;
@@ -19,7 +20,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
 use prost::Message;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
-use spanloom_crds::TracingPipeline;
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
 use spanloom_store::Connection;
@@ -46,6 +46,11 @@ struct Setup {
 
 impl Setup {
     async fn new(memory_limit_bytes: u64) -> Self {
+        Self::with("", memory_limit_bytes).await
+    }
+
+    /// The same, with this spec.
+    async fn with(spec: &str, memory_limit_bytes: u64) -> Self {
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::start(upstream).await;
@@ -57,7 +62,11 @@ impl Setup {
             cluster: None,
             ca_file: None,
         };
-        let document = TracingPipeline::default();
+        let document = spanloom_crds::parse_document(&format!(
+            "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\nmetadata: {{name: test}}\n\
+             spec: {{{spec}}}\n"
+        ))
+        .unwrap();
         spanloom_collector::migrate(&store, &document, "test")
             .await
             .unwrap();
@@ -77,7 +86,7 @@ impl Setup {
             memory: memory::Collector::of(memory_limit_bytes),
             store,
             document,
-            acknowledge_early: false,
+            agent: "collector-1".to_owned(),
         };
         let collector = Collector::start(config, &mut registry).await.unwrap();
         Self {
@@ -89,7 +98,7 @@ impl Setup {
     }
 
     async fn send(&self, body: &[u8]) -> Response<Bytes> {
-        post(self.collector.http_address(), body.to_vec()).await
+        post(self.collector.http_address(), PROTOBUF, body.to_vec()).await
     }
 
     async fn number(&self, sql: &str) -> u64 {
@@ -127,23 +136,27 @@ impl Setup {
     }
 }
 
-async fn post(address: SocketAddr, body: Vec<u8>) -> Response<Bytes> {
+const PROTOBUF: &str = "application/x-protobuf";
+
+async fn post(address: SocketAddr, content_type: &str, body: Vec<u8>) -> Response<Bytes> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::post(format!("http://{address}/v1/traces"))
-        .header("content-type", "application/x-protobuf")
+        .header("content-type", content_type)
         .body(Full::new(Bytes::from(body)))
         .unwrap();
     let (head, body) = client.request(request).await.unwrap().into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
+fn now_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap().as_nanos() as u64
+}
+
 /// `SPANS` spans of distinct ids, a third each of clients, servers and internal ones, padded to make
 /// the request larger where that matters.
 fn request(seed: u64, padding: usize) -> Vec<u8> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64;
+    let now = now_ns();
     let text = |key: &str, value: String| KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue {
@@ -196,6 +209,9 @@ fn assert_stored(response: &Response<Bytes>) {
 
 const PLENTY: u64 = 128 << 20;
 
+/// Longer than a stop takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn replies_lost_after_the_commit_store_nothing_twice() {
     let setup = Setup::new(PLENTY).await;
@@ -213,14 +229,14 @@ async fn a_client_that_got_no_answer_and_repeats_is_stored_once() {
     let setup = Setup::new(PLENTY).await;
     let body = request(3 << 40, 0);
     setup.proxy.set(Mood::Holding).await;
-    let unanswered = tokio::spawn(post(setup.collector.http_address(), body.clone()));
+    let unanswered = tokio::spawn(post(setup.collector.http_address(), PROTOBUF, body.clone()));
     // The insert is in, its reply is held back: now the client goes away.
     while setup.number("SELECT count() FROM spans").await < SPANS {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     unanswered.abort();
     assert!(unanswered.await.unwrap_err().is_cancelled());
-    let repeated = tokio::spawn(post(setup.collector.http_address(), body.clone()));
+    let repeated = tokio::spawn(post(setup.collector.http_address(), PROTOBUF, body.clone()));
     setup.proxy.set(Mood::Honest).await;
     assert_stored(&repeated.await.unwrap());
     // And once more, long after.
@@ -235,11 +251,11 @@ async fn while_clickhouse_is_away_clients_are_told_to_retry_and_memory_is_bounde
     setup.proxy.set(Mood::Away).await;
     let body = request(4 << 40, 0);
     let mut senders = tokio::task::JoinSet::new();
-    senders.spawn(post(setup.collector.http_address(), body.clone()));
+    senders.spawn(post(setup.collector.http_address(), PROTOBUF, body.clone()));
     // Each about 500 kB: far more than fits.
     for seed in 5..45 {
         let large = request(seed << 40, 4_000);
-        senders.spawn(post(setup.collector.http_address(), large));
+        senders.spawn(post(setup.collector.http_address(), PROTOBUF, large));
     }
     while let Some(response) = senders.join_next().await {
         let response = response.unwrap();
@@ -260,11 +276,7 @@ async fn while_clickhouse_is_away_clients_are_told_to_retry_and_memory_is_bounde
     setup.proxy.set(Mood::Honest).await;
     assert_stored(&setup.send(&body).await);
     setup.check_stored_once(SPANS).await;
-    setup
-        .collector
-        .shutdown(Duration::from_secs(10))
-        .await
-        .unwrap();
+    setup.collector.shutdown(DEADLINE).await.unwrap();
 }
 
 /// The memory that requests hold, as the metrics say.

@@ -142,7 +142,7 @@ async fn every_span_is_in_the_accounts_once_whatever_became_of_it() {
     let refusals = rows.iter().filter(|row| row.stage == "receive");
     let mut refusals: Vec<_> = refusals.map(|row| (&*row.reason, row.bytes)).collect();
     refusals.sort_unstable();
-    assert_eq!(refusals, [("encoding", 0), ("too_large", 100_000)]);
+    assert_eq!(refusals, [("encoding", 6), ("too_large", 100_000)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

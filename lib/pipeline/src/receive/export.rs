@@ -110,11 +110,14 @@ pub(super) struct Export<'r> {
 }
 
 impl Receiver {
-    pub(super) fn export<'r>(&'r self, headers: &'r HeaderMap) -> Export<'r> {
+    /// An export begins, whose body the head says something of.
+    pub(super) fn export<'r>(&'r self, headers: &'r HeaderMap, body: &impl Body) -> Export<'r> {
+        let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         Export {
             receiver: self,
             headers,
-            seen: 0,
+            // A client may promise anything.
+            seen: promised.min(self.inlet.settings.max_request_bytes),
             submitted: false,
         }
     }

@@ -77,7 +77,7 @@ where
     let reply = if head.method != Method::POST {
         failed(receiver, Refusal::Method)
     } else if path == TRACES {
-        let mut export = receiver.export(&head.headers);
+        let mut export = receiver.export(&head.headers, &*body);
         let result = traces(&mut export, receiver, &head.headers, body).await;
         match export.ending(result) {
             Ending::Failed(verdict) => Reply::Failed(verdict),

@@ -48,7 +48,7 @@ pub(super) async fn answer(
     let (coding, ending) = match point.codecs(path) {
         Some(codecs) => {
             let coding = coding(&head.headers, codecs.iter());
-            let mut export = receiver.export(&head.headers);
+            let mut export = receiver.export(&head.headers, &body);
             let result = match (head.method == Method::POST, &coding) {
                 (false, _) => Err(Refusal::Method),
                 (true, None) => Err(unsupported(&head.headers, codecs)),
