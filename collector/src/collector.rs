@@ -11,7 +11,7 @@ use spanloom_crds::agent::{AgentConfig, AgentStatus};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
 use spanloom_program::NotReady;
-use spanloom_store::block::{BlockPool, SpanBlock};
+use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
 use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report};
 use spanloom_store::schema::SchemaOptions;
@@ -21,6 +21,8 @@ use spanloom_tls::TlsError;
 use crate::batch::StoreBatch;
 use crate::cluster::{Cluster, Watches, Watching};
 use crate::config::{self, CollectorConfig, ConfigError, StoreAddress};
+#[cfg(feature = "control-runs")]
+use crate::control::{self, Protection};
 use crate::export::StoreExport;
 
 /// Why a collector does not start.
@@ -38,6 +40,24 @@ pub enum StartError {
     /// It started without an address, though it was told one; a bug of ours.
     #[error("the pipeline does not listen")]
     NoAddress,
+}
+
+/// What a collector is made of.
+struct Parts {
+    pipeline: PipelineConfig,
+    writer: WriterConfig,
+    blocks: BlockPoolOptions,
+}
+
+impl Parts {
+    fn of(config: &CollectorConfig) -> Result<Self, StartError> {
+        let store = &config.store;
+        Ok(Self {
+            pipeline: config.pipeline()?,
+            writer: WriterConfig::new(connection(store)?, store.database.clone()),
+            blocks: config.blocks(),
+        })
+    }
 }
 
 /// A collector that runs.
@@ -58,8 +78,7 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let pipeline = config.pipeline()?;
-        Self::start_pipeline(&config, pipeline, registry)
+        Self::assemble(Parts::of(&config)?, None, registry)
     }
 
     /// Starts a collector that follows its configuration object. It listens at once, but tells
@@ -73,32 +92,47 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let node = cluster.node.clone();
-        let watches = Watches::new(cluster, registry);
-        let mut pipeline = PipelineConfig {
-            hold: true,
-            ..config.pipeline()?
-        };
-        pipeline.accounts.node = node;
-        for listener in &mut pipeline.listeners {
-            listener.identify = Some(watches.identify());
-        }
-        let mut collector = Self::start_pipeline(&config, pipeline, registry)?;
-        collector.watching = Some(watches.start(collector.server.control(), registry));
-        Ok(collector)
+        Self::assemble(Parts::of(&config)?, Some(cluster), registry)
     }
 
-    fn start_pipeline(
-        config: &CollectorConfig,
-        pipeline: PipelineConfig,
+    /// Starts either of them without some protections, for a control run.
+    ///
+    /// # Errors
+    /// As the others.
+    #[cfg(feature = "control-runs")]
+    pub async fn start_without(
+        protections: &[Protection],
+        cluster: Option<Cluster>,
+        config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let writer = Writer::new(WriterConfig::new(
-            connection(&config.store)?,
-            config.store.database.clone(),
-        ));
+        let mut parts = Parts::of(&config)?;
+        control::leave_out(protections, &mut parts.pipeline, &mut parts.writer);
+        Self::assemble(parts, cluster, registry)
+    }
+
+    fn assemble(
+        parts: Parts,
+        cluster: Option<Cluster>,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError> {
+        let Parts {
+            mut pipeline,
+            writer,
+            blocks,
+        } = parts;
+        let watches = cluster.map(|cluster| {
+            pipeline.hold = true;
+            pipeline.accounts.node.clone_from(&cluster.node);
+            let watches = Watches::new(cluster, registry);
+            for listener in &mut pipeline.listeners {
+                listener.identify = Some(watches.identify());
+            }
+            watches
+        });
+        let writer = Writer::new(writer);
         writer.register(registry);
-        let pool = BlockPool::new(config.blocks());
+        let pool = BlockPool::new(blocks);
         pool.register(registry);
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
         let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;
@@ -106,12 +140,13 @@ impl Collector {
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
+        let watching = watches.map(|watches| watches.start(server.control(), registry));
         Ok(Self {
             server,
             grpc,
             http,
             draining: Arc::default(),
-            watching: None,
+            watching,
         })
     }
 

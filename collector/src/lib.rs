@@ -15,6 +15,8 @@ mod batch;
 pub mod cluster;
 mod collector;
 pub mod config;
+#[cfg(feature = "control-runs")]
+pub mod control;
 mod export;
 pub mod memory;
 pub mod threads;

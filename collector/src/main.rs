@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
+#[cfg(feature = "control-runs")]
+use spanloom_collector::control;
 use spanloom_collector::{
     Cluster, Collector, CollectorConfig, StoreAddress, config, memory, threads,
 };
@@ -63,12 +65,21 @@ struct RunArgs {
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// For control runs of tests: protections that are left out.
+    #[cfg(feature = "control-runs")]
+    #[arg(long, env = "SPANLOOM_CONTROL_WITHOUT", value_delimiter = ',')]
+    without: Vec<control::Protection>,
     /// Seconds after SIGTERM in which requests are still taken while /readyz says no: until nobody
     /// sends here any more.
     #[arg(long, env = "SPANLOOM_DRAIN_DELAY_SECONDS", default_value_t = 0)]
     drain_delay_seconds: u64,
-    /// Seconds that open requests and batches have to end after that.
-    #[arg(long, env = "SPANLOOM_DRAIN_SECONDS", default_value_t = 20)]
+    /// Seconds that open requests and batches have to end after that, at least one.
+    #[arg(
+        long,
+        env = "SPANLOOM_DRAIN_SECONDS",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     drain_seconds: u64,
 }
 
@@ -142,11 +153,20 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let metrics_address = args.metrics;
     let mut registry = Registry::default();
-    let collector = match &args.config_map {
-        Some(object) => {
-            let cluster = Cluster::infer(object, args.node_name.clone()).await?;
-            Collector::start_in(cluster, args.config()?, &mut registry).await?
-        }
+    let cluster = match &args.config_map {
+        Some(object) => Some(Cluster::infer(object, args.node_name.clone()).await?),
+        None => None,
+    };
+    #[cfg(feature = "control-runs")]
+    let without = args.without.clone();
+    #[cfg(feature = "control-runs")]
+    let collector = {
+        tracing::warn!(?without, "a control run: spans will be lost or doubled");
+        Collector::start_without(&without, cluster, args.config()?, &mut registry).await?
+    };
+    #[cfg(not(feature = "control-runs"))]
+    let collector = match cluster {
+        Some(cluster) => Collector::start_in(cluster, args.config()?, &mut registry).await?,
         None => Collector::start(args.config()?, &mut registry).await?,
     };
     let (not_ready, status) = (collector.not_ready(), collector.status());
@@ -164,6 +184,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         "receiving"
     );
     signals.next().await;
+    #[cfg(feature = "control-runs")]
+    if without.contains(&control::Protection::Draining) {
+        return Ok(());
+    }
     if !drain_delay.is_zero() {
         tracing::info!(seconds = drain_delay.as_secs(), "leaving");
         collector.leave();

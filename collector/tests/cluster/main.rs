@@ -277,6 +277,14 @@ async fn a_pipeline_that_is_not_enabled_answers_success_and_counts() {
         setup.number("SELECT toUInt64(sum(count)) FROM red").await,
         1
     );
+    // The accounts say so too, in the node's name.
+    let direct = setup.direct.clone();
+    setup.collector.shutdown(DEADLINE).await.unwrap();
+    let accounts = "SELECT concat(node, ' ', agent, ' ', reason, ' ', toString(sum(spans))) FROM accounts \
+                    GROUP BY node, agent, reason ORDER BY reason";
+    let accounts: Vec<String> = direct.query(accounts).fetch_all().await.unwrap();
+    let expect = ["disabled", "stored"].map(|reason| format!("node-a collector-1 {reason} 1"));
+    assert_eq!(accounts, expect);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test stops on the first surprise
 
 mod accounts;
+#[cfg(feature = "control-runs")]
+mod control;
 mod proxy;
 
 use std::net::SocketAddr;
@@ -19,7 +21,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
 use prost::Message;
-use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
+use spanloom_collector::{Collector, CollectorConfig, StartError, StoreAddress};
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
 use spanloom_store::Connection;
@@ -51,6 +53,15 @@ impl Setup {
 
     /// The same, with this spec.
     async fn with(spec: &str, memory_limit_bytes: u64) -> Self {
+        Self::started(spec, memory_limit_bytes, Collector::start).await
+    }
+
+    /// The same, started in another way.
+    async fn started(
+        spec: &str,
+        memory_limit_bytes: u64,
+        start: impl AsyncFnOnce(CollectorConfig, &mut Registry) -> Result<Collector, StartError>,
+    ) -> Self {
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::start(upstream).await;
@@ -88,7 +99,7 @@ impl Setup {
             document,
             agent: "collector-1".to_owned(),
         };
-        let collector = Collector::start(config, &mut registry).await.unwrap();
+        let collector = start(config, &mut registry).await.unwrap();
         Self {
             proxy,
             collector,

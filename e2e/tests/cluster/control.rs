@@ -1,8 +1,8 @@
 //! Control runs of [`super::loss`]: collectors that do what ours must not are caught by the same check,
 //! so that it would see if ours did.
 //!
-//! No field of the document does such harm. The pipeline is Unmanaged, and the DaemonSet is changed behind
-//! the operator's back, with an environment that the collector knows for this alone.
+//! No release can do such harm. The pipeline is Unmanaged, and the DaemonSet is given the image of a binary that
+//! is built for this alone, with the cargo feature `control-runs`.
 
 use std::time::{Duration, Instant};
 
@@ -21,23 +21,16 @@ use super::support::{LIMIT, await_some, want};
 const COLLECTORS: &str = "daemonset/traces-collector";
 const STORE: &str = "statefulset/traces-clickhouse";
 
-/// Collectors that are killed when they are told to end.
-fn do_not_drain(namespace: &Namespace) {
-    change(
-        namespace,
-        &json!({"SPANLOOM_DRAIN_DELAY_SECONDS": "0", "SPANLOOM_DRAIN_SECONDS": "0"}),
-    );
-}
-
-fn change(namespace: &Namespace, environment: &Value) {
-    let environment = environment.as_object().unwrap().iter();
-    let environment: Vec<_> = environment
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-    let patch = json!({"spec": {"template": {"spec": {
-        "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "collector", "env": environment}],
-    }}}});
+/// Makes collectors control runs: without these protections.
+fn leave_out(namespace: &Namespace, protections: &str) {
+    let path = "--output=jsonpath={.spec.template.spec.containers[0].image}";
+    let image = namespace.kubectl(&["get", COLLECTORS, path]);
+    let image = image.replace("spanloom-collector:", "spanloom-collector-control:");
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{
+        "name": "collector",
+        "image": image.trim(),
+        "env": [{"name": "SPANLOOM_CONTROL_WITHOUT", "value": protections}],
+    }]}}}});
     namespace.kubectl(&["patch", COLLECTORS, "--patch", &patch.to_string()]);
     rolled_out(namespace, COLLECTORS);
 }
@@ -74,7 +67,7 @@ fn collectors_that_do_not_drain_or_promise_too_early_are_caught() {
 
     // Without draining, exports that were under way are refused, or sent again and stored twice. One
     // rollout may be lucky.
-    do_not_drain(&namespace);
+    leave_out(&namespace, "draining");
     place(&pipeline);
     let mut rollouts = 0;
     await_some("a fault of collectors that do not drain", LIMIT, || {
@@ -105,7 +98,7 @@ fn collectors_that_do_not_drain_or_promise_too_early_are_caught() {
 
     // With answers that come before the insert as well, what was promised is lost: for certain when there is
     // no store at the time.
-    change(&namespace, &json!({"SPANLOOM_ACKNOWLEDGE_EARLY": "true"}));
+    leave_out(&namespace, "draining,storing");
     place(&pipeline);
     let count = |replicas: &str| {
         namespace.kubectl(&["scale", STORE, replicas]);

@@ -81,7 +81,7 @@ pub fn make(out: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let folder = programs::build(profile)?;
     let mut archives = Vec::new();
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().filter(|program| program.is_for(profile)) {
         let path = out.join(format!("spanloom-{}.tar", program.name));
         let image = program
             .image(&folder)

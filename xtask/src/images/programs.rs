@@ -21,6 +21,9 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where the engine's image keeps the library, and how the program is told.
 const LIBRARY: &str = "/usr/lib/libchdb.so";
 
+/// Where programs for control runs are put aside, in the folder of the others.
+const CONTROL_FOLDER: &str = "control";
+
 /// One program.
 pub struct Program {
     /// Its name in the image's.
@@ -35,6 +38,8 @@ pub struct Program {
     user: u32,
     /// Needs libchdb beside it.
     engine: bool,
+    /// Its protections can be switched off, for control runs: only beside what tests have compiled.
+    control: bool,
 }
 
 /// Every image of the project.
@@ -47,6 +52,7 @@ pub const PROGRAMS: &[Program] = &[
         arguments: &[],
         user: USER,
         engine: false,
+        control: false,
     },
     Program {
         name: "collector",
@@ -56,6 +62,7 @@ pub const PROGRAMS: &[Program] = &[
         arguments: &[],
         user: USER,
         engine: false,
+        control: false,
     },
     Program {
         name: "query",
@@ -65,6 +72,7 @@ pub const PROGRAMS: &[Program] = &[
         arguments: &[],
         user: USER,
         engine: false,
+        control: false,
     },
     Program {
         name: "engine",
@@ -75,6 +83,17 @@ pub const PROGRAMS: &[Program] = &[
         arguments: &["serve"],
         user: CLICKHOUSE_USER,
         engine: true,
+        control: false,
+    },
+    Program {
+        name: "collector-control",
+        package: "spanloom-collector",
+        binary: "spanloom-collector",
+        about: "Spanloom's collector for control runs of tests: it may lose spans",
+        arguments: &[],
+        user: USER,
+        engine: false,
+        control: true,
     },
 ];
 
@@ -84,25 +103,59 @@ pub const PROGRAMS: &[Program] = &[
 /// When cargo fails.
 pub fn build(profile: Profile) -> anyhow::Result<PathBuf> {
     let (name, folder) = profile.names();
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--profile", name]);
+    let folder = crate::test::target_dir().join(folder);
+    let cargo = || {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--locked", "--profile", name]);
+        cargo
+    };
+    for program in PROGRAMS.iter().filter(|program| program.control) {
+        if program.is_for(profile) {
+            // It has the name of the one without the feature, which is put in its place below.
+            run(cargo().arg("--workspace").args(crate::test::CONTROL))?;
+            let control = program.path(&folder);
+            let made = folder.join(program.binary);
+            std::fs::create_dir_all(folder.join(CONTROL_FOLDER))
+                .and_then(|()| std::fs::copy(&made, &control))
+                .with_context(|| format!("cannot copy {}", made.display()))?;
+        }
+    }
+    let mut cargo = cargo();
     if profile == Profile::Debug {
         // The same features as the tests': nothing is compiled twice.
         cargo.args(["--workspace", "--all-targets"]);
     } else {
-        for program in PROGRAMS {
+        for program in PROGRAMS.iter().filter(|program| !program.control) {
             cargo.args(["--package", program.package, "--bin", program.binary]);
         }
     }
+    run(&mut cargo)?;
+    Ok(folder)
+}
+
+fn run(cargo: &mut Command) -> anyhow::Result<()> {
     let status = cargo
         .current_dir(spanloom_e2e::workspace())
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "cargo build ended with {status}");
-    Ok(crate::test::target_dir().join(folder))
+    Ok(())
 }
 
 impl Program {
+    /// Whether there is an image of it when programs are compiled so.
+    pub fn is_for(&self, profile: Profile) -> bool {
+        !self.control || profile == Profile::Debug
+    }
+
+    /// Where [`build`] has put it.
+    fn path(&self, folder: &Path) -> PathBuf {
+        match self.control {
+            true => folder.join(CONTROL_FOLDER).join(self.binary),
+            false => folder.join(self.binary),
+        }
+    }
+
     /// The image, of programs in `folder`.
     ///
     /// # Errors
@@ -119,7 +172,7 @@ impl Program {
         }
         let mut tree = Tree::default();
         let path = format!("/usr/bin/{}", self.binary);
-        libraries::add_program(&mut tree, &path, &folder.join(self.binary))?;
+        libraries::add_program(&mut tree, &path, &self.path(folder))?;
         layers.push(tree);
         let arguments = self.arguments.iter().map(|word| (*word).to_owned());
         Ok(Image {

@@ -78,6 +78,11 @@ const STAGES: &[Stage] = &[
         run: test,
     },
     Stage {
+        name: "control",
+        about: "without a protection, tests fail",
+        run: control,
+    },
+    Stage {
         name: "e2e",
         about: "real SDKs against the real program",
         run: e2e,
@@ -225,6 +230,26 @@ fn test() -> anyhow::Result<()> {
     command.args(["--", "--skip", "scenario::"]);
     sh(with_program(command))
 }
+
+/// Programs whose protections can be switched off; see [`CONTROL`].
+fn control() -> anyhow::Result<()> {
+    let mut command = cargo(["test", "--workspace", "--locked"]);
+    command.args(CONTROL);
+    // The others pass with every protection, and have.
+    command.args(["--", "control"]);
+    sh(command)
+}
+
+/// What cargo builds for control runs. Of the whole workspace, for its features: only the collector and
+/// what is below it that knows the feature is compiled twice.
+pub const CONTROL: &[&str] = &[
+    "--features",
+    "spanloom-collector/control-runs",
+    "--test",
+    "once",
+    "--test",
+    "switches",
+];
 
 fn e2e() -> anyhow::Result<()> {
     // The whole workspace again, for its features: nothing is compiled twice.

@@ -45,6 +45,9 @@ pub struct WriterConfig {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// Whether ClickHouse is to recognise what it has already; off only for control runs of tests.
+    #[cfg(feature = "control-runs")]
+    pub deduplicate: bool,
 }
 
 impl WriterConfig {
@@ -58,6 +61,8 @@ impl WriterConfig {
             keep_unknown_for: Duration::from_secs(600),
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(5),
+            #[cfg(feature = "control-runs")]
+            deduplicate: true,
         }
     }
 }
@@ -202,6 +207,11 @@ impl Writer {
         token: &str,
         body: bytes::Bytes,
     ) -> Result<(), clickhouse::error::Error> {
+        #[cfg(feature = "control-runs")]
+        let token = &match self.config.deduplicate {
+            true => token.to_owned(),
+            false => format!("{token}-{}", rand::random::<u64>()),
+        };
         let start = Instant::now();
         // The server must give up before we do: then its answer says what became of the insert.
         let timeout = self.config.insert_timeout + Duration::from_secs(2);
