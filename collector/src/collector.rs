@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::{AgentConfig, AgentStatus};
+use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
 use spanloom_program::NotReady;
@@ -20,7 +20,7 @@ use spanloom_tls::TlsError;
 
 use crate::batch::StoreBatch;
 use crate::cluster::{Cluster, Watches, Watching};
-use crate::config::{self, CollectorConfig, ConfigError, StoreAddress};
+use crate::config::{self, CollectorConfig, StoreAddress};
 #[cfg(feature = "control-runs")]
 use crate::control::{self, Protection};
 use crate::export::StoreExport;
@@ -30,7 +30,7 @@ use crate::export::StoreExport;
 pub enum StartError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] DocumentErrors),
     /// The pipeline does not start.
     #[error(transparent)]
     Pipeline(#[from] spanloom_pipeline::StartError),
@@ -213,7 +213,7 @@ impl Collector {
 pub enum MigrateError {
     /// The configuration cannot be used.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] DocumentErrors),
     /// The authorities that ClickHouse's certificate is checked against cannot be read.
     #[error("the way to ClickHouse: {0}")]
     Tls(#[from] TlsError),

@@ -2,20 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use spanloom_crds::agent::AgentConfig;
 use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
-use spanloom_pipeline::config::{
-    AccountsConfig, Cors, Limits, Listener, Processing, Redaction, RepeatLimits, ValueClass,
-    ValuePattern,
-};
+use spanloom_pipeline::config::{AccountsConfig, Cors, Listener, Processing, RepeatLimits};
 use spanloom_program::memory;
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
-use spanloom_traceql::Filter;
 
 /// Where spans are written.
 #[derive(Clone)]
@@ -58,7 +53,7 @@ impl StoreAddress {
     ///
     /// # Errors
     /// When the document is wrong.
-    pub fn external(document: &TracingPipeline) -> Result<Option<Self>, ConfigError> {
+    pub fn external(document: &TracingPipeline) -> Result<Option<Self>, DocumentErrors> {
         let storage = spanloom_crds::resolve(document)?.storage;
         let resolved::Server::External {
             url,
@@ -79,17 +74,6 @@ impl StoreAddress {
             ca_file: variable(CA_FILE_VARIABLE).map(PathBuf::from),
         }))
     }
-}
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The document breaks a rule.
-    #[error(transparent)]
-    Document(#[from] DocumentErrors),
-    /// A filter that the document's own check let through; a bug of ours.
-    #[error("spec.processing.drop: {0}")]
-    Filter(#[from] spanloom_traceql::Error),
 }
 
 /// All of a collector's configuration.
@@ -121,7 +105,7 @@ impl CollectorConfig {
     }
 
     /// The pipeline's settings.
-    pub(crate) fn pipeline(&self) -> Result<PipelineConfig, ConfigError> {
+    pub(crate) fn pipeline(&self) -> Result<PipelineConfig, DocumentErrors> {
         let resolved = spanloom_crds::resolve(&self.document)?;
         Ok(PipelineConfig {
             listeners: vec![
@@ -140,7 +124,7 @@ impl CollectorConfig {
                 allowed_origins: self.cors_origins.clone(),
                 ..Cors::default()
             },
-            processing: processing(&resolved)?,
+            processing: processing(&resolved),
             ..PipelineConfig::default()
         })
     }
@@ -159,7 +143,7 @@ pub fn host_name() -> String {
 pub(crate) fn schema(
     store: &StoreAddress,
     document: &TracingPipeline,
-) -> Result<SchemaOptions, ConfigError> {
+) -> Result<SchemaOptions, DocumentErrors> {
     let storage = spanloom_crds::resolve(document)?.storage;
     Ok(schema_of(store, &storage))
 }
@@ -184,59 +168,33 @@ fn schema_of(store: &StoreAddress, storage: &resolved::StorageConfig) -> SchemaO
 }
 
 /// What an agent's configuration does to spans.
-pub(crate) fn agent_processing(config: &AgentConfig) -> Result<Processing, ConfigError> {
+pub(crate) fn agent_processing(config: &AgentConfig) -> Processing {
     let uid = &config.pipeline.uid;
-    Ok(Processing {
+    Processing {
         enabled: config.enabled,
         probe: (!uid.is_empty()).then(|| uid.clone()),
-        ..processing(&config.resolved)?
-    })
+        ..processing(&config.resolved)
+    }
 }
 
-fn processing(resolved: &Resolved) -> Result<Processing, ConfigError> {
+fn processing(resolved: &Resolved) -> Processing {
     let config = &resolved.processing;
-    let mut drop = Vec::with_capacity(config.drop.len());
-    for text in &config.drop {
-        drop.push(Arc::new(Filter::parse(text)?));
-    }
-    let count = |limit: u32| limit as usize;
-    Ok(Processing {
+    Processing {
         resource: config.resource.clone(),
-        drop,
-        redact: redactions(config),
-        limits: Limits {
-            attributes: count(config.limits.attributes_per_span),
-            events: count(config.limits.events_per_span),
-            links: count(config.limits.links_per_span),
-            value_bytes: count(config.limits.attribute_value_bytes),
-        },
+        rules: config.rules.clone(),
         head_ratio: resolved.sampling.ratio,
         retention: resolved.storage.retention,
         ..Processing::default()
-    })
-}
-
-fn redactions(config: &resolved::ProcessingConfig) -> Vec<Redaction> {
-    let mut redactions = Vec::new();
-    if !config.redact_keys.is_empty() {
-        let keys = config.redact_keys.iter().map(|key| key.text().to_owned());
-        redactions.push(Redaction::Keys(keys.collect()));
     }
-    redactions.extend(config.redact_values.iter().map(|pattern| {
-        Redaction::Values(match pattern {
-            resolved::ValuePattern::Regex(regex) => ValuePattern::Regex(regex.clone()),
-            resolved::ValuePattern::Class(name) => match ValueClass::from_name(name) {
-                Some(class) => ValuePattern::Class(class),
-                // A class that the document knows and the pipeline does not: a test forbids it.
-                None => ValuePattern::Regex(name.clone()),
-            },
-        })
-    }));
-    redactions
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use spanloom_crds::RedactRule;
+    use spanloom_pipeline::process::Processor;
+    use spanloom_rules::{KeyPattern, Limits, RuleSet, ValuePattern};
+
     use super::*;
 
     fn config(spec: &str) -> CollectorConfig {
@@ -274,14 +232,6 @@ mod tests {
     }
 
     #[test]
-    fn every_class_of_text_that_a_document_may_name_is_known() {
-        for name in spanloom_crds::VALUE_CLASSES {
-            assert!(ValueClass::from_name(name).is_some(), "{name}");
-        }
-        assert_eq!(ValueClass::ALL.len(), spanloom_crds::VALUE_CLASSES.len());
-    }
-
-    #[test]
     fn the_document_reaches_the_pipeline() {
         let config = config(
             "  processing:\n    resource: {team: shop}\n    \
@@ -294,25 +244,85 @@ mod tests {
             processing.resource,
             [("team".to_owned(), "shop".to_owned())]
         );
-        assert_eq!(processing.drop.len(), 1);
-        assert_eq!(
-            processing.redact,
-            [
-                Redaction::Keys(vec!["*.password".to_owned()]),
-                Redaction::Values(ValuePattern::Class(ValueClass::Email)),
-                Redaction::Values(ValuePattern::Regex("tok_[a-z]+".to_owned())),
-            ]
-        );
         let limits = Limits {
             events: 3,
             value_bytes: 1024,
             ..Limits::default()
         };
-        assert_eq!(processing.limits, limits);
+        assert_eq!(
+            processing.rules,
+            RuleSet {
+                drop: vec!["{ name = \"ping\" }".to_owned()],
+                redact_keys: vec![KeyPattern::Wildcard("*.password".to_owned())],
+                redact_values: vec![
+                    ValuePattern::Class("email".to_owned()),
+                    ValuePattern::Regex("tok_[a-z]+".to_owned()),
+                ],
+                limits,
+            }
+        );
         assert_eq!(processing.head_ratio, 0.25);
         assert_eq!(processing.retention.as_secs(), 36 * 3600);
         let schema = schema(&config.store, &config.document).unwrap();
         assert_eq!(schema.retention.as_secs(), 36 * 3600);
+    }
+
+    /// Text of pieces that mean something to YAML, to expressions or to filters.
+    fn written() -> impl Strategy<Value = String> {
+        const PIECES: &[&str] = &[
+            "a",
+            "*",
+            "(?P<id>x)",
+            "(?x)",
+            "# c",
+            "(?i)",
+            "|",
+            "[0-9]+",
+            r"\w{9}",
+            "email",
+            "jwt",
+            "(",
+            ")",
+            " ",
+            r"\b",
+            "{ .a = 1 }",
+            "{ .a =~ \"(?x) b # c\" }",
+            "{ nestedSetLeft = 1 }",
+        ];
+        prop::collection::vec(prop::sample::select(PIECES), 1..4).prop_map(|p| p.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn what_the_operator_accepts_a_collector_can_load(
+            keys in prop::collection::vec(written(), 0..3),
+            values in prop::collection::vec(written(), 0..4),
+            drop in prop::collection::vec(written(), 0..2),
+            limit in prop::option::of(0..70_000_u64),
+        ) {
+            let mut document = TracingPipeline::default();
+            let processing = &mut document.spec.processing;
+            processing.redact.extend(keys.into_iter().map(|key| RedactRule {
+                keys: Some(vec![key]),
+                values: None,
+            }));
+            processing.redact.extend(values.into_iter().map(|text| RedactRule {
+                keys: None,
+                values: Some(text),
+            }));
+            processing.drop = drop;
+            processing.limits.events_per_span = limit;
+            if let Ok(resolved) = spanloom_crds::resolve(&document) {
+                // As the operator sends it.
+                let config = AgentConfig { resolved, ..AgentConfig::default() };
+                let sent = serde_json::to_string(&config).unwrap();
+                let config: AgentConfig = serde_json::from_str(&sent).unwrap();
+                let loaded = Processor::new(&agent_processing(&config));
+                prop_assert!(loaded.is_ok(), "{}: {:?}", sent, loaded.err());
+            }
+        }
     }
 
     #[test]

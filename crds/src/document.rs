@@ -137,8 +137,8 @@ pub struct RedactRule {
     /// Attribute keys of all scopes, exact or with `*` for any text; their values are hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<String>>,
-    /// A class of text (`email`, `creditCard`, `ipv4`, `jwt`, `credentials`) or a regular
-    /// expression; what matches is hidden in values, names and status messages.
+    /// A class of text, such as `email`, or a regular expression; what matches is hidden in values,
+    /// names and status messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<String>,
 }

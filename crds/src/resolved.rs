@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use spanloom_rules::RuleSet;
 
 use crate::document::{Processing, Storage, TracingPipeline};
 use crate::errors::{DocumentError, DocumentErrors};
 use crate::quantity::seconds;
-use crate::validate::{VALUE_CLASSES, validate};
+use crate::rules::rule_set;
+use crate::validate::validate;
 
 /// Everything that a document asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,14 +30,9 @@ pub struct ProcessingConfig {
     /// What of a pod's metadata becomes resource attributes.
     #[serde(default)]
     pub kubernetes: KubernetesConfig,
-    /// TraceQL spanset filters, as text; each parses.
-    pub drop: Vec<String>,
-    /// Keys whose values are hidden.
-    pub redact_keys: Vec<KeyPattern>,
-    /// Text that is hidden wherever it stands.
-    pub redact_values: Vec<ValuePattern>,
-    /// How large a span may be.
-    pub limits: LimitsConfig,
+    /// What is discarded, hidden and cut.
+    #[serde(flatten)]
+    pub rules: RuleSet,
 }
 
 /// What of a pod's metadata becomes resource attributes.
@@ -45,57 +42,6 @@ pub struct KubernetesConfig {
     pub labels: Vec<String>,
     /// Keys of pod annotations, each for the attribute `k8s.pod.annotation.<key>`.
     pub annotations: Vec<String>,
-}
-
-/// An attribute's key, or many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyPattern {
-    /// This very key.
-    Exact(String),
-    /// `*` in it stands for any text.
-    Wildcard(String),
-}
-
-impl KeyPattern {
-    /// The pattern as it is written in the document.
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Exact(text) | Self::Wildcard(text) => text,
-        }
-    }
-}
-
-/// Text that is hidden.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ValuePattern {
-    /// One of [`VALUE_CLASSES`].
-    Class(String),
-    /// A regular expression that compiles and matches at least one character.
-    Regex(String),
-}
-
-/// How large a span may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitsConfig {
-    /// Attributes of a span, event, link, scope or resource.
-    pub attributes_per_span: u32,
-    /// Events of a span.
-    pub events_per_span: u32,
-    /// Links of a span.
-    pub links_per_span: u32,
-    /// Bytes of an attribute's value.
-    pub attribute_value_bytes: u32,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            attributes_per_span: 128,
-            events_per_span: 128,
-            links_per_span: 128,
-            attribute_value_bytes: 8 << 10,
-        }
-    }
 }
 
 /// Which traces are kept.
@@ -175,25 +121,6 @@ pub fn resolve(document: &TracingPipeline) -> Result<Resolved, DocumentErrors> {
 }
 
 fn processing(processing: &Processing) -> ProcessingConfig {
-    let default = LimitsConfig::default();
-    let limit = |count: Option<u64>, default| {
-        count
-            .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or(default)
-    };
-    let limits = &processing.limits;
-    let value_bytes = limits
-        .attribute_value_bytes
-        .as_ref()
-        .and_then(|size| size.bytes());
-    let keys = processing
-        .redact
-        .iter()
-        .flat_map(|rule| rule.keys.iter().flatten());
-    let values = processing
-        .redact
-        .iter()
-        .filter_map(|rule| rule.values.clone());
     ProcessingConfig {
         resource: processing
             .resource
@@ -204,25 +131,7 @@ fn processing(processing: &Processing) -> ProcessingConfig {
             labels: processing.kubernetes.labels.clone(),
             annotations: processing.kubernetes.annotations.clone(),
         },
-        drop: processing.drop.clone(),
-        redact_keys: keys
-            .map(|key| match key.contains('*') {
-                true => KeyPattern::Wildcard(key.clone()),
-                false => KeyPattern::Exact(key.clone()),
-            })
-            .collect(),
-        redact_values: values
-            .map(|text| match VALUE_CLASSES.contains(&text.as_str()) {
-                true => ValuePattern::Class(text),
-                false => ValuePattern::Regex(text),
-            })
-            .collect(),
-        limits: LimitsConfig {
-            attributes_per_span: limit(limits.attributes_per_span, default.attributes_per_span),
-            events_per_span: limit(limits.events_per_span, default.events_per_span),
-            links_per_span: limit(limits.links_per_span, default.links_per_span),
-            attribute_value_bytes: limit(value_bytes, default.attribute_value_bytes),
-        },
+        rules: rule_set(processing),
     }
 }
 

@@ -2,29 +2,17 @@
 
 mod cluster;
 
-use std::collections::HashSet;
-
-use spanloom_traceql::Filter;
-
 use crate::document::{
-    API_VERSION, External, KIND, Limits, Metadata, Processing, RedactRule, Storage, TracingPipeline,
+    API_VERSION, External, KIND, Metadata, Processing, Storage, TracingPipeline,
 };
 use crate::errors::{Path, Problem};
 use crate::quantity::{Quantity, seconds};
+use crate::rules;
 
-/// The classes of text that `redact: [{values: …}]` knows by name.
-pub const VALUE_CLASSES: [&str; 5] = ["email", "creditCard", "ipv4", "jwt", "credentials"];
-
-/// The most attributes, events or links that a limit may allow.
-const MAX_COUNT: u64 = 65_536;
-/// The longest value that a limit may allow: within the largest request.
-const MAX_VALUE_BYTES: u64 = 16 << 20;
 /// The shortest retention: less would throw away what is still on its way.
 const MIN_RETENTION_SECONDS: u64 = 3_600;
 /// The longest: ten years.
 const MAX_RETENTION_SECONDS: u64 = 3_650 * 86_400;
-/// The most memory of a compiled regular expression.
-const REGEX_SIZE: usize = 1 << 20;
 
 struct Problems(Vec<Problem>);
 
@@ -104,135 +92,25 @@ fn processing(processing: &Processing, problems: &mut Problems) {
             advice,
         );
     }
-    let mut seen = HashSet::new();
     for (n, rule) in processing.redact.iter().enumerate() {
-        redact(rule, &path.key("redact").index(n), &mut seen, problems);
-    }
-    let mut seen = HashSet::new();
-    for (n, text) in processing.drop.iter().enumerate() {
-        let path = path.key("drop").index(n);
-        match Filter::parse(text) {
-            Err(e) => {
-                let advice = "write a TraceQL filter such as { span.http.route = \"/healthz\" }";
-                problems.add(path, format!("in the filter, {e}"), advice);
-            }
-            Ok(filter) if !seen.insert(filter.to_string()) => {
-                problems.add(path, "this filter is given twice", "remove one");
-            }
-            Ok(_) => {}
+        let path = path.key("redact").index(n);
+        if rule.keys.is_some() == rule.values.is_some() {
+            let advice = "write {keys: [\"*.password\"]} or {values: email}, one rule each";
+            problems.add(path.clone(), "needs either keys or values", advice);
+        }
+        if rule.keys.as_ref().is_some_and(Vec::is_empty) {
+            let advice = "name at least one, such as \"*.password\"";
+            problems.add(path.key("keys"), "has no key", advice);
         }
     }
-    limits(&processing.limits, &path.key("limits"), problems);
-}
-
-fn redact<'d>(
-    rule: &'d RedactRule,
-    path: &Path,
-    seen: &mut HashSet<(bool, &'d str)>,
-    problems: &mut Problems,
-) {
-    if rule.keys.is_some() == rule.values.is_some() {
-        let advice = "write {keys: [\"*.password\"]} or {values: email}, one rule each";
-        problems.add(path.clone(), "needs either keys or values", advice);
-    }
-    let keys = rule.keys.as_deref();
-    if keys.is_some_and(<[_]>::is_empty) {
-        problems.add(
-            path.key("keys"),
-            "has no key",
-            "name at least one, such as \"*.password\"",
+    if let Some(size) = &processing.limits.attribute_value_bytes {
+        sized(
+            size,
+            &path.key("limits").key("attributeValueBytes"),
+            problems,
         );
     }
-    for (n, key) in keys.unwrap_or_default().iter().enumerate() {
-        let path = path.key("keys").index(n);
-        if key.is_empty() {
-            problems.add(path, "the key is empty", "remove it");
-        } else if !seen.insert((true, key)) {
-            problems.add(
-                path,
-                format!("the key {key:?} is given twice"),
-                "remove one",
-            );
-        }
-    }
-    if let Some(text) = &rule.values {
-        let path = path.key("values");
-        if !seen.insert((false, text)) {
-            problems.add(
-                path.clone(),
-                format!("{text:?} is given twice"),
-                "remove one",
-            );
-        }
-        values(text, path, problems);
-    }
-}
-
-/// A class or a regular expression. A bare word is meant as a class: as an expression it would
-/// hide that very word, and a misspelt class would pass unseen.
-fn values(text: &str, path: Path, problems: &mut Problems) {
-    if VALUE_CLASSES.contains(&text) {
-        return;
-    }
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !text.is_empty() && text.chars().all(is_word) {
-        let problem = format!("unknown class of text {text:?}");
-        let known = VALUE_CLASSES.join(", ");
-        let advice = format!(
-            "known classes: {known}; to hide that very word write the expression \"({text})\""
-        );
-        problems.add(path, problem, advice);
-        return;
-    }
-    match regex::RegexBuilder::new(text)
-        .size_limit(REGEX_SIZE)
-        .build()
-    {
-        Err(e) => {
-            // The last line of a syntax error says what is wrong; the others draw it.
-            let e = e.to_string();
-            let reason = e.lines().last().unwrap_or("").trim();
-            let problem = format!("the regular expression {text:?} does not compile: {reason}");
-            problems.add(
-                path,
-                problem,
-                "a backslash needs single quotes in YAML: '\\d+'",
-            );
-        }
-        Ok(regex) if regex.is_match("") => {
-            let problem = format!("the regular expression {text:?} matches empty text");
-            problems.add(
-                path,
-                problem,
-                "it would hide every place; ask for one character or more",
-            );
-        }
-        Ok(_) => {}
-    }
-}
-
-fn limits(limits: &Limits, path: &Path, problems: &mut Problems) {
-    for (field, count) in [
-        ("attributesPerSpan", limits.attributes_per_span),
-        ("eventsPerSpan", limits.events_per_span),
-        ("linksPerSpan", limits.links_per_span),
-    ] {
-        if let Some(count) = count
-            && !(1..=MAX_COUNT).contains(&count)
-        {
-            let text = format!("must be from 1 to {MAX_COUNT}, but is {count}");
-            problems.add(path.key(field), text, "leave it out for 128");
-        }
-    }
-    if let Some(size) = &limits.attribute_value_bytes {
-        let path = path.key("attributeValueBytes");
-        if let Some(bytes) = sized(size, &path, problems)
-            && !(1..=MAX_VALUE_BYTES).contains(&bytes)
-        {
-            let text = format!("must be from 1 byte to 16Mi, but is {bytes} bytes");
-            problems.add(path, text, "leave it out for 8Ki");
-        }
-    }
+    problems.0.extend(rules::problems(processing));
 }
 
 fn sized(size: &Quantity, path: &Path, problems: &mut Problems) -> Option<u64> {

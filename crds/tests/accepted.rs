@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use spanloom_crds::resolved::{
-    KeyPattern, KubernetesConfig, LimitsConfig, ProcessingConfig, Resolved, SamplingConfig, Server,
-    StorageConfig, ValuePattern,
+    KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
 };
 use spanloom_crds::{TracingPipeline, laptop_notes, parse_document, resolve};
+use spanloom_rules::{KeyPattern, Limits, RuleSet, ValuePattern};
 
 const HEAD: &str = "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\n";
 
@@ -30,8 +30,8 @@ fn the_example() {
     let resolved = resolve(&document).unwrap();
     assert_eq!(resolved.sampling, SamplingConfig::default());
     assert_eq!(resolved.storage, StorageConfig::default());
-    assert_eq!(resolved.processing.limits, LimitsConfig::default());
-    assert_eq!(resolved.processing.drop.len(), 2);
+    assert_eq!(resolved.processing.rules.limits, Limits::default());
+    assert_eq!(resolved.processing.rules.drop.len(), 2);
     // The part that is commented out is right as well.
     let external = yaml
         .replace("    managed: {}\n", "")
@@ -70,8 +70,8 @@ fn defaults() {
         Server::Managed { size_bytes: None }
     );
     assert_eq!(resolved.sampling.ratio, 1.0);
-    assert_eq!(resolved.processing.limits.attribute_value_bytes, 8192);
-    assert_eq!(resolved.processing.limits.attributes_per_span, 128);
+    assert_eq!(resolved.processing.rules.limits.value_bytes, 8192);
+    assert_eq!(resolved.processing.rules.limits.attributes, 128);
 }
 
 #[test]
@@ -105,25 +105,44 @@ fn processing() {
                 labels: vec!["app.kubernetes.io/version".to_owned()],
                 annotations: vec!["a/b".to_owned()],
             },
-            drop: vec!["{ span.http.route = \"/healthz\" }".to_owned()],
-            redact_keys: vec![
-                KeyPattern::Exact("http.request.header.authorization".to_owned()),
-                KeyPattern::Wildcard("*.password".to_owned()),
-            ],
-            redact_values: vec![
-                ValuePattern::Class("creditCard".to_owned()),
-                ValuePattern::Regex("\\d{3}-\\d{2}-\\d{4}".to_owned()),
-                ValuePattern::Regex("(secret)".to_owned()),
-            ],
-            limits: LimitsConfig {
-                attributes_per_span: 1,
-                events_per_span: 65_536,
-                links_per_span: 128,
-                attribute_value_bytes: 16_000,
+            rules: RuleSet {
+                drop: vec!["{ span.http.route = \"/healthz\" }".to_owned()],
+                redact_keys: vec![
+                    KeyPattern::Exact("http.request.header.authorization".to_owned()),
+                    KeyPattern::Wildcard("*.password".to_owned()),
+                ],
+                redact_values: vec![
+                    ValuePattern::Class("creditCard".to_owned()),
+                    ValuePattern::Regex("\\d{3}-\\d{2}-\\d{4}".to_owned()),
+                    ValuePattern::Regex("(secret)".to_owned()),
+                ],
+                limits: Limits {
+                    attributes: 1,
+                    events: 65_536,
+                    links: 128,
+                    value_bytes: 16_000,
+                },
             },
         }
     );
     assert_eq!(resolved.sampling.ratio, 0.0);
+}
+
+#[test]
+fn expressions_that_only_stand_beside_each_other() {
+    let values = |values: &[&str]| {
+        let rules: String = values
+            .iter()
+            .map(|text| format!("    - values: '{text}'\n"))
+            .collect();
+        let rules = resolved(&format!("spec:\n  processing:\n    redact:\n{rules}"))
+            .processing
+            .rules;
+        let redactor = rules.compile().unwrap().redactor.unwrap();
+        redactor.hidden("a1 b2 C3").unwrap()
+    };
+    assert_eq!(values(&["a(?P<id>[0-9])", "b(?P<id>[0-9])"]), "*** *** C3");
+    assert_eq!(values(&["(?x) a [0-9] # c", "(?i)c[0-9]"]), "*** b2 ***");
 }
 
 #[test]

@@ -1,35 +1,10 @@
 //! What is refused, and what the errors say.
 
+mod common;
+
+use common::{refused, refused_spec, spec};
 use proptest::prelude::*;
 use spanloom_crds::{MAX_DOCUMENT_BYTES, parse_document};
-
-/// Exactly these errors, a line each; a line of `expected` may leave out the end of its error.
-#[track_caller]
-fn refused(yaml: &str, expected: &[&str]) {
-    let errors = match parse_document(yaml) {
-        Ok(document) => panic!("{yaml}\nis read as {document:?}"),
-        Err(errors) => errors.to_string(),
-    };
-    let lines: Vec<_> = errors.lines().collect();
-    assert_eq!(lines.len(), expected.len(), "{yaml}\n{errors}");
-    for (line, expected) in lines.iter().zip(expected) {
-        assert!(
-            line.starts_with(expected),
-            "{yaml}\nexpected: {expected}\n   found: {line}"
-        );
-    }
-}
-
-/// The document with this `spec`, whose first line is line 4.
-fn spec(yaml: &str) -> String {
-    let indented: String = yaml.lines().map(|line| format!("  {line}\n")).collect();
-    format!("apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\nspec:\n{indented}")
-}
-
-#[track_caller]
-fn refused_spec(yaml: &str, expected: &[&str]) {
-    refused(&spec(yaml), expected);
-}
 
 const HEAD: &str = "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\n";
 
@@ -289,98 +264,6 @@ fn values() {
     one(
         "processing: {resource: {'': x}}",
         "spec.processing.resource (line 4, column 26): an attribute has an empty key",
-    );
-}
-
-#[test]
-fn filters() {
-    let drop = |filter: &str, expected: &str| {
-        refused_spec(
-            &format!("processing:\n  drop:\n    - '{filter}'"),
-            &[&format!(
-                "spec.processing.drop[0] (line 6, column 9): in the filter, {expected}"
-            )],
-        );
-    };
-    drop(
-        "{ .a == 1 }",
-        "line 1, column 7: expected a value, found `=` (equality is written with a single =)",
-    );
-    drop(
-        "{ trace:duration > 1s }",
-        "line 1, column 3: a filter on single spans cannot ask",
-    );
-    drop(
-        "{ rootName = \"x\" }",
-        "line 1, column 3: a filter on single spans cannot ask",
-    );
-    drop(
-        "{ nestedSetParent < 0 }",
-        "line 1, column 3: a filter on single spans cannot ask",
-    );
-    drop(
-        "{ span:childCount = 0 }",
-        "line 1, column 3: a filter on single spans cannot ask",
-    );
-    drop(
-        "{ } | count() > 1",
-        "line 1, column 5: only one spanset filter is supported here",
-    );
-    drop("span.a = 1", "line 1, column 1: expected `{`");
-    refused_spec(
-        "processing: {drop: ['{ .a=1 }', '{ .b=1 }', '{ .a = 1 }']}",
-        &["spec.processing.drop[2] (line 4, column 47): this filter is given twice; remove one"],
-    );
-}
-
-#[test]
-fn redaction() {
-    let one = |rules: &str, expected: &str| {
-        refused_spec(
-            &format!("processing: {{redact: {rules}}}"),
-            &[&format!("spec.processing.redact{expected}")],
-        );
-    };
-    one(
-        "[{}]",
-        "[0] (line 4, column 25): needs either keys or values; write",
-    );
-    one(
-        "[{keys: [a], values: email}]",
-        "[0] (line 4, column 25): needs either keys or values",
-    );
-    one("[{keys: []}]", "[0].keys (line 4, column 32): has no key");
-    one(
-        "[{keys: ['']}]",
-        "[0].keys[0] (line 4, column 33): the key is empty",
-    );
-    one(
-        "[{keys: [a, b]}, {keys: [b]}]",
-        "[1].keys[0] (line 4, column 49): the key \"b\" is given twice",
-    );
-    one(
-        "[{values: email}, {values: email}]",
-        "[1].values (line 4, column 51): \"email\" is given twice",
-    );
-    one(
-        "[{values: emails}]",
-        "[0].values (line 4, column 34): unknown class of text \"emails\"; known classes: email, creditCard, ipv4, jwt, credentials; to hide that very word write the expression \"(emails)\"",
-    );
-    one(
-        "[{values: '('}]",
-        "[0].values (line 4, column 34): the regular expression \"(\" does not compile: error: unclosed group",
-    );
-    one(
-        "[{values: 'a*'}]",
-        "[0].values (line 4, column 34): the regular expression \"a*\" matches empty text",
-    );
-    one(
-        "[{values: ''}]",
-        "[0].values (line 4, column 34): the regular expression \"\" matches empty text",
-    );
-    one(
-        "[{values: '(a{1000}){1000}'}]",
-        "[0].values (line 4, column 34): the regular expression",
     );
 }
 

@@ -13,8 +13,9 @@ use proptest::prelude::*;
 use prost::Message as _;
 use spanloom_otlp::records::{RecordWriter, read};
 use spanloom_pipeline::measure::Recorder;
-use spanloom_pipeline::process::{Limits, Processing, Processor, Redaction, ValuePattern};
+use spanloom_pipeline::process::{Processing, Processor};
 use spanloom_pipeline::tally::Tally;
+use spanloom_rules::{KeyPattern, Limits, RuleSet, ValuePattern};
 use spanloom_store::block::{BatchId, BlockPool, BlockPoolOptions, TableId};
 
 use super::*;
@@ -66,15 +67,16 @@ fn some_requests() -> impl Strategy<Value = Vec<Vec<u8>>> {
 fn rules() -> Processing {
     Processing {
         resource: vec![("a".into(), "b".into())],
-        redact: vec![
-            Redaction::Keys(vec!["a*".into()]),
-            Redaction::Values(ValuePattern::Regex("[a-z0-9]{3}".into())),
-        ],
-        limits: Limits {
-            attributes: 3,
-            events: 2,
-            links: 2,
-            value_bytes: 20,
+        rules: RuleSet {
+            redact_keys: vec![KeyPattern::of("a*")],
+            redact_values: vec![ValuePattern::of("[a-z0-9]{3}")],
+            limits: Limits {
+                attributes: 3,
+                events: 2,
+                links: 2,
+                value_bytes: 20,
+            },
+            ..RuleSet::default()
         },
         head_ratio: 0.7,
         ..Processing::default()

@@ -11,7 +11,7 @@ use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, ConfigStatus};
 use spanloom_pipeline::server::Control;
 
 use super::pods::PodIndex;
-use crate::config::{self, ConfigError};
+use crate::config;
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -45,8 +45,6 @@ enum Refused {
          the operator together"
     )]
     Version(u64),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     #[error(transparent)]
     Processing(#[from] spanloom_pipeline::process::ProcessingError),
 }
@@ -141,7 +139,7 @@ impl Live {
         if config.version != CONFIG_VERSION {
             return Err(Refused::Version(config.version.into()));
         }
-        let processing = config::agent_processing(&config)?;
+        let processing = config::agent_processing(&config);
         self.control.set_processing(&processing)?;
         self.pods.select(&config.resolved.processing.kubernetes);
         Ok(config.generation)

@@ -220,7 +220,7 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
 
     // Refused, each for its own reason; the last good one stays.
     let mut bad_filter = config(3, "");
-    bad_filter.resolved.processing.drop = vec!["{ name = ".to_owned()];
+    bad_filter.resolved.processing.rules.drop = vec!["{ name = ".to_owned()];
     let mut future = config(4, "");
     future.version = 2;
     for (text, hash, why) in [

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use crate::accounts::AccountsConfig;
 pub use crate::listener::{Listener, Route};
-pub use crate::process::{Limits, Processing, Redaction, ValueClass, ValuePattern};
+pub use crate::process::Processing;
 pub use crate::settlement::Acknowledge;
 
 /// The pipeline's settings. [`Config::default`] has the documented ones and listens nowhere.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::*;
 use prometheus_client::registry::Registry;
-use spanloom_pipeline::config::{Listener, Processing, Redaction};
+use spanloom_pipeline::config::{Listener, Processing};
 use spanloom_pipeline::{Config, Server};
+use spanloom_rules::{RuleSet, ValuePattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -265,11 +266,14 @@ async fn rules_change_while_running() {
     old.start_time_unix_nano -= 1_000_000_000;
     assert!(!p.protobuf(request_of(vec![old])).await.body.is_empty());
     assert_eq!(p.store.len(), 1);
-    let bad = Redaction::Values(spanloom_pipeline::config::ValuePattern::Regex("(".into()));
+    let bad = RuleSet {
+        redact_values: vec![ValuePattern::of("(")],
+        ..RuleSet::default()
+    };
     assert!(
         p.server
             .set_processing(&Processing {
-                redact: vec![bad],
+                rules: bad,
                 ..Default::default()
             })
             .is_err()

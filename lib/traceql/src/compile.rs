@@ -26,7 +26,11 @@ pub(crate) fn regex(pattern: &str, at: Position) -> Result<Regex, Error> {
     };
     // First by itself, so that `a)(b` is not made right by the parentheses around it.
     build(pattern)
-        .and_then(|_| build(&format!("^(?s:{pattern})$")))
+        .and_then(|_| {
+            // Only a comment (`(?x)`) that takes the parenthesis in makes a right pattern wrong; a
+            // line's end ends it and means nothing else there.
+            build(&format!("^(?s:{pattern})$")).or_else(|_| build(&format!("^(?s:{pattern}\n)$")))
+        })
         .map_err(|e| {
             let reason = match &e {
                 regex::Error::CompiledTooBig(_) => {
@@ -160,9 +164,11 @@ pub(crate) enum Own {
     ScopeVersion,
 }
 
-/// Compiles a checked expression.
-pub(crate) fn compile(expr: &Expr) -> Result<Pred, Error> {
-    Compiler { regexes: 0 }.pred(expr)
+/// Compiles a checked expression; also tells how many regular expressions it holds.
+pub(crate) fn compile(expr: &Expr) -> Result<(Pred, usize), Error> {
+    let mut compiler = Compiler { regexes: 0 };
+    let pred = compiler.pred(expr)?;
+    Ok((pred, compiler.regexes))
 }
 
 struct Compiler {

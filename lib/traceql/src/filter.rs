@@ -25,6 +25,7 @@ pub struct Key {
 pub struct Filter {
     expr: Expr,
     pred: Pred,
+    regexes: usize,
     reads: Reads,
 }
 
@@ -40,12 +41,17 @@ impl Filter {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let expr = parse(text)?;
         check(&expr, Mode::Span)?;
-        let pred = compile(&expr)?;
+        let (pred, regexes) = compile(&expr)?;
         let mut reads = Reads::default();
         reads.collect(&expr);
         reads.keys.sort();
         reads.keys.dedup();
-        Ok(Self { expr, pred, reads })
+        Ok(Self {
+            expr,
+            pred,
+            regexes,
+            reads,
+        })
     }
 
     /// Whether the span matches. Allocates nothing.
@@ -61,6 +67,11 @@ impl Filter {
     /// Every attribute that it reads, once each, in order.
     pub fn keys(&self) -> &[Key] {
         &self.reads.keys
+    }
+
+    /// How many regular expressions it holds.
+    pub fn regexes(&self) -> usize {
+        self.regexes
     }
 
     /// Whether it may ask for events ([`Span::any_child`]).

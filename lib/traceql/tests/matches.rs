@@ -309,6 +309,9 @@ fn regexes() {
     matching("{ name !~ \"POST\" }");
     not("{ name !~ \"POST.*\" }");
     matching("{ name =~ \"(?i)post.*\" }");
+    // A comment ends with the expression.
+    matching("{ name =~ `(?x) POST .* # the method` }");
+    not("{ name =~ `(?x) POST # the method` }");
     matching("{ .http.route =~ `/\\w+` }");
     matching("{ .lines =~ \"a.b\" }");
     not("{ .i =~ \"3\" }");

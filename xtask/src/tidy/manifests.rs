@@ -9,10 +9,16 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-tls", &[]),
     ("spanloom-program", &[]),
     ("spanloom-engine", &["spanloom-program", "spanloom-tls"]),
-    ("spanloom-crds", &["spanloom-traceql"]),
+    ("spanloom-rules", &["spanloom-traceql"]),
+    ("spanloom-crds", &["spanloom-rules"]),
     (
         "spanloom-pipeline",
-        &["spanloom-otlp", "spanloom-tls", "spanloom-traceql"],
+        &[
+            "spanloom-otlp",
+            "spanloom-rules",
+            "spanloom-tls",
+            "spanloom-traceql",
+        ],
     ),
     (
         "spanloom-store",

@@ -6,9 +6,9 @@ use spanloom_otlp::DecodeError;
 use spanloom_otlp::nested::Nested;
 use spanloom_otlp::record::{Attr, RawValue, Value};
 use spanloom_otlp::view::KeyValueView;
+use spanloom_rules::HIDDEN;
 
 use super::nested::{self, Finding, Rewriter};
-use super::redact::HIDDEN;
 use super::{Work, text};
 use crate::tally::Change;
 

@@ -24,7 +24,7 @@ use spanloom_otlp::view::{ResourceSpansView, ScopeSpansView, TracesView};
 
 pub use mode::{Mode, Origin};
 pub(crate) use rules::Rules;
-pub use rules::{Limits, Processing, ProcessingError, Redaction, ValueClass, ValuePattern};
+pub use rules::{Processing, ProcessingError};
 
 use crate::measure::Recorder;
 use crate::peers::Pod;

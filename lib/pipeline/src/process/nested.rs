@@ -5,8 +5,9 @@ use spanloom_otlp::DecodeError;
 use spanloom_otlp::nested::{MAX_NESTING_DEPTH, Nested};
 use spanloom_otlp::record::{RawValue, Value};
 use spanloom_otlp::write;
+use spanloom_rules::{HIDDEN, Redactor};
 
-use super::redact::{Decisions, HIDDEN, Redactor};
+use super::redact::Decisions;
 use super::text;
 
 /// What a nested value needs.

@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
 use spanloom_otlp::OtlpSink;
-use spanloom_traceql::Filter;
+use spanloom_rules::{KeyPattern, Limits, MAX_COUNT, RuleSet, ValuePattern};
 
 use super::*;
 use crate::measure::Measures;
@@ -100,6 +100,20 @@ impl Processed {
     fn attributes(&self) -> &[KeyValue] {
         &self.spans()[0].attributes
     }
+}
+
+fn with_rules(rules: RuleSet) -> Processing {
+    Processing {
+        rules,
+        ..Processing::default()
+    }
+}
+
+fn with_limits(limits: Limits) -> Processing {
+    with_rules(RuleSet {
+        limits,
+        ..RuleSet::default()
+    })
 }
 
 fn process_bytes(processing: &Processing, bytes: &[u8]) -> Processed {
@@ -256,10 +270,7 @@ fn of_equal_keys_the_first_counts() {
             attributes: 1000,
             ..Limits::default()
         };
-        let processing = Processing {
-            limits,
-            ..Processing::default()
-        };
+        let processing = with_limits(limits);
         let processed = process(&processing, vec![with_attributes(attributes)]);
         assert_eq!(processed.attributes(), once);
         assert_eq!(processed.tally.changed(Change::DuplicateKey), keys as u64);
@@ -281,17 +292,11 @@ fn a_hundred_thousand_attributes() {
     assert_eq!(processed.spans()[0].dropped_attributes_count, 99_872 + 3);
     assert_eq!(processed.tally.changed(Change::AttributeCut), 99_872);
     let limits = Limits {
-        attributes: 1_000_000,
+        attributes: MAX_COUNT,
         ..Limits::default()
     };
-    let all = process(
-        &Processing {
-            limits,
-            ..Processing::default()
-        },
-        vec![sent.clone()],
-    );
-    assert_eq!(all.attributes(), sent.attributes);
+    let most = process(&with_limits(limits), vec![sent.clone()]);
+    assert_eq!(most.attributes(), &sent.attributes[..MAX_COUNT]);
 }
 
 #[test]
@@ -300,10 +305,7 @@ fn values_and_texts_are_cut() {
         value_bytes: 10,
         ..Limits::default()
     };
-    let processing = Processing {
-        limits,
-        ..Processing::default()
-    };
+    let processing = with_limits(limits);
     let processed = process(
         &processing,
         vec![Span {
@@ -342,10 +344,7 @@ fn nested_values_are_cut() {
         value_bytes: 100,
         ..Limits::default()
     };
-    let processing = Processing {
-        limits,
-        ..Processing::default()
-    };
+    let processing = with_limits(limits);
     let long = text(&"é".repeat(500));
     let many = array((0..500).map(Any::IntValue).collect());
     let deep = list(vec![
@@ -424,10 +423,7 @@ fn events_and_links_are_limited() {
         ..Limits::default()
     };
     let processed = process(
-        &Processing {
-            limits,
-            ..Processing::default()
-        },
+        &with_limits(limits),
         vec![Span {
             events: vec![event.clone(), full, event.clone(), event],
             links: vec![bad, link.clone(), link],

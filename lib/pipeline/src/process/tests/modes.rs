@@ -36,16 +36,16 @@ fn run(processing: &Processing, mode: Mode, bytes: &[u8]) -> Out {
 fn rules() -> Processing {
     Processing {
         resource: vec![("a".into(), "b".into())],
-        drop: vec![Arc::new(Filter::parse("{ span.a = 1 }").unwrap())],
-        redact: vec![
-            Redaction::Keys(vec!["a*".into(), "b".into()]),
-            Redaction::Values(ValuePattern::Regex("[aeiou]{2}".into())),
-        ],
-        limits: Limits {
-            attributes: 3,
-            events: 1,
-            links: 1,
-            value_bytes: 5,
+        rules: RuleSet {
+            drop: vec!["{ span.a = 1 }".into()],
+            redact_keys: vec![KeyPattern::of("a*"), KeyPattern::of("b")],
+            redact_values: vec![ValuePattern::of("[aeiou]{2}")],
+            limits: Limits {
+                attributes: 3,
+                events: 1,
+                links: 1,
+                value_bytes: 5,
+            },
         },
         head_ratio: 0.5,
         ..Processing::default()

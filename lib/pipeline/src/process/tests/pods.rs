@@ -12,6 +12,13 @@ fn pod(containers: &[&str]) -> Pod {
     }
 }
 
+fn dropping(filter: &str) -> RuleSet {
+    RuleSet {
+        drop: vec![filter.to_owned()],
+        ..RuleSet::default()
+    }
+}
+
 fn sent(resource: &[(&str, &str)]) -> Vec<u8> {
     let attributes = resource.iter().map(|(k, v)| attr(k, text(v))).collect();
     let resource_spans = ResourceSpans {
@@ -135,9 +142,8 @@ fn a_long_annotation_is_cut_and_filters_see_the_pod() {
         .into_iter()
         .find(|(key, _)| key == "k8s.pod.annotation.a");
     assert_eq!(cut.unwrap().1.len(), 8 << 10);
-    let filter = Filter::parse("{ resource.k8s.pod.name = \"web-1\" }").unwrap();
     let rules = Processing {
-        drop: vec![Arc::new(filter)],
+        rules: dropping("{ resource.k8s.pod.name = \"web-1\" }"),
         ..Processing::default()
     };
     for (pod, dropped) in [(Some(&signed), 1), (None, 0)] {
@@ -151,7 +157,7 @@ fn probes_pass_every_rule_and_are_not_measured() {
     let rules = Processing {
         probe: Some("uid".into()),
         resource: vec![("service.name".into(), "other".into())],
-        drop: vec![Arc::new(Filter::parse("{ }").unwrap())],
+        rules: dropping("{ }"),
         head_ratio: 0.0,
         ..Processing::default()
     };

@@ -156,12 +156,12 @@ proptest! {
     fn all_rules_together_never_panic(request in any_request(), bytes in any::<Vec<u8>>(), at in any::<prop::sample::Index>()) {
         let rules = Processing {
             resource: vec![("a".into(), "b".into())],
-            drop: vec![Arc::new(Filter::parse("{ span.a = 1 || event.b > 2 }").unwrap())],
-            redact: vec![
-                Redaction::Keys(vec!["a*".into(), "b".into()]),
-                Redaction::Values(ValuePattern::Regex("[aeiou]{2}".into())),
-            ],
-            limits: Limits { attributes: 3, events: 1, links: 1, value_bytes: 5 },
+            rules: RuleSet {
+                drop: vec!["{ span.a = 1 || event.b > 2 }".into()],
+                redact_keys: vec![KeyPattern::of("a*"), KeyPattern::of("b")],
+                redact_values: vec![ValuePattern::of("[aeiou]{2}")],
+                limits: Limits { attributes: 3, events: 1, links: 1, value_bytes: 5 },
+            },
             head_ratio: 0.5,
             ..Processing::default()
         };

@@ -49,10 +49,11 @@ fn a_service_without_a_name_is_unknown() {
     check(&sent);
 }
 
-fn redacting(rules: Vec<Redaction>) -> Processing {
-    Processing {
-        redact: rules,
-        ..Processing::default()
+fn redacting(keys: &[&str], values: &[&str]) -> RuleSet {
+    RuleSet {
+        redact_keys: keys.iter().map(|key| KeyPattern::of(key)).collect(),
+        redact_values: values.iter().map(|text| ValuePattern::of(text)).collect(),
+        ..RuleSet::default()
     }
 }
 
@@ -86,7 +87,7 @@ fn redaction_reaches_all_five_scopes() {
         .unwrap()
         .attributes
         .push(secret());
-    let rules = redacting(vec![Redaction::Keys(vec!["*.password".into()])]);
+    let rules = with_rules(redacting(&["*.password"], &[]));
     let processed = process_bytes(&rules, &sent.encode_to_vec());
     let stored = processed.request.encode_to_vec();
     assert_eq!(memchr::memmem::find_iter(&stored, "hunter2").count(), 0);
@@ -97,10 +98,7 @@ fn redaction_reaches_all_five_scopes() {
 #[test]
 fn redaction_reaches_names_messages_and_nested_text() {
     let mail = "ann@example.com";
-    let rules = redacting(vec![
-        Redaction::Values(ValuePattern::Class(ValueClass::Email)),
-        Redaction::Keys(vec!["user.token".into()]),
-    ]);
+    let rules = with_rules(redacting(&["user.token"], &["email"]));
     let processed = process(
         &rules,
         vec![Span {
@@ -145,15 +143,13 @@ fn redaction_reaches_names_messages_and_nested_text() {
 
 #[test]
 fn a_value_is_redacted_before_it_is_cut() {
-    let rules = Processing {
+    let rules = with_rules(RuleSet {
         limits: Limits {
             value_bytes: 8,
             ..Limits::default()
         },
-        ..redacting(vec![Redaction::Values(ValuePattern::Class(
-            ValueClass::Email,
-        ))])
-    };
+        ..redacting(&[], &["email"])
+    });
     let processed = process(
         &rules,
         vec![with_attributes(vec![attr("k", text("ann@example.com"))])],
@@ -163,26 +159,27 @@ fn a_value_is_redacted_before_it_is_cut() {
 
 #[test]
 fn drop_filters_see_spans_as_they_were_sent() {
+    // The limit leaves no more of a span than this.
+    let first = || attr("first", text("x"));
     let sent = vec![
         Span {
             name: "a".into(),
-            ..with_attributes(vec![attr("http.route", text("/healthz"))])
+            ..with_attributes(vec![first(), attr("http.route", text("/healthz"))])
         },
         Span {
             name: "b".into(),
-            ..with_attributes(vec![attr("http.route", text("/shop"))])
+            ..with_attributes(vec![first(), attr("http.route", text("/shop"))])
         },
     ];
     let check = |filter: &str, kept: &[&str]| {
-        let rules = Processing {
-            drop: vec![Arc::new(Filter::parse(filter).unwrap())],
-            redact: vec![Redaction::Keys(vec!["http.route".into()])],
+        let rules = with_rules(RuleSet {
+            drop: vec![filter.to_owned()],
             limits: Limits {
-                attributes: 0,
+                attributes: 1,
                 ..Limits::default()
             },
-            ..Processing::default()
-        };
+            ..redacting(&["http.route"], &[])
+        });
         let processed = process(&rules, sent.clone());
         let names: Vec<_> = processed.spans().iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, kept, "{filter}");
