@@ -102,7 +102,26 @@ pub struct Rollout {
     pub started_at: String,
     /// `Progressing`, `Complete`, `Failed` or `RolledBack`.
     pub state: String,
-    /// Why it failed.
+    /// Why it failed; while it is tried again, why it failed the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Ready nodes that had it, at the most.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub done: i64,
+    /// When another Ready node last had it, RFC 3339; none while no Ready node waits for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progressed_at: Option<String>,
+    /// How often it has failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attempts: i64,
+    /// When it is tried again at the latest, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<String>,
+    /// The value of the annotation `spanloom.dev/retry` when it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }

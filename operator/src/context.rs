@@ -1,6 +1,6 @@
 //! What all passes share, and what is remembered of each pipeline between them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Memory {
     pub settled: Settled,
     /// Objects that were refused not long ago.
     pub refusals: Refusals,
+    /// The nodes that were Ready, and the named objects as they were.
+    pub surroundings: Surroundings,
     /// The status that was written last, and the version of the pipeline that came of it.
     pub said: Option<(Status, u64)>,
     /// What each collector had counted, by its pod's uid, and when.
@@ -68,6 +70,23 @@ pub struct Memory {
     pub rate_shown: Option<Instant>,
     /// Passes in a row that failed.
     pub failures: u32,
+}
+
+/// What may have been the cause when a rollout failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The nodes that are Ready.
+    pub ready: BTreeSet<String>,
+    /// Names the objects that pods name, as they are.
+    pub named: String,
+}
+
+impl Surroundings {
+    /// Whether a node became Ready or a named object changed since; nothing is known at first.
+    pub fn has_changed_since(&self, before: &Self) -> bool {
+        *before != Self::default()
+            && (self.named != before.named || !self.ready.is_subset(&before.ready))
+    }
 }
 
 impl Context {

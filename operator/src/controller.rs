@@ -12,7 +12,7 @@ use kube::runtime::{Predicate as _, PredicateConfig, WatchStreamExt, predicates}
 use kube::{Api, Client, ResourceExt};
 use spanloom_plan::release::{PipelineId, Release};
 use spanloom_program::causes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +61,15 @@ pub async fn run(work: Work, stop: CancellationToken) {
     let metrics = work.metrics.clone();
     let watching = Cluster::new(work.watching, metrics.clone(), work.leadership.clone());
     let namespaces = &work.release.namespaces;
-    let watches = Watches::start(&watching, &metrics, namespaces, &asked, &mut tasks);
+    let nodes_changed = Arc::new(Notify::new());
+    let watches = Watches::start(
+        &watching,
+        &metrics,
+        namespaces,
+        &asked,
+        nodes_changed.clone(),
+        &mut tasks,
+    );
     let context = Arc::new(Context::new(
         work.client,
         work.release,
@@ -99,6 +107,7 @@ pub async fn run(work: Work, stop: CancellationToken) {
         .debounce(DEBOUNCE)
         .concurrency(work.concurrency);
     tasks.spawn(keep_release(context.clone(), reader.clone()));
+    tasks.spawn(follow_nodes(context.clone(), reader.clone(), nodes_changed));
     Controller::for_stream_with(pipelines, reader, resource)
         .with_config(config)
         .reconcile_on(passes)
@@ -197,10 +206,28 @@ async fn keep_authority(
     let (cluster, namespace) = (&context.cluster, &context.release.namespace);
     let now = jiff::Timestamp::now().as_second();
     if context.authorities.refresh(cluster, namespace, now).await? {
-        for (namespace, name) in ids(pipelines) {
-            let pass = ObjectRef::new_with(&name, PIPELINE.resource()).within(&namespace);
-            context.ask(pass).await;
-        }
+        ask_all(context, pipelines).await;
     }
     Ok(())
+}
+
+/// A node concerns every pipeline.
+async fn follow_nodes(
+    context: Arc<Context>,
+    pipelines: Store<DynamicObject>,
+    nodes_changed: Arc<Notify>,
+) {
+    loop {
+        nodes_changed.notified().await;
+        ask_all(&context, &pipelines).await;
+        // Many nodes that come and go at once are one pass.
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+async fn ask_all(context: &Context, pipelines: &Store<DynamicObject>) {
+    for (namespace, name) in ids(pipelines) {
+        let pass = ObjectRef::new_with(&name, PIPELINE.resource()).within(&namespace);
+        context.ask(pass).await;
+    }
 }

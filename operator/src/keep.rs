@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use spanloom_plan::hash::hash_of;
 use spanloom_plan::leaf::Leaf;
 use spanloom_plan::render::{
     Known, LABEL_MANAGED_BY, LAST_GOOD_KEY, LastGood, MANAGER, Token, last_good_name,
@@ -140,6 +141,8 @@ pub struct Kept {
     pub claim: Option<Value>,
     read: Option<(Instant, i64)>,
     claim_read: Option<Instant>,
+    /// The managed store's password: a Secret that is deleted comes back with it.
+    password: Option<String>,
 }
 
 /// How often they are read while nothing is amiss: a Secret that is deleted is back after this time.
@@ -175,6 +178,7 @@ impl Kept {
                 }
             }
             self.objects = objects;
+            self.note_password(pipeline);
             self.read = Some((Instant::now(), pipeline.generation));
         }
         // It is made by the StatefulSet, a moment after that.
@@ -191,6 +195,22 @@ impl Kept {
             self.claim_read = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// The password that the store was made with; a new one only where none is known.
+    fn store_password(&mut self, pipeline: &Pipeline, owned: &Owned) -> String {
+        let known = found_password(pipeline, owned).or_else(|| self.password.take());
+        let password = known.unwrap_or_else(|| {
+            let (high, low) = (rand::random::<u128>(), rand::random::<u64>());
+            format!("{high:032x}{low:016x}")
+        });
+        self.password = Some(password.clone());
+        password
+    }
+
+    fn note_password(&mut self, pipeline: &Pipeline) {
+        let found = found_password(pipeline, &self.objects);
+        self.password = found.or_else(|| self.password.take());
     }
 
     /// An object was written or deleted.
@@ -246,12 +266,44 @@ fn names(
     names
 }
 
-/// The Secrets that the spec names and that rendering looks into.
-fn user_secrets(pipeline: &Pipeline) -> Vec<String> {
-    let query = &pipeline.spec.query;
-    let tokens = query.auth.as_ref().map(|auth| &auth.tokens_secret.name);
-    let tls = query.tls.as_ref().map(|tls| &tls.secret.name);
-    tokens.into_iter().chain(tls).cloned().collect()
+/// The Secrets that the spec names: a change of one may be what a failed rollout waits for.
+fn user_secrets(pipeline: &Pipeline) -> BTreeSet<String> {
+    let spec = &pipeline.spec;
+    let tokens = spec
+        .query
+        .auth
+        .as_ref()
+        .map(|auth| &auth.tokens_secret.name);
+    let tls = spec.query.tls.as_ref().map(|tls| &tls.secret.name);
+    let external = spec.storage.external.as_ref();
+    let credentials = external.and_then(|external| external.credentials_secret.as_ref());
+    let authority = external
+        .and_then(|external| external.tls.as_ref())
+        .and_then(|tls| tls.ca_secret.as_ref());
+    let pull = spec.images.pull_secrets.iter().map(|secret| &secret.name);
+    tokens
+        .into_iter()
+        .chain(tls)
+        .chain(credentials.map(|secret| &secret.name))
+        .chain(authority.map(|secret| &secret.name))
+        .chain(pull)
+        .cloned()
+        .collect()
+}
+
+impl Kept {
+    /// Names the user's objects that the pods of a pipeline name, as they are.
+    pub fn named(&self, pipeline: &Pipeline) -> String {
+        let version = |name: &String| {
+            let object = self.objects.get(&(SECRET.kind.to_owned(), name.clone()));
+            object.map(|object| object["metadata"]["resourceVersion"].clone())
+        };
+        let all: Vec<_> = user_secrets(pipeline)
+            .into_iter()
+            .map(|name| (version(&name), name))
+            .collect();
+        hash_of(&all)
+    }
 }
 
 /// Everything that rendering needs and that is not in the spec. `owned` has what was read by name, too.
@@ -262,6 +314,7 @@ pub fn known(
     authority: Option<&Authority>,
     pipeline: &Pipeline,
     owned: &Owned,
+    kept: &mut Kept,
     grafana_operator: bool,
     now: i64,
 ) -> Result<Known, KeepError> {
@@ -272,7 +325,7 @@ pub fn known(
     };
     if let Some(authority) = authority {
         known.ca_bundle = authority.bundle();
-        known.store_password = store_password(pipeline, owned);
+        known.store_password = kept.store_password(pipeline, owned);
         known.store_leaf = store_leaf(pipeline, owned, authority, now)?;
         known.volume_size = volume_size(pipeline, owned);
     }
@@ -302,15 +355,10 @@ fn last_good(pipeline: &Pipeline, owned: &Owned) -> Option<LastGood> {
     serde_json::from_str(map["data"][LAST_GOOD_KEY].as_str()?).ok()
 }
 
-/// The password that the store was made with, or a new one.
-fn store_password(pipeline: &Pipeline, owned: &Owned) -> String {
+fn found_password(pipeline: &Pipeline, owned: &Owned) -> Option<String> {
     of(owned, "Secret", pipeline.object("clickhouse"))
         .and_then(|secret| secret_text(secret, "password"))
         .filter(|password| !password.is_empty())
-        .unwrap_or_else(|| {
-            let (high, low) = (rand::random::<u128>(), rand::random::<u64>());
-            format!("{high:032x}{low:016x}")
-        })
 }
 
 fn store_leaf(

@@ -39,6 +39,8 @@ pub const GRAFANA_DATASOURCE: Kind = kind(
 pub const VOLUME_CLAIM: Kind = kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims");
 /// Pods: only watched.
 pub const POD: Kind = kind("", "v1", "Pod", "pods");
+/// Nodes: only watched, and of each only whether it is Ready.
+pub const NODE: Kind = kind("", "v1", "Node", "nodes");
 /// Cluster role bindings: one of them.
 pub const CLUSTER_ROLE_BINDING: Kind = kind(
     "rbac.authorization.k8s.io",

@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 use serde_json::Value;
 use spanloom_crds::status::Status;
 use spanloom_plan::conditions::{self, Seen};
+use spanloom_plan::nodes::Nodes;
 use spanloom_plan::observe::{Agent, Pod};
 use spanloom_plan::pipeline::status_of;
 use spanloom_plan::probe::Wanted;
@@ -18,13 +19,14 @@ use spanloom_plan::rate::{is_news, rate};
 use spanloom_plan::release::PipelineId;
 use spanloom_plan::render::Known;
 use spanloom_plan::retry::ErrorClass;
+use spanloom_plan::rollout::{FAILED, PROGRESSING};
 use spanloom_plan::{Observed, Owned, Pipeline, plan};
 use spanloom_program::causes;
 use tokio::time::Instant;
 
 use crate::act::act;
 use crate::cluster::ClusterError;
-use crate::context::Context;
+use crate::context::{Context, Surroundings};
 use crate::keep::{self, KeepError};
 use crate::probing::Route;
 use crate::tell::tell;
@@ -199,7 +201,9 @@ impl Work<'_> {
         let (context, pipeline) = (self.context, self.pipeline);
         let (owned, known, claim) = self.objects().await?;
         let pods = context.watches.pods(&self.id.0, &self.id.1)?;
-        let agents = self.agents(pods.of("collector")).await;
+        let nodes = context.watches.nodes();
+        let agents = self.agents(pods.of("collector"), &nodes).await;
+        let has_changed = self.has_changed(&nodes);
         let (settled, refusals) = context.memory(self.id, |memory| {
             (memory.settled.clone(), memory.refusals.clone())
         });
@@ -213,6 +217,8 @@ impl Work<'_> {
             known,
             pods: &pods,
             agents: &agents,
+            nodes: &nodes,
+            has_changed,
             claim: claim.as_ref(),
             settled: &settled,
             refusals: &refusals,
@@ -221,7 +227,7 @@ impl Work<'_> {
         let failed = act(context, pipeline, planned.steps).await;
         seen.failed = failed.or(seen.failed);
         seen.probe = {
-            let route = self.route(&seen, &agents, pods.of("query"));
+            let route = self.route(&seen, &agents, &nodes, pods.of("query"));
             context.probes.look(self.id, &pipeline.uid, route)
         };
         seen.spans_per_second = self.rate(&agents);
@@ -237,8 +243,7 @@ impl Work<'_> {
         let mut kept = context.memory(self.id, |memory| memory.kept.clone());
         let is_ready = is_ready(self.previous);
         kept.refresh(cluster, pipeline, grafana, is_ready).await?;
-        context.memory(self.id, |memory| memory.kept = kept.clone());
-        owned.extend(kept.objects);
+        owned.extend(kept.objects.clone());
         let authority = if pipeline.runs_store() {
             let namespace = &context.release.namespace;
             let kept = context.authorities.authority(cluster, namespace, now);
@@ -246,28 +251,55 @@ impl Work<'_> {
         } else {
             None
         };
-        let known = keep::known(authority.as_ref(), pipeline, &owned, grafana, now)?;
-        Ok((owned, known, kept.claim))
+        let authority = authority.as_ref();
+        let known = keep::known(authority, pipeline, &owned, &mut kept, grafana, now)?;
+        let claim = kept.claim.clone();
+        context.memory(self.id, |memory| memory.kept = kept);
+        Ok((owned, known, claim))
     }
 
-    async fn agents(&self, pods: &[Pod]) -> Vec<Agent> {
-        let statuses = self.context.probes.pods.statuses(pods).await;
-        pods.iter()
+    /// The collectors, and what those on Ready nodes say of themselves: the others do not answer.
+    async fn agents(&self, pods: &[Pod], nodes: &Nodes) -> Vec<Agent> {
+        let (there, absent): (Vec<Pod>, Vec<Pod>) = pods
+            .iter()
             .cloned()
-            .zip(statuses)
+            .partition(|pod| nodes.is_ready(pod.node.as_deref()));
+        let statuses = self.context.probes.pods.statuses(&there).await;
+        let there = there.into_iter().zip(statuses);
+        there
+            .chain(absent.into_iter().map(|pod| (pod, None)))
             .map(|(pod, status)| Agent { pod, status })
             .collect()
     }
 
-    /// The way of a span through every collector, when all are ready.
-    fn route(&self, seen: &Seen, agents: &[Agent], query: &[Pod]) -> Option<Route> {
-        let serving = |pod: &&Pod| pod.ready && !pod.ending && pod.ip.is_some();
+    /// Whether something that may have been the cause of a failed rollout has changed since the last
+    /// pass.
+    fn has_changed(&self, nodes: &Nodes) -> bool {
+        self.context.memory(self.id, |memory| {
+            let now = Surroundings {
+                ready: nodes.ready().cloned().collect(),
+                named: memory.kept.named(self.pipeline),
+            };
+            let has_changed = now.has_changed_since(&memory.surroundings);
+            memory.surroundings = now;
+            has_changed
+        })
+    }
+
+    /// The way of a span through the collector of every Ready node, when each has one and none is
+    /// being renewed.
+    fn route(&self, seen: &Seen, agents: &[Agent], nodes: &Nodes, query: &[Pod]) -> Option<Route> {
+        let serving = |pod: &&Pod| {
+            let is_there = nodes.is_ready(pod.node.as_deref());
+            pod.ready && !pod.ending && pod.ip.is_some() && is_there
+        };
         let all = agents.iter().map(|agent| &agent.pod);
         let collectors: Vec<Pod> = all.filter(serving).cloned().collect();
         let query = query.iter().find(serving)?.clone();
-        let count = i64::try_from(collectors.len()).unwrap_or(i64::MAX);
-        let are_ready = seen.agents.is_rolled_out() && count >= seen.agents.desired.max(1);
-        if !self.pipeline.enabled() || !are_ready {
+        let state = seen.rollout.as_ref().map(|rollout| rollout.state.as_str());
+        let is_moving = matches!(state, None | Some(PROGRESSING | FAILED));
+        let are_there = seen.collectors.serving >= seen.collectors.wanted.max(1);
+        if !self.pipeline.enabled() || is_moving || !are_there {
             return None;
         }
         let mut pods: Vec<String> = collectors.iter().map(|pod| pod.uid.clone()).collect();

@@ -76,7 +76,7 @@ impl<T: PartialEq> Shelf<T> {
             }
             Event::Apply(object) => {
                 let (pipeline, name) = names(&object);
-                let mut changed = kept.remove_elsewhere(&name, &pipeline);
+                let mut changed = kept.remove_elsewhere(&name, Some(&pipeline));
                 let of = kept.objects.entry(pipeline.clone()).or_default();
                 let before = match form(object) {
                     Some(formed) => {
@@ -91,17 +91,17 @@ impl<T: PartialEq> Shelf<T> {
                 }
                 changed
             }
-            Event::Delete(object) => kept.remove_elsewhere(&object.name_any(), ""),
+            Event::Delete(object) => kept.remove_elsewhere(&object.name_any(), None),
         }
     }
 }
 
 impl<T> Kept<T> {
     /// Removes the object, unless it is of this pipeline. Gives the pipelines that had it.
-    fn remove_elsewhere(&mut self, name: &str, but: &str) -> Vec<String> {
+    fn remove_elsewhere(&mut self, name: &str, but: Option<&str>) -> Vec<String> {
         let mut had = Vec::new();
         for (pipeline, objects) in &mut self.objects {
-            if (but.is_empty() || pipeline != but) && objects.remove(name).is_some() {
+            if but != Some(pipeline.as_str()) && objects.remove(name).is_some() {
                 had.push(pipeline.clone());
             }
         }
@@ -200,6 +200,17 @@ mod tests {
         takes(&shelf, Event::Delete(object("y", "b", 1)), &[]);
         takes(&shelf, Event::Delete(object("x", "b", 1)), &["b"]);
         assert_eq!(of(&shelf, "b"), [0u64; 0]);
+    }
+
+    #[test]
+    fn objects_without_a_pipeline_are_kept_too() {
+        let shelf = Shelf::default();
+        takes(&shelf, Event::Init, &[]);
+        takes(&shelf, Event::InitDone, &[]);
+        takes(&shelf, Event::Apply(object("x", "", 1)), &[""]);
+        takes(&shelf, Event::Apply(object("x", "", 1)), &[]);
+        takes(&shelf, Event::Apply(object("x", "", 2)), &[""]);
+        assert_eq!(shelf.all().unwrap().len(), 1);
     }
 
     #[test]

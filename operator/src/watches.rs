@@ -2,26 +2,32 @@
 //! change asks for a pass over the pipeline that it is of.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use kube::Api;
 use kube::core::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::Value;
 use spanloom_plan::Owned;
+use spanloom_plan::nodes::{Nodes, node_is_ready};
 use spanloom_plan::observe::{Pod, Pods};
 use spanloom_plan::owned::key_of;
 use spanloom_plan::render::{LABEL_MANAGED_BY, MANAGER};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, api_text, with_type};
-use crate::kinds::{Kind, PIPELINE, POD, WATCHED};
+use crate::kinds::{Kind, NODE, PIPELINE, POD, WATCHED};
 use crate::metrics::Metrics;
 use crate::retry::WatchBackoff;
 use crate::shelf::Shelf;
+
+/// Nodes that are listed at a time: a page is held whole while it is read, and a node is large.
+const NODES_A_PAGE: u32 = 50;
 
 /// Passes that are asked for.
 pub type Asked = mpsc::Sender<ObjectRef<DynamicObject>>;
@@ -31,6 +37,7 @@ pub type Asked = mpsc::Sender<ObjectRef<DynamicObject>>;
 pub struct Watches {
     objects: HashMap<(String, Kind), Shelf<Value>>,
     pods: HashMap<String, Shelf<(String, Pod)>>,
+    nodes: Shelf<bool>,
 }
 
 /// A watch has nothing to tell yet.
@@ -51,33 +58,73 @@ impl NotWatched {
 }
 
 impl Watches {
-    /// Begins to watch in these namespaces; the tasks end with `tasks`.
+    /// Begins to watch in these namespaces; the tasks end with `tasks`. `nodes_changed` is told when a
+    /// node becomes Ready, stops being so, comes or goes.
     pub fn start(
         cluster: &Cluster,
         metrics: &Metrics,
         namespaces: &[String],
         asked: &Asked,
+        nodes_changed: Arc<Notify>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let mut watches = Self {
             objects: HashMap::new(),
             pods: HashMap::new(),
+            nodes: Shelf::default(),
         };
-        for namespace in namespaces {
-            let place = |kind| Place {
-                kind,
-                namespace: namespace.clone(),
-                metrics: metrics.clone(),
-                asked: asked.clone(),
+        let failing = metrics.clone();
+        let every = watcher::Config::default().page_size(NODES_A_PAGE);
+        let api = cluster.api(NODE, None);
+        let shelf = watches.nodes.clone();
+        tasks.spawn(async move {
+            let form = |object| as_value(object, NODE).map(|node| node_is_ready(&node));
+            let told = |_: String| {
+                let nodes_changed = nodes_changed.clone();
+                async move {
+                    nodes_changed.notify_one();
+                    true
+                }
             };
+            follow(api, every, failing, shelf, form, told).await;
+        });
+        for namespace in namespaces {
+            let ours =
+                || watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}"));
+            let told = {
+                let (asked, namespace) = (asked.clone(), namespace.clone());
+                move |pipeline: String| {
+                    let resource = PIPELINE.resource();
+                    let pass = ObjectRef::new_with(&pipeline, resource).within(&namespace);
+                    let asked = asked.clone();
+                    async move { asked.send(pass).await.is_ok() }
+                }
+            };
+            let api = |kind| cluster.api(kind, Some(namespace));
             for kind in WATCHED {
                 let shelf = Shelf::default();
                 let form = move |object| as_value(object, kind);
-                tasks.spawn(follow(cluster.clone(), place(kind), shelf.clone(), form));
+                let (failing, told) = (metrics.clone(), told.clone());
+                tasks.spawn(follow(
+                    api(kind),
+                    ours(),
+                    failing,
+                    shelf.clone(),
+                    form,
+                    told,
+                ));
                 watches.objects.insert((namespace.clone(), kind), shelf);
             }
             let shelf = Shelf::default();
-            tasks.spawn(follow(cluster.clone(), place(POD), shelf.clone(), as_pod));
+            let failing = metrics.clone();
+            tasks.spawn(follow(
+                api(POD),
+                ours(),
+                failing,
+                shelf.clone(),
+                as_pod,
+                told,
+            ));
             watches.pods.insert(namespace.clone(), shelf);
         }
         watches
@@ -96,6 +143,14 @@ impl Watches {
             }
         }
         Ok(owned)
+    }
+
+    /// Which nodes are Ready; not known where the operator may not watch nodes.
+    pub fn nodes(&self) -> Nodes {
+        let Some(all) = self.nodes.all() else {
+            return Nodes::default();
+        };
+        Nodes::of(all.into_iter().map(|(name, is_ready)| (name, *is_ready)))
     }
 
     /// The pods of a pipeline.
@@ -138,31 +193,17 @@ fn as_pod(object: DynamicObject) -> Option<(String, Pod)> {
     Some((component, Pod::of(&value)))
 }
 
-/// What one watch is about.
-struct Place {
-    kind: Kind,
-    namespace: String,
+/// Follows one watch until nobody listens to `told`, which hears of each pipeline with a change. Its
+/// errors end here, counted: it is tried again later and later by itself, and holds back no other.
+async fn follow<T: PartialEq, F: Future<Output = bool>>(
+    api: Api<DynamicObject>,
+    config: watcher::Config,
     metrics: Metrics,
-    asked: Asked,
-}
-
-/// Follows one watch for ever. Its errors end here, counted: it is tried again later and later by
-/// itself, and holds back no other.
-async fn follow<T: PartialEq>(
-    cluster: Cluster,
-    place: Place,
     shelf: Shelf<T>,
     form: impl Fn(DynamicObject) -> Option<T>,
+    told: impl Fn(String) -> F,
 ) {
-    let Place {
-        kind,
-        namespace,
-        metrics,
-        asked,
-    } = place;
-    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}"));
-    let api = cluster.api(kind, Some(&namespace));
-    let mut events = std::pin::pin!(watcher(api, ours).backoff(WatchBackoff::default()));
+    let mut events = std::pin::pin!(watcher(api, config).backoff(WatchBackoff::default()));
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
@@ -175,9 +216,7 @@ async fn follow<T: PartialEq>(
             }
         };
         for pipeline in shelf.take(event, &form) {
-            let resource = PIPELINE.resource();
-            let pass = ObjectRef::new_with(&pipeline, resource).within(&namespace);
-            if asked.send(pass).await.is_err() {
+            if !told(pipeline).await {
                 return;
             }
         }

@@ -192,6 +192,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("get list watch", "tracingpipelines.spanloom.dev"),
     ("get patch", "tracingpipelines/status.spanloom.dev"),
     ("create patch", "events.events.k8s.io"),
+    ("get list watch", "nodes"),
     (
         "get patch",
         "customresourcedefinitions.apiextensions.k8s.io/tracingpipelines.spanloom.dev \

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use spanloom_crds::status::{Agents, CONDITIONS, Condition, Endpoints, Rollout, Status};
 
+use crate::nodes::Collectors;
 use crate::observe::{JobState, Workload};
 use crate::pipeline::{Pipeline, Unusable};
 use crate::render::query_endpoint;
@@ -22,6 +23,10 @@ pub struct Seen {
     pub schema_trouble: Option<String>,
     /// The agents.
     pub agents: Workload,
+    /// Where they are, and how many nodes should have one.
+    pub collectors: Collectors,
+    /// Ready nodes whose collector is not as it should be.
+    pub waiting: i64,
     /// How their rollout stands.
     pub rollout: Option<Rollout>,
     /// What ails an agent.
@@ -235,51 +240,74 @@ fn schema(seen: &Seen) -> Said {
 }
 
 fn agents(seen: &Seen) -> Said {
-    let Workload { desired, ready, .. } = seen.agents;
-    let cause = |rollout: &Rollout| rollout.cause.clone().unwrap_or_default();
-    match seen
-        .rollout
-        .as_ref()
-        .map(|rollout| (rollout, rollout.state.as_str()))
-    {
-        Some((rollout, ROLLED_BACK)) => said(
+    let Some(rollout) = &seen.rollout else {
+        return said(
+            FALSE,
+            "WaitingForSchema",
+            "collectors begin when the schema is there",
+        );
+    };
+    let cause = rollout.cause.clone().unwrap_or_default();
+    let trouble = seen.agents_trouble.as_deref();
+    match rollout.state.as_str() {
+        ROLLED_BACK => said(
             FALSE,
             "RolledBack",
-            format!("the last good configuration is back: {}", cause(rollout)),
+            format!(
+                "the last good configuration is back: {cause}; it is tried again at {} or when a \
+                 node becomes Ready, and when the spec or the annotation spanloom.dev/retry changes",
+                rollout.retry_at.as_deref().unwrap_or("once")
+            ),
         ),
-        Some((rollout, FAILED)) => said(FALSE, "RolloutFailed", cause(rollout)),
-        Some((_, COMPLETE)) if seen.agents.exists && desired == 0 => said(
+        FAILED => said(FALSE, "RolloutFailed", cause),
+        _ if seen.agents.exists && seen.agents.observed && seen.agents.desired == 0 => said(
             FALSE,
             "NoNodes",
-            "no node may have an agent; look at collector.nodeSelector and tolerations",
+            "no node may have a collector; look at collector.nodeSelector and tolerations",
         ),
-        Some((_, COMPLETE)) if seen.agents.exists && ready >= desired => said(
+        COMPLETE if seen.agents.exists && seen.waiting == 0 => said(
             TRUE,
             "Ready",
-            "every node has an agent that uses this configuration",
+            format!(
+                "every Ready node has a collector that uses this configuration{}",
+                dead(&seen.collectors)
+            ),
         ),
-        Some((_, COMPLETE)) => {
-            let trouble = seen.agents_trouble.as_deref().unwrap_or("no reason given");
+        COMPLETE => {
+            let trouble = trouble.unwrap_or("the DaemonSet is gone");
             said(
                 FALSE,
                 "NotReady",
-                format!("an agent is not ready: {trouble}"),
+                format!("{} Ready nodes lack a collector: {trouble}", seen.waiting),
             )
         }
-        Some((_, _)) => {
-            let trouble = seen.agents_trouble.as_deref().unwrap_or("just begun");
+        _ => {
+            let again = match rollout.attempts {
+                0 => String::new(),
+                attempts => format!(" (tried again after {attempts} failures, the last: {cause})"),
+            };
+            let trouble = trouble.unwrap_or("just begun");
             said(
                 FALSE,
                 "RollingOut",
-                format!("agents are being renewed: {trouble}"),
+                format!("collectors are being renewed{again}: {trouble}"),
             )
         }
-        None => said(
-            FALSE,
-            "WaitingForSchema",
-            "agents begin when the schema is there",
-        ),
     }
+}
+
+/// The nodes that are not Ready: some by name, the others as a number.
+fn dead(collectors: &Collectors) -> String {
+    let dead = &collectors.dead;
+    if dead.is_empty() {
+        return String::new();
+    }
+    let some: Vec<&str> = dead.iter().take(3).map(String::as_str).collect();
+    let more = match dead.len() - some.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; not Ready: {}{more}", some.join(", "))
 }
 
 fn query(seen: &Seen) -> Said {

@@ -4,8 +4,8 @@
 //! 1. A release ([`release`]) has pipelines: which of them are served, and the one binding that they
 //!    share.
 //! 2. Each pipeline ([`pipeline`]) is read and checked, and rendered to objects ([`render`]).
-//! 3. [`plan`] compares them with what was observed ([`observe`]), judges the rollout of collectors
-//!    ([`rollout`]), and gives the steps to take ([`steps`]).
+//! 3. [`plan`] compares them with what was observed ([`observe`], [`nodes`]), judges the rollout of
+//!    collectors ([`rollout`]), and gives the steps to take ([`steps`]).
 //! 4. What was seen and done becomes the status ([`conditions`]).
 //!
 //! Beside them are the rules of the Lease ([`lease`]), and of how soon what failed is tried again
@@ -16,6 +16,7 @@ pub mod difference;
 pub mod hash;
 pub mod leaf;
 pub mod lease;
+pub mod nodes;
 pub mod observe;
 pub mod owned;
 pub mod pipeline;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use spanloom_crds::agent::AgentStatus;
 
-use crate::render::APPLIED_HASH;
-use crate::rollout::Facts;
+use crate::render::{APPLIED_HASH, REVISION};
 
 /// A workload's numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Workload {
     pub ready: i64,
     /// The hash of what was applied last.
     pub hash: Option<String>,
+    /// Names its pod template.
+    pub revision: Option<String>,
 }
 
 impl Workload {
@@ -69,6 +71,7 @@ impl Workload {
             hash: object["metadata"]["annotations"][APPLIED_HASH]
                 .as_str()
                 .map(str::to_owned),
+            revision: revision(&object["spec"]["template"]["metadata"]),
         }
     }
 
@@ -151,6 +154,14 @@ pub struct Pod {
     pub ending: bool,
     /// Why it is not ready, in words.
     pub trouble: Option<String>,
+    /// The node that it is on, or is meant for.
+    pub node: Option<String>,
+    /// Names the template that it was made from.
+    pub revision: Option<String>,
+    /// How often a container of it was started again.
+    pub restarts: i64,
+    /// When a container of it last ended with an error.
+    pub last_crash: Option<Timestamp>,
 }
 
 /// The longest text of someone else's that a message quotes.
@@ -184,8 +195,54 @@ impl Pod {
             ready,
             ending: !object["metadata"]["deletionTimestamp"].is_null(),
             trouble,
+            node: text(&object["spec"]["nodeName"]).or_else(|| meant_for(&object["spec"])),
+            revision: revision(&object["metadata"]),
+            restarts: started(status)
+                .filter_map(|c| c["restartCount"].as_i64())
+                .sum(),
+            last_crash: started(status).filter_map(last_crash).max(),
         }
     }
+
+    /// Whether its containers end again and again, the last time after this.
+    pub fn has_crashed_since(&self, since: Option<Timestamp>) -> bool {
+        self.restarts >= 2
+            && self
+                .last_crash
+                .is_some_and(|at| since.is_none_or(|s| at >= s))
+    }
+}
+
+fn revision(metadata: &Value) -> Option<String> {
+    metadata["annotations"][REVISION]
+        .as_str()
+        .map(str::to_owned)
+}
+
+/// The node that a DaemonSet made a pod for, which is not on it yet.
+fn meant_for(spec: &Value) -> Option<String> {
+    let affinity = &spec["affinity"]["nodeAffinity"];
+    let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"];
+    let field = required["nodeSelectorTerms"].get(0)?["matchFields"].get(0)?;
+    (field["key"] == "metadata.name").then_some(())?;
+    field["values"].get(0)?.as_str().map(str::to_owned)
+}
+
+fn started(status: &Value) -> impl Iterator<Item = &Value> {
+    status["containerStatuses"].as_array().into_iter().flatten()
+}
+
+fn last_crash(container: &Value) -> Option<Timestamp> {
+    let ended = [
+        &container["state"]["terminated"],
+        &container["lastState"]["terminated"],
+    ];
+    let crashed = ended
+        .into_iter()
+        .filter(|e| e["exitCode"].as_i64().is_some_and(|code| code != 0));
+    crashed
+        .filter_map(|e| e["finishedAt"].as_str()?.parse().ok())
+        .max()
 }
 
 /// What the containers of a pod that is not ready say.
@@ -249,112 +306,42 @@ pub struct Agent {
     pub status: Option<AgentStatus>,
 }
 
-/// What is to be known of a rollout: whether all agents are what `daemon_set_hash` names, ready, and
-/// use the configuration that `config_hash` names.
-pub fn rollout_facts(
-    daemon_set: &Workload,
-    daemon_set_hash: &str,
-    agents: &[Agent],
-    config_hash: &str,
-) -> Facts {
-    let current = || agents.iter().filter(|agent| !agent.pod.ending);
-    let config = |agent: &Agent| agent.status.as_ref().map(|status| status.config.clone());
-    let refused = current().find_map(|agent| {
-        let config = config(agent)?;
-        (config.refused.as_deref() == Some(config_hash))
-            .then(|| format!("{}: {}", agent.pod.name, config.error.unwrap_or_default()))
-    });
-    let uses = |agent: &Agent| {
-        config(agent).is_some_and(|config| config.applied.as_deref() == Some(config_hash))
-    };
-    let is_new = daemon_set.hash.as_deref() == Some(daemon_set_hash);
-    let complete = is_new && daemon_set.is_rolled_out() && current().all(uses);
-    let pods: Vec<Pod> = agents.iter().map(|agent| agent.pod.clone()).collect();
-    let trouble = trouble(&pods)
-        .or_else(|| {
-            let late = current().find(|agent| !uses(agent))?;
-            let said = match &late.status {
-                None => "its status cannot be read",
-                Some(_) => "does not use the new configuration yet",
-            };
-            Some(format!("pod {}: {said}", late.pod.name))
-        })
-        .unwrap_or_else(|| {
-            format!(
-                "{} of {} nodes have a new agent, {} are ready",
-                daemon_set.updated, daemon_set.desired, daemon_set.ready
-            )
-        });
-    Facts {
-        complete,
-        refused,
-        trouble,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-    use spanloom_crds::agent::ConfigStatus;
-
-    fn daemon_set(updated: i64, ready: i64, observed: i64) -> Value {
-        json!({
-            "metadata": {"generation": 2, "annotations": {APPLIED_HASH: "t"}},
-            "status": {
-                "observedGeneration": observed, "desiredNumberScheduled": 2,
-                "updatedNumberScheduled": updated, "numberReady": ready,
-            },
-        })
-    }
-
-    fn agent(applied: &str, refused: Option<&str>) -> Agent {
-        Agent {
-            pod: Pod {
-                name: "a".to_owned(),
-                ready: true,
-                ..Pod::default()
-            },
-            status: Some(AgentStatus {
-                config: ConfigStatus {
-                    applied: Some(applied.to_owned()),
-                    refused: refused.map(str::to_owned),
-                    error: refused.map(|_| "no".to_owned()),
-                },
-                ..AgentStatus::default()
-            }),
-        }
-    }
-
-    fn facts(object: &Value, agents: &[Agent]) -> Facts {
-        rollout_facts(&Workload::of_daemon_set(Some(object)), "t", agents, "c")
-    }
 
     #[test]
-    fn complete_is_new_and_ready_and_configured() {
-        let ok = [agent("c", None), agent("c", None)];
-        assert!(facts(&daemon_set(2, 2, 2), &ok).complete);
-        assert!(!facts(&daemon_set(1, 2, 2), &ok).complete);
-        assert!(!facts(&daemon_set(2, 1, 2), &ok).complete);
-        assert!(!facts(&daemon_set(2, 2, 1), &ok).complete);
-        let late = facts(&daemon_set(2, 2, 2), &[agent("c", None), agent("b", None)]);
-        assert!(!late.complete);
-        assert_eq!(
-            late.trouble,
-            "pod a: does not use the new configuration yet"
-        );
-        let refused = facts(&daemon_set(2, 2, 2), &[agent("b", Some("c"))]);
-        assert_eq!(refused.refused.as_deref(), Some("a: no"));
-        // What it refused once before is not this configuration.
-        let other = facts(&daemon_set(2, 2, 2), &[agent("c", Some("x"))]);
-        assert!(other.complete && other.refused.is_none());
-        let other_template = rollout_facts(
-            &Workload::of_daemon_set(Some(&daemon_set(2, 2, 2))),
-            "u",
-            &ok,
-            "c",
-        );
-        assert!(!other_template.complete);
+    fn a_pod_says_where_it_is_and_how_often_it_crashed() {
+        let pod = |value: Value| Pod::of(&value);
+        let crashed = pod(json!({
+            "metadata": {"annotations": {REVISION: "r"}}, "spec": {"nodeName": "a"},
+            "status": {"containerStatuses": [{
+                "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:00:09Z"}},
+            }]},
+        }));
+        assert_eq!(crashed.node.as_deref(), Some("a"));
+        assert_eq!(crashed.revision.as_deref(), Some("r"));
+        let at = |text: &str| Some(text.parse().unwrap());
+        assert!(crashed.has_crashed_since(None));
+        assert!(crashed.has_crashed_since(at("2026-01-01T00:00:09Z")));
+        assert!(!crashed.has_crashed_since(at("2026-01-01T00:00:10Z")));
+        let once = Pod {
+            restarts: 1,
+            ..crashed
+        };
+        assert!(!once.has_crashed_since(None));
+        let ended_well = pod(json!({"status": {"containerStatuses": [{
+            "restartCount": 9, "state": {"running": {}},
+            "lastState": {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T00:00:09Z"}},
+        }]}}));
+        assert!(!ended_well.has_crashed_since(None));
+        let term = json!([{"matchFields": [{"key": "metadata.name", "values": ["b"]}]}]);
+        let waits = pod(json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": term}}}}}));
+        assert_eq!(waits.node.as_deref(), Some("b"));
+        assert_eq!(pod(json!({})).node, None);
     }
 
     #[test]

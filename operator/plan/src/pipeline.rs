@@ -8,6 +8,7 @@ use spanloom_crds::status::Status;
 use spanloom_crds::{ManagementState, Metadata, Spec, TracingPipeline, resolve};
 
 use crate::hash::hash_of;
+use crate::render::RETRY;
 
 /// A pipeline that can be worked on.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Pipeline {
     pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// The value of the annotation by which a person asks for another try.
+    pub retry: Option<String>,
     /// What is wanted.
     pub spec: Spec,
     /// What is wanted, with every default.
@@ -77,6 +80,7 @@ impl Pipeline {
             namespace: text("namespace").unwrap_or_default(),
             uid: text("uid").unwrap_or_default(),
             generation: metadata["generation"].as_i64().unwrap_or_default(),
+            retry: metadata["annotations"][RETRY].as_str().map(str::to_owned),
             spec: document.spec,
             resolved,
         })

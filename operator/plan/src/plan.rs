@@ -3,19 +3,20 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use spanloom_crds::status::Status;
 
 use crate::conditions::Seen;
-use crate::observe::{Agent, JobState, Pod, Pods, Workload, rollout_facts, trouble};
+use crate::nodes::{self, Collectors, Nodes, max_surge};
+use crate::observe::{Agent, JobState, Pods, Workload, trouble};
 use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 use crate::render::{
-    APPLIED_HASH, Desired, Known, LastGood, Stage, agents_hash, render, roll_back,
+    Desired, Known, LastGood, MAX_SURGE, REVISION, Stage, agents_hash, render, roll_back,
 };
 use crate::retry::Refusals;
-use crate::rollout::{self, Decision};
+use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
 use crate::steps::{Settled, Step, Surroundings, key, steps};
 
 /// Everything that was observed.
@@ -38,6 +39,10 @@ pub struct Observed<'a> {
     pub pods: &'a Pods,
     /// Its collectors and what they say.
     pub agents: &'a [Agent],
+    /// Which nodes are Ready.
+    pub nodes: &'a Nodes,
+    /// Something that may have been the cause of a failed rollout is different now.
+    pub has_changed: bool,
     /// The store's volume claim, where it was looked for and found.
     pub claim: Option<&'a Value>,
     /// What the server keeps in a form of its own.
@@ -66,7 +71,17 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         .iter()
         .find(|object| object.stage == Stage::Schema)
         .map_or(JobState::Missing, |job| JobState::of(owned.get(&key(job))));
-    let decision = judge(&observed, &desired, schema);
+    let (collectors, facts) = look(&observed, &desired);
+    let decision = judge(&observed, &desired, &facts, schema);
+    let rollout = decision.as_ref().map(|decision| &decision.rollout);
+    let on_one_node = is_on_one_node(rollout);
+    let daemon_set = observed
+        .owned
+        .get(&("DaemonSet".to_owned(), pipeline.object("collector")));
+    let placed = Workload::of_daemon_set(daemon_set).desired;
+    let surge = json!(MAX_SURGE);
+    known.max_surge = Some(max_surge(&surge, placed, &collectors, on_one_node));
+    desired = render(pipeline, release, &known);
     if let Some(decision) = &decision {
         let recorded = known.last_good.as_ref().map(|good| &good.hash);
         if decision.record_good && recorded != Some(&decision.rollout.hash) {
@@ -78,6 +93,9 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         }
     }
     let mut seen = see(&observed, &desired, schema);
+    seen.collectors = collectors;
+    seen.waiting = facts.waiting;
+    seen.agents_trouble = (facts.waiting > 0).then_some(facts.trouble);
     seen.rollout = match decision {
         Some(decision) => Some(decision.rollout),
         None => observed.previous.rollout.clone(),
@@ -94,6 +112,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
                 settled: observed.settled,
                 refusals: observed.refusals,
                 now: observed.instant,
+                time: observed.now,
             },
         );
         todo = steps;
@@ -107,40 +126,53 @@ pub fn plan(observed: Observed<'_>) -> Plan {
     }
 }
 
+/// The collectors on their nodes, beside what they should be.
+fn look(observed: &Observed<'_>, desired: &[Desired]) -> (Collectors, Facts) {
+    let Some(daemon_set) = desired.iter().find(|object| object.kind() == "DaemonSet") else {
+        return <(Collectors, Facts)>::default();
+    };
+    let annotations = &daemon_set.object["spec"]["template"]["metadata"]["annotations"];
+    let config = observed.pipeline.agent_config();
+    let started = observed.previous.rollout.as_ref().map(|r| &r.started_at);
+    let wanted = nodes::Wanted {
+        revision: annotations[REVISION].as_str().unwrap_or_default(),
+        config: &config.hash,
+        since: started.and_then(|started| started.parse().ok()),
+    };
+    let found = Workload::of_daemon_set(observed.owned.get(&key(daemon_set)));
+    nodes::look(&found, observed.agents, observed.nodes, wanted)
+}
+
 /// Whether the collectors' rollout goes well; none before there can be one, or when it is not ours.
-fn judge(observed: &Observed<'_>, desired: &[Desired], schema: JobState) -> Option<Decision> {
+fn judge(
+    observed: &Observed<'_>,
+    desired: &[Desired],
+    facts: &Facts,
+    schema: JobState,
+) -> Option<Decision> {
     let pipeline = observed.pipeline;
     if !pipeline.managed() {
         return None;
     }
-    let daemon_set = desired.iter().find(|object| object.kind() == "DaemonSet")?;
-    let found = observed.owned.get(&key(daemon_set));
-    if schema != JobState::Complete && found.is_none() {
+    let config = pipeline.agent_config();
+    let hash = agents_hash(desired, &config);
+    let previous = observed.previous.rollout.as_ref();
+    let is_known = previous.is_some_and(|previous| previous.hash == hash);
+    // The schema comes first: what has not begun cannot fail.
+    if schema != JobState::Complete && !is_known {
         return None;
     }
-    let config = pipeline.agent_config();
-    let wanted = &daemon_set.object["metadata"]["annotations"][APPLIED_HASH];
-    let mut facts = rollout_facts(
-        &Workload::of_daemon_set(found),
-        wanted.as_str().unwrap_or_default(),
-        observed.agents,
-        &config.hash,
-    );
-    if schema != JobState::Complete {
-        // The agents have not even begun: what keeps the schema is what keeps them.
-        let why =
-            trouble(observed.pods.of("migrate")).unwrap_or_else(|| "its Job is at work".to_owned());
-        facts.trouble = format!("the schema comes first: {why}");
-    }
-    Some(rollout::decide(
-        observed.previous.rollout.as_ref(),
-        &agents_hash(desired, &config),
-        pipeline.generation,
-        &facts,
-        observed.known.last_good.is_some(),
-        observed.now,
-        observed.release.rollout_deadline,
-    ))
+    let case = Case {
+        previous,
+        hash: &hash,
+        generation: pipeline.generation,
+        asked: pipeline.retry.as_deref(),
+        has_last_good: observed.known.last_good.is_some(),
+        has_changed: observed.has_changed,
+        now: observed.now,
+        deadline: observed.release.rollout_deadline,
+    };
+    Some(rollout::decide(case, facts))
 }
 
 fn good(pipeline: &Pipeline, desired: &[Desired], hash: &str) -> Option<LastGood> {
@@ -160,14 +192,12 @@ fn see(observed: &Observed<'_>, desired: &[Desired], schema: JobState) -> Seen {
             .get(&(kind.to_owned(), pipeline.object(suffix)))
     };
     let is_managed = desired.iter().any(|object| object.stage == Stage::Store);
-    let agents: Vec<Pod> = observed.agents.iter().map(|a| a.pod.clone()).collect();
     Seen {
         store: is_managed.then(|| Workload::of_replicas(find("StatefulSet", "clickhouse"))),
         store_trouble: trouble(pods.of("clickhouse")),
         schema: Some(schema),
         schema_trouble: trouble(pods.of("migrate")),
         agents: Workload::of_daemon_set(find("DaemonSet", "collector")),
-        agents_trouble: trouble(&agents),
         query: Workload::of_replicas(find("Deployment", "query")),
         query_trouble: trouble(pods.of("query")),
         ..Seen::default()

@@ -21,6 +21,7 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
+pub use collector::MAX_SURGE;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };
@@ -29,6 +30,11 @@ pub use store::{size_bytes, wanted_size};
 
 /// The annotation that names what was applied last.
 pub const APPLIED_HASH: &str = "spanloom.dev/applied-hash";
+
+/// The annotation of a pod template, and so of its pods, that names the template.
+pub const REVISION: &str = "spanloom.dev/revision";
+/// The annotation of a pipeline by which a person asks that what was taken back is tried again now.
+pub const RETRY: &str = "spanloom.dev/retry";
 
 /// When an object may be applied: a stage waits until the one before it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +108,8 @@ pub struct Known {
     pub grafana_operator: bool,
     /// What worked last.
     pub last_good: Option<LastGood>,
+    /// How many nodes may have two collectors at once; the spec's number without it.
+    pub max_surge: Option<Value>,
     /// The size that the store's volume claim was made with; a StatefulSet cannot change it.
     pub volume_size: Option<String>,
 }
@@ -114,9 +122,9 @@ pub fn render(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desi
     if pipeline.runs_store() {
         objects.extend(store::store(pipeline, release, known));
     }
-    objects.push(store::migrate(pipeline, release));
-    objects.push(collector::daemon_set(pipeline, release));
-    objects.extend(query::query(pipeline, release));
+    objects.push(store::migrate(pipeline, release, known));
+    objects.push(collector::daemon_set(pipeline, release, known));
+    objects.extend(query::query(pipeline, release, known));
     objects.extend(grafana::grafana(pipeline, known));
     if let Some(last_good) = &known.last_good {
         objects.push(last_good_map(pipeline, last_good));
@@ -130,7 +138,7 @@ pub fn agents_hash(objects: &[Desired], config: &AgentConfig) -> String {
     let template = objects
         .iter()
         .find(|object| object.kind() == "DaemonSet")
-        .map(|object| &object.object["spec"]);
+        .map(|object| &object.object["spec"]["template"]);
     hash_of(&json!({"template": template, "config": config.hash}))
 }
 
@@ -138,7 +146,13 @@ pub fn agents_hash(objects: &[Desired], config: &AgentConfig) -> String {
 pub fn roll_back(pipeline: &Pipeline, objects: &mut [Desired], last_good: &LastGood) {
     for desired in objects {
         if desired.kind() == "DaemonSet" {
-            desired.object = last_good.daemon_set.clone();
+            let mut object = last_good.daemon_set.clone();
+            // How fast they come back depends on the nodes as they are now.
+            object["spec"]["updateStrategy"] = desired.object["spec"]["updateStrategy"].take();
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("annotations");
+            }
+            *desired = Desired::new(desired.stage, object);
         } else if desired.kind() == "ConfigMap" && desired.name() == pipeline.object("collector") {
             *desired = config_map(pipeline, &last_good.config);
         }

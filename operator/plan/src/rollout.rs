@@ -1,19 +1,56 @@
-//! Whether the agents' rollout goes well, and what to do when it does not. Pure.
+//! Whether the rollout of collectors goes well, and what to do when it does not.
+//!
+//! The last good configuration comes back on evidence of harm only: a new collector refuses its
+//! configuration, new ones crash as the old ones did not, or on nodes that are Ready nothing has moved
+//! for the whole deadline. What is merely absent, such as a node that is not Ready, neither blocks a
+//! rollout nor undoes it. A change that was taken back is tried again when something that may have been
+//! the cause has changed, else after growing pauses.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use spanloom_crds::status::Rollout;
 
-/// What was seen of the agents.
+use crate::retry::doubled;
+
+/// What was seen of the collectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Every agent is the new one, ready, and uses the new configuration.
+    /// Every Ready node has the new collector, ready, with the new configuration.
     pub complete: bool,
-    /// An agent refused the new configuration, and why.
+    /// Kubernetes has the new form. Until then no time counts.
+    pub is_placed: bool,
+    /// Ready nodes whose collector is as it should be.
+    pub done: i64,
+    /// Ready nodes that wait for it.
+    pub waiting: i64,
+    /// A new collector refused the new configuration, and why.
     pub refused: Option<String>,
+    /// New collectors crash, and what they say.
+    pub crashed: Option<String>,
     /// What stands in the way, in words.
     pub trouble: String,
+}
+
+/// What is rolled out, and the circumstances.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The rollout as it was last.
+    pub previous: Option<&'a Rollout>,
+    /// Names what is rolled out.
+    pub hash: &'a str,
+    /// The generation of the spec that asks for it.
+    pub generation: i64,
+    /// The value of the annotation by which a person asks for another try.
+    pub asked: Option<&'a str>,
+    /// There is something to return to.
+    pub has_last_good: bool,
+    /// Something that may have been the cause of a failure is different now.
+    pub has_changed: bool,
+    /// The time.
+    pub now: Timestamp,
+    /// How long nothing may move.
+    pub deadline: Duration,
 }
 
 /// What follows.
@@ -21,7 +58,7 @@ pub struct Facts {
 pub struct Decision {
     /// The rollout, for the status.
     pub rollout: Rollout,
-    /// The last good configuration and agents take the place of the new ones.
+    /// The last good configuration and collectors take the place of the new ones.
     pub use_last_good: bool,
     /// The new ones are good now.
     pub record_good: bool,
@@ -29,75 +66,148 @@ pub struct Decision {
 
 /// The rollout is under way.
 pub const PROGRESSING: &str = "Progressing";
-/// Every agent is new, ready, and uses the new configuration; once true it stays.
+/// Every Ready node has the new collector, ready, with the new configuration; once true it stays.
 pub const COMPLETE: &str = "Complete";
 /// It failed, and there is nothing to return to.
 pub const FAILED: &str = "Failed";
 /// It failed, and the last good configuration is back.
 pub const ROLLED_BACK: &str = "RolledBack";
 
-/// Judges the rollout of what `hash` names, asked for by `generation`.
-pub fn decide(
-    previous: Option<&Rollout>,
-    hash: &str,
-    generation: i64,
-    facts: &Facts,
-    has_last_good: bool,
-    now: Timestamp,
-    deadline: Duration,
-) -> Decision {
-    let mut rollout = match previous {
-        Some(previous) if previous.hash == hash => {
-            let mut rollout = previous.clone();
-            // Someone changed the document: what failed gets another chance.
-            if previous.generation != generation && previous.state != COMPLETE {
-                rollout = begun(hash, generation, now);
-            }
-            rollout.generation = generation;
-            rollout
-        }
-        _ => begun(hash, generation, now),
-    };
+/// The pause before a change that was taken back is tried again, and the longest one, in seconds.
+const RETRY_PAUSES: (u64, u64) = (600, 6 * 3_600);
+/// The least time between two tries, however much changes.
+const RETRY_LEAST: Duration = Duration::from_secs(60);
+
+/// Judges a rollout.
+pub fn decide(case: Case<'_>, facts: &Facts) -> Decision {
+    let mut rollout = carried_on(&case);
+    if rollout.state == ROLLED_BACK && is_due(&case, &rollout) {
+        rollout = Rollout {
+            attempts: rollout.attempts,
+            cause: rollout.cause,
+            ..begun(&case)
+        };
+    }
     match rollout.state.as_str() {
         PROGRESSING | FAILED if facts.complete => {
-            rollout.state = COMPLETE.to_owned();
-            rollout.cause = None;
+            rollout = Rollout {
+                state: COMPLETE.to_owned(),
+                started_at: rollout.started_at,
+                ..begun(&case)
+            };
         }
         PROGRESSING => {
-            let started: Timestamp = rollout.started_at.parse().unwrap_or(now);
-            let taken = Duration::try_from(now.duration_since(started)).unwrap_or_default();
-            let cause = match &facts.refused {
-                Some(refusal) => Some(format!("an agent refuses the configuration: {refusal}")),
-                None if taken >= deadline => Some(format!(
-                    "the new agents are not ready after {} s: {}",
-                    deadline.as_secs(),
-                    facts.trouble
-                )),
-                None => None,
-            };
-            if cause.is_some() {
-                let state = if has_last_good { ROLLED_BACK } else { FAILED };
-                rollout.state = state.to_owned();
-                rollout.cause = cause;
+            let stalled = progress(&mut rollout, &case, facts);
+            if let Some(cause) = harm(facts, stalled, case.deadline) {
+                fail(&mut rollout, &case, cause);
             }
         }
         _ => {}
     }
     Decision {
-        use_last_good: rollout.state == ROLLED_BACK && has_last_good,
-        record_good: rollout.state == COMPLETE && facts.complete,
+        use_last_good: rollout.state == ROLLED_BACK && case.has_last_good,
+        record_good: rollout.state == COMPLETE && facts.complete && facts.done > 0,
         rollout,
     }
 }
 
-fn begun(hash: &str, generation: i64, now: Timestamp) -> Rollout {
-    Rollout {
-        hash: hash.to_owned(),
-        generation,
-        started_at: seconds(now),
-        state: PROGRESSING.to_owned(),
-        cause: None,
+/// The rollout under the spec as it is now. Somebody who changes it, or asks, gives what failed another
+/// chance.
+fn carried_on(case: &Case<'_>) -> Rollout {
+    let Some(previous) = case.previous.filter(|previous| previous.hash == case.hash) else {
+        return begun(case);
+    };
+    let is_asked =
+        previous.generation != case.generation || previous.retry.as_deref() != case.asked;
+    if is_asked && previous.state != COMPLETE {
+        return begun(case);
     }
+    Rollout {
+        generation: case.generation,
+        retry: case.asked.map(str::to_owned),
+        ..previous.clone()
+    }
+}
+
+fn begun(case: &Case<'_>) -> Rollout {
+    Rollout {
+        hash: case.hash.to_owned(),
+        generation: case.generation,
+        started_at: seconds(case.now),
+        state: PROGRESSING.to_owned(),
+        retry: case.asked.map(str::to_owned),
+        ..Rollout::default()
+    }
+}
+
+/// Whether a change that was taken back is tried again now.
+fn is_due(case: &Case<'_>, rollout: &Rollout) -> bool {
+    let is_time = time(rollout.retry_at.as_deref()).is_none_or(|at| case.now >= at);
+    let begun = time(Some(&rollout.started_at));
+    let is_soon = begun.is_some_and(|begun| elapsed(begun, case.now) < RETRY_LEAST);
+    is_time || (case.has_changed && !is_soon)
+}
+
+/// Notes what has moved. Says for how long nothing has, where that counts.
+fn progress(rollout: &mut Rollout, case: &Case<'_>, facts: &Facts) -> Duration {
+    if !facts.is_placed || facts.waiting == 0 {
+        // Nothing waits for a node that is Ready: the time begins anew when something does.
+        rollout.progressed_at = None;
+        return Duration::ZERO;
+    }
+    let since = time(rollout.progressed_at.as_deref());
+    match since {
+        Some(since) if facts.done <= rollout.done => elapsed(since, case.now),
+        _ => {
+            rollout.done = rollout.done.max(facts.done);
+            rollout.progressed_at = Some(seconds(case.now));
+            Duration::ZERO
+        }
+    }
+}
+
+fn harm(facts: &Facts, stalled: Duration, deadline: Duration) -> Option<String> {
+    if let Some(refusal) = &facts.refused {
+        return Some(format!("a collector refuses the configuration: {refusal}"));
+    }
+    if let Some(crash) = &facts.crashed {
+        return Some(format!("new collectors crash: {crash}"));
+    }
+    (stalled >= deadline).then(|| {
+        let seconds = deadline.as_secs();
+        let Facts {
+            waiting, trouble, ..
+        } = facts;
+        format!("no progress for {seconds} s, {waiting} Ready nodes wait: {trouble}")
+    })
+}
+
+fn fail(rollout: &mut Rollout, case: &Case<'_>, cause: String) {
+    rollout.cause = Some(cause);
+    rollout.attempts = rollout.attempts.saturating_add(1);
+    if !case.has_last_good {
+        rollout.state = FAILED.to_owned();
+        return;
+    }
+    rollout.state = ROLLED_BACK.to_owned();
+    let attempts = u32::try_from(rollout.attempts).unwrap_or(u32::MAX);
+    let pause = doubled(RETRY_PAUSES.0, RETRY_PAUSES.1, attempts);
+    rollout.retry_at = Some(seconds(case.now + pause));
+}
+
+/// Whether a try goes to one node first: the change has failed before, and no node has it yet.
+pub fn is_on_one_node(rollout: Option<&Rollout>) -> bool {
+    rollout.is_some_and(|rollout| {
+        rollout.state == PROGRESSING && rollout.attempts > 0 && rollout.done == 0
+    })
+}
+
+fn time(text: Option<&str>) -> Option<Timestamp> {
+    text?.parse().ok()
+}
+
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 /// A time as Kubernetes writes it: whole seconds.
@@ -108,112 +218,5 @@ pub fn seconds(time: Timestamp) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEADLINE: Duration = Duration::from_secs(300);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn waiting() -> Facts {
-        Facts {
-            trouble: "pod a: ImagePullBackOff".to_owned(),
-            ..Facts::default()
-        }
-    }
-
-    fn done() -> Facts {
-        Facts {
-            complete: true,
-            ..Facts::default()
-        }
-    }
-
-    #[track_caller]
-    fn step(
-        previous: Option<&Rollout>,
-        hash: &str,
-        generation: i64,
-        facts: &Facts,
-        good: bool,
-        second: i64,
-    ) -> Decision {
-        decide(
-            previous,
-            hash,
-            generation,
-            facts,
-            good,
-            at(second),
-            DEADLINE,
-        )
-    }
-
-    #[test]
-    fn the_first_rollout_completes_and_is_remembered() {
-        let first = step(None, "a", 1, &waiting(), false, 0);
-        assert_eq!(first.rollout.state, PROGRESSING);
-        assert!(!first.record_good && !first.use_last_good);
-        let second = step(Some(&first.rollout), "a", 1, &done(), false, 20);
-        assert_eq!(second.rollout.state, COMPLETE);
-        assert!(second.record_good);
-        // A pod that is gone later is no failed rollout.
-        let later = step(Some(&second.rollout), "a", 1, &waiting(), true, 9_000);
-        assert_eq!(later.rollout, second.rollout);
-        assert!(!later.record_good && !later.use_last_good);
-        // A change elsewhere in the document is no new rollout.
-        let elsewhere = step(Some(&later.rollout), "a", 2, &waiting(), true, 9_001);
-        assert_eq!(elsewhere.rollout.state, COMPLETE);
-    }
-
-    #[test]
-    fn a_bad_rollout_returns_at_its_deadline_and_stays_there() {
-        let start = step(None, "b", 2, &waiting(), true, 0).rollout;
-        let early = step(Some(&start), "b", 2, &waiting(), true, 299);
-        assert_eq!(early.rollout.state, PROGRESSING);
-        let late = step(Some(&start), "b", 2, &waiting(), true, 300);
-        assert_eq!(late.rollout.state, ROLLED_BACK);
-        assert!(late.use_last_good);
-        assert_eq!(
-            late.rollout.cause.as_deref(),
-            Some("the new agents are not ready after 300 s: pod a: ImagePullBackOff")
-        );
-        // The old ones are complete again: that says nothing about the new ones.
-        let after = step(Some(&late.rollout), "b", 2, &done(), true, 400);
-        assert!(after.use_last_good && !after.record_good);
-        // A new generation tries again.
-        let again = step(Some(&late.rollout), "b", 3, &waiting(), true, 500);
-        assert_eq!(again.rollout.state, PROGRESSING);
-        assert_eq!(again.rollout.started_at, seconds(at(500)));
-        let other = step(Some(&late.rollout), "c", 3, &waiting(), true, 500);
-        assert_eq!(other.rollout.state, PROGRESSING);
-    }
-
-    #[test]
-    fn a_refused_configuration_returns_at_once() {
-        let facts = Facts {
-            refused: Some("unknown version 9".to_owned()),
-            ..waiting()
-        };
-        let decision = step(None, "b", 2, &facts, true, 0);
-        assert_eq!(decision.rollout.state, ROLLED_BACK);
-        let cause = decision.rollout.cause.unwrap();
-        assert_eq!(
-            cause,
-            "an agent refuses the configuration: unknown version 9"
-        );
-    }
-
-    #[test]
-    fn without_anything_to_return_to_it_fails_and_may_still_recover() {
-        let start = step(None, "a", 1, &waiting(), false, 0).rollout;
-        let failed = step(Some(&start), "a", 1, &waiting(), false, 300);
-        assert_eq!(failed.rollout.state, FAILED);
-        assert!(!failed.use_last_good);
-        let recovered = step(Some(&failed.rollout), "a", 1, &done(), false, 900);
-        assert_eq!(recovered.rollout.state, COMPLETE);
-        assert!(recovered.record_good);
-    }
-}
+#[path = "rollout/tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::difference::{content_hash, is_applied};
@@ -12,6 +13,9 @@ use crate::owned::{Key, Owned, is_owned_by};
 use crate::pipeline::Pipeline;
 use crate::render::{APPLIED_HASH, Desired, Stage, size_bytes, wanted_size};
 use crate::retry::Refusals;
+
+/// How long a Job that failed stays before it is made anew.
+const FAILED_JOB_RESTS: SignedDuration = SignedDuration::from_mins(5);
 
 /// One write.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,8 +102,10 @@ pub struct Surroundings<'a> {
     pub settled: &'a Settled,
     /// What was refused not long ago.
     pub refusals: &'a Refusals,
-    /// The time.
+    /// The time on the clock that pauses are measured with.
     pub now: Instant,
+    /// The time of day.
+    pub time: Timestamp,
 }
 
 /// The writes that make what there is as desired, in order; and the causes of those that are held back
@@ -110,8 +116,9 @@ pub fn steps(desired: &[Desired], around: &Surroundings<'_>) -> (Vec<Step>, Vec<
     for object in desired.iter().filter(|d| may_apply(d, desired, around)) {
         let live = around.owned.get(&key(object));
         if object.stage == Stage::Schema && around.schema == JobState::Failed {
-            // It is made anew once it is gone.
-            all.extend(live.map(|live| delete(key(object), live)));
+            // It is made anew once it is gone, and stays a while to be looked at.
+            let spent = live.filter(|live| has_rested(live, around.time));
+            all.extend(spent.map(|live| delete(key(object), live)));
             continue;
         }
         let is_done = live.is_some_and(|live| {
@@ -134,6 +141,17 @@ pub fn steps(desired: &[Desired], around: &Surroundings<'_>) -> (Vec<Step>, Vec<
         why.is_none()
     });
     (all, held)
+}
+
+/// Whether a Job failed long enough ago to be made anew.
+fn has_rested(job: &Value, now: Timestamp) -> bool {
+    let conditions = job["status"]["conditions"].as_array();
+    let failed = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == "Failed");
+    let since = failed.and_then(|c| c["lastTransitionTime"].as_str()?.parse::<Timestamp>().ok());
+    since.is_none_or(|since| now.duration_since(since) >= FAILED_JOB_RESTS)
 }
 
 fn delete(key: Key, live: &Value) -> Step {
@@ -189,3 +207,7 @@ fn store_is_ready(desired: &[Desired], owned: &Owned) -> bool {
 pub fn key(desired: &Desired) -> Key {
     (desired.kind().to_owned(), desired.name().to_owned())
 }
+
+#[cfg(test)]
+#[path = "steps/tests.rs"]
+mod tests;

@@ -29,6 +29,7 @@ fn release() -> Release {
         image_tag: "1.2.3".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         clickhouse_image: "example.test/clickhouse:1".to_owned(),
+        migration_deadline: std::time::Duration::from_secs(3_600),
         ..Release::default()
     }
 }

@@ -41,12 +41,17 @@ fn run(spec: Value) -> Run {
             "metadata": {"name": "prod", "namespace": "tracing"}, "spec": spec,
         }),
     );
+    run_with(api, leading())
+}
+
+/// The only leader, for longer than any test.
+fn leading() -> Leadership {
     let leadership = Leadership::default();
     leadership.renewed(Term {
         duration: Duration::from_secs(1_000_000),
         renewed: Instant::now().into_std(),
     });
-    run_with(api, leadership)
+    leadership
 }
 
 fn run_with(api: Api, leadership: Leadership) -> Run {
@@ -156,12 +161,53 @@ async fn what_is_deleted_or_changed_comes_back() {
     run.api.delete(&authority);
     run.wait(30).await;
     assert_eq!(run.api.get(&authority).unwrap()["data"], before);
+    let password = format!("{CORE}/secrets/prod-clickhouse");
+    let before = run.api.get(&password).unwrap()["data"].clone();
+    run.api.delete(&password);
+    run.wait(50).await;
+    assert_eq!(run.api.get(&password).unwrap()["data"], before);
     let service = format!("{CORE}/services/prod-query");
     let port = json!({"spec": {"ports": [{"name": "http", "port": 1}]}});
     run.api.change(&service, &port);
     run.wait(3).await;
     let port = run.api.get(&service).unwrap()["spec"]["ports"][0]["port"].clone();
     assert_eq!(port, 3200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_another_password_all_who_use_it_are_renewed() {
+    let run = run(json!({}));
+    run.wait(5).await;
+    run.store_is_ready();
+    run.wait(3).await;
+    run.schema_is("Complete");
+    run.wait(3).await;
+    let templates = || {
+        [
+            "statefulsets/prod-clickhouse",
+            "daemonsets/prod-collector",
+            "deployments/prod-query",
+        ]
+        .map(|path| run.api.get(&format!("{APPS}/{path}")).unwrap()["spec"]["template"].clone())
+    };
+    let before = templates();
+    // Somebody deletes the Secret while the operator is away, so nobody remembers it.
+    run.stop.cancel();
+    run.wait(1).await;
+    run.api.delete(&format!("{CORE}/secrets/prod-clickhouse"));
+    let run = run_with(run.api.clone(), leading());
+    run.wait(5).await;
+    run.store_is_ready();
+    run.wait(3).await;
+    let jobs = run.api.paths("/jobs/prod-migrate-");
+    assert_eq!(jobs.len(), 1, "the Job of before is still there: {jobs:?}");
+    run.schema_is("Complete");
+    run.wait(3).await;
+    let path =
+        |path: &str| run.api.get(&format!("{APPS}/{path}")).unwrap()["spec"]["template"].clone();
+    assert_ne!(path("statefulsets/prod-clickhouse"), before[0]);
+    assert_ne!(path("daemonsets/prod-collector"), before[1]);
+    assert_ne!(path("deployments/prod-query"), before[2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,12 +287,7 @@ async fn an_object_of_somebody_else_stays_as_it_is() {
     let theirs = json!({"kind": "Service", "apiVersion": "v1",
         "metadata": {"name": "prod-query", "namespace": "tracing"}, "spec": {"x": 1}});
     run.api.put(&path, theirs);
-    let leadership = Leadership::default();
-    leadership.renewed(Term {
-        duration: Duration::from_secs(1_000_000),
-        renewed: Instant::now().into_std(),
-    });
-    let run = run_with(run.api.clone(), leadership);
+    let run = run_with(run.api.clone(), leading());
     run.wait(60).await;
     assert_eq!(run.api.get(&path).unwrap()["spec"], json!({"x": 1}));
     let message = run.condition("Ready")["message"].clone();

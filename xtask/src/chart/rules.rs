@@ -24,6 +24,7 @@ const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
         "clusterroles/*-collector",
         "bind",
     ),
+    ("", "nodes", "get,list,watch"),
     ("", "pods", "get,list,watch"),
 ];
 

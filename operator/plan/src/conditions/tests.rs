@@ -25,7 +25,7 @@ fn workload(count: i64) -> Workload {
         desired: count,
         updated: count,
         ready: count,
-        hash: None,
+        ..Workload::default()
     }
 }
 
@@ -34,6 +34,11 @@ fn well() -> Seen {
         store: Some(workload(1)),
         schema: Some(JobState::Complete),
         agents: workload(2),
+        collectors: Collectors {
+            wanted: 2,
+            serving: 2,
+            ..Collectors::default()
+        },
         rollout: Some(Rollout {
             state: COMPLETE.to_owned(),
             ..Rollout::default()
@@ -77,8 +82,21 @@ fn all_is_well_only_when_all_is_well() {
     says(&store, "StoreReady", "False", "NotReady");
     let schema = but(&|seen| seen.schema = Some(JobState::Running));
     says(&schema, "SchemaReady", "False", "Migrating");
-    let agents = but(&|seen| seen.agents.ready = 1);
+    let agents = but(&|seen| seen.waiting = 1);
     says(&agents, "AgentsReady", "False", "NotReady");
+    // Of four nodes that are not Ready, three by name: they change nothing.
+    let dead = but(&|seen| {
+        seen.agents.ready = 1;
+        seen.collectors.dead = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+    });
+    says(&dead, "AgentsReady", "True", "Ready");
+    let status = status(&pipeline(json!({})), &dead, &Status::default(), now());
+    let condition = status.conditions.iter().find(|c| c.type_ == "AgentsReady");
+    let message = &condition.unwrap().message;
+    assert!(
+        message.ends_with("; not Ready: a, b, c and 1 more"),
+        "{message}"
+    );
     let none = but(&|seen| seen.agents = workload(0));
     says(&none, "AgentsReady", "False", "NoNodes");
     let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use spanloom_crds::{TaintEffect, Toleration, TolerationOperator};
 
-use super::{Desired, Stage, common};
+use super::{Desired, Known, REVISION, Stage, common};
+use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 
@@ -36,7 +37,16 @@ pub(super) fn service(pipeline: &Pipeline) -> Vec<Desired> {
     )]
 }
 
-pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release) -> Desired {
+/// How many nodes may have two collectors at once during a rollout, where the spec gives no number.
+pub const MAX_SURGE: &str = "10%";
+
+pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
+    let max_surge = known.max_surge.clone();
+    let max_surge = max_surge.unwrap_or_else(|| json!(MAX_SURGE));
+    let pod = pod(pipeline, release);
+    let mut template = common::template(pipeline, known, "collector", pod);
+    let revision = hash_of(&template);
+    template["metadata"]["annotations"][REVISION] = json!(revision);
     Desired::new(
         Stage::Agents,
         json!({
@@ -46,12 +56,9 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release) -> Desired {
                 "selector": {"matchLabels": common::component_labels(pipeline, "collector")},
                 "updateStrategy": {
                     "type": "RollingUpdate",
-                    "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                    "rollingUpdate": {"maxSurge": max_surge, "maxUnavailable": 0},
                 },
-                "template": {
-                    "metadata": {"labels": common::labels(pipeline, "collector")},
-                    "spec": pod(pipeline, release),
-                },
+                "template": template,
             },
         }),
     )

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 use spanloom_crds::resolved::Server;
 use spanloom_crds::{API_VERSION, KIND, Resources};
 
+use super::Known;
+use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 
@@ -15,6 +17,9 @@ pub const MANAGER: &str = "spanloom-operator";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label that names an object's pipeline.
 pub const LABEL_PIPELINE: &str = "spanloom.dev/pipeline";
+
+/// The annotation of a pod template that names the managed store's password.
+const CREDENTIALS: &str = "spanloom.dev/credentials";
 
 /// The user of our own images.
 const USER: u32 = 65_532;
@@ -42,6 +47,16 @@ pub fn labels(pipeline: &Pipeline, component: &str) -> Value {
 /// The label selector of all objects of a pipeline.
 pub fn owned_selector(pipeline: &str) -> String {
     format!("{LABEL_MANAGED_BY}={MANAGER},{LABEL_PIPELINE}={pipeline}")
+}
+
+/// The template of a component's pods. It names the managed store's password without telling it, so that
+/// all who use it are renewed together when it is another one.
+pub(super) fn template(pipeline: &Pipeline, known: &Known, component: &str, spec: Value) -> Value {
+    let mut metadata = json!({"labels": labels(pipeline, component)});
+    if pipeline.runs_store() {
+        metadata["annotations"] = json!({CREDENTIALS: hash_of(&known.store_password)});
+    }
+    json!({"metadata": metadata, "spec": spec})
 }
 
 /// The metadata of the object `<pipeline>-<suffix>`.

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{Desired, Stage, common};
+use super::{Desired, Known, Stage, common};
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 const TLS_FOLDER: &str = "/etc/spanloom/tls";
 const TOKENS_FOLDER: &str = "/etc/spanloom/tokens";
 
-pub(super) fn query(pipeline: &Pipeline, release: &Release) -> Vec<Desired> {
+pub(super) fn query(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desired> {
     let metadata = || common::metadata(pipeline, "query", "query");
     let selector = common::component_labels(pipeline, "query");
     let protocol = if pipeline.spec.query.tls.is_some() {
@@ -25,10 +25,7 @@ pub(super) fn query(pipeline: &Pipeline, release: &Release) -> Vec<Desired> {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
             },
-            "template": {
-                "metadata": {"labels": common::labels(pipeline, "query")},
-                "spec": pod(pipeline, release),
-            },
+            "template": common::template(pipeline, known, "query", pod(pipeline, release)),
         },
     });
     // Without a number of ours an autoscaler's stays.

@@ -143,10 +143,7 @@ fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desire
                 // The claim outlives the set, whatever happens to it.
                 "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
                 "selector": {"matchLabels": common::component_labels(pipeline, "clickhouse")},
-                "template": {
-                    "metadata": {"labels": common::labels(pipeline, "clickhouse")},
-                    "spec": pod(pipeline, release),
-                },
+                "template": common::template(pipeline, known, "clickhouse", pod(pipeline, release)),
                 "volumeClaimTemplates": [claim],
             },
         }),
@@ -213,7 +210,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
 
 /// The Job that brings the schema to this version. Its name has the hash of all that matters to it,
 /// so another schema is another Job.
-pub(super) fn migrate(pipeline: &Pipeline, release: &Release) -> Desired {
+pub(super) fn migrate(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
     let mut store = common::store_access(pipeline);
     store.volumes.push(json!({
         "name": "config", "configMap": {"name": pipeline.object("collector")},
@@ -247,8 +244,7 @@ pub(super) fn migrate(pipeline: &Pipeline, release: &Release) -> Desired {
         pod["imagePullSecrets"] = Value::Array(secrets);
     }
     // A Job's template cannot be changed, so all of it is in the name.
-    let template =
-        json!({"metadata": {"labels": common::labels(pipeline, "migrate")}, "spec": pod});
+    let template = common::template(pipeline, known, "migrate", pod);
     let hash = hash_of(&json!({"template": template, "storage": pipeline.resolved.storage}));
     let short: String = hash.chars().take(8).collect();
     Desired::new(
@@ -258,6 +254,7 @@ pub(super) fn migrate(pipeline: &Pipeline, release: &Release) -> Desired {
             "metadata": common::metadata(pipeline, &format!("migrate-{short}"), "migrate"),
             "spec": {
                 "backoffLimit": 100,
+                "activeDeadlineSeconds": release.migration_deadline.as_secs(),
                 "template": template,
             },
         }),
