@@ -1,4 +1,4 @@
-//! A span sent through every agent, and looked for at the query service. Also the way to an agent's
+//! A span sent through every collector, and looked for at the query service. Also the way to a collector's
 //! `/status`. Plain HTTP to pods, every answer bounded in time and size.
 
 use std::collections::HashMap;
@@ -116,7 +116,10 @@ impl Pods {
             .await;
         for (pod, trace, taken) in sent {
             if let Err(why) = taken {
-                return Probed::Lost(format!("the agent {} did not take a span: {why}", pod.name));
+                return Probed::Lost(format!(
+                    "the collector {} did not take a span: {why}",
+                    pod.name
+                ));
             }
             traces.insert(trace, pod.name);
         }

@@ -176,11 +176,11 @@ fn accepted(pipeline: &Pipeline, seen: &Seen) -> Said {
         return said(
             TRUE,
             "ApplyFailed",
-            format!("the document is right, but {failed}"),
+            format!("the spec is valid, but {failed}"),
         );
     }
     if pipeline.managed() {
-        said(TRUE, "Accepted", "the document is right")
+        said(TRUE, "Accepted", "the spec is valid")
     } else {
         said(
             TRUE,
@@ -195,10 +195,19 @@ fn store(seen: &Seen) -> Said {
         // Our own way to it is the schema's Job; the agents' own is DataFlowing.
         return match seen.schema {
             Some(JobState::Complete) => said(TRUE, "Reached", "the schema could be made there"),
+            // What the Job's pod says is the store's own answer, or why the pod cannot ask it.
+            Some(JobState::Running | JobState::Failed) if seen.schema_trouble.is_some() => said(
+                FALSE,
+                "NotReached",
+                format!(
+                    "the schema's Job cannot use the store: {}",
+                    seen.schema_trouble.as_deref().unwrap_or_default()
+                ),
+            ),
             _ => said(
                 UNKNOWN,
                 "NotReachedYet",
-                "it is reached first for the schema",
+                "the schema's Job has not reached it yet",
             ),
         };
     };
@@ -342,12 +351,12 @@ fn data_flowing(enabled: bool, seen: &Seen) -> Said {
         Probed::All(agents) => said(
             TRUE,
             "ProbeReturned",
-            format!("a span went through each of {agents} agents and came back from query"),
+            format!("a span went through each of {agents} collectors and came back from query"),
         ),
         Probed::NotYet => said(
             UNKNOWN,
             "NotProbedYet",
-            "agents and query have to be ready first",
+            "collectors and the query service have to be ready first",
         ),
         Probed::Lost(why) => said(FALSE, "ProbeLost", why),
     }
@@ -372,8 +381,21 @@ pub struct Turned<'a> {
     pub is_told: bool,
 }
 
-/// Reasons that need a person.
-const BAD: [&str; 9] = [
+/// Reasons of conditions that are not true and need nobody: they end by themselves, or were asked for.
+const CALM: [&str; 8] = [
+    "Disabled",
+    "Migrating",
+    "NotProbedYet",
+    "NotReachedYet",
+    "RollingOut",
+    "WaitingForSchema",
+    "WaitingForStore",
+    "Unmanaged",
+];
+
+/// Reasons that need a person, whatever was before.
+const BAD: [&str; 10] = [
+    "NoNodes",
     "RolledBack",
     "RolloutFailed",
     "ApplyFailed",
@@ -397,12 +419,15 @@ pub fn turned<'a>(before: &Status, now: &'a Status) -> Vec<Turned<'a>> {
             let is_told = match condition.type_.as_str() {
                 // Why it is not ready is told by the condition that is the reason.
                 "Ready" => has_other_status,
-                "Accepted" | "AgentsReady" => true,
-                _ => false,
+                // At first nothing is known of it, which is no news.
+                _ => before.is_some() || condition.status != UNKNOWN,
             };
+            let reason = condition.reason.as_str();
+            let was_true = before.is_some_and(|before| before.status == TRUE);
+            let is_lost = was_true && condition.status != TRUE && !CALM.contains(&reason);
             (has_other_status || has_other_reason).then(|| Turned {
                 condition,
-                is_bad: BAD.contains(&condition.reason.as_str()),
+                is_bad: is_lost || BAD.contains(&reason),
                 is_told,
             })
         })

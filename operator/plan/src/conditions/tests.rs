@@ -180,3 +180,73 @@ fn a_refused_document_leaves_the_rest_as_it_is() {
     assert_eq!(find("AgentsReady").status, "True");
     assert_eq!(find("AgentsReady").observed_generation, Some(3));
 }
+
+#[test]
+fn an_external_store_says_itself_why_it_is_not_reached() {
+    let mut seen = Seen {
+        store: None,
+        schema: Some(JobState::Running),
+        ..well()
+    };
+    says(&seen, "StoreReady", "Unknown", "NotReachedYet");
+    seen.schema_trouble = Some("pod a: ended with code 1: wrong password".to_owned());
+    says(&seen, "StoreReady", "False", "NotReached");
+    let status = status(&pipeline(json!({})), &seen, &Status::default(), now());
+    let ready = status.conditions.last().unwrap();
+    assert!(
+        ready.message.ends_with("wrong password"),
+        "{}",
+        ready.message
+    );
+}
+
+#[test]
+fn what_needs_a_person_is_a_warning() {
+    #[track_caller]
+    fn check(before: &Seen, after: &Seen, expected: &[(&str, bool)]) {
+        let pipeline = pipeline(json!({}));
+        let before = status(&pipeline, before, &Status::default(), now());
+        let after = status(&pipeline, after, &before, now());
+        let turned: Vec<_> = turned(&before, &after)
+            .into_iter()
+            .filter(|turned| turned.is_told)
+            .map(|turned| (turned.condition.type_.as_str(), turned.is_bad))
+            .collect();
+        assert_eq!(turned, expected);
+    }
+    let but = |change: &dyn Fn(&mut Seen)| {
+        let mut seen = well();
+        change(&mut seen);
+        seen
+    };
+    check(&well(), &well(), &[]);
+    let no_store = but(&|seen| seen.store = Some(Workload::default()));
+    check(&well(), &no_store, &[("StoreReady", true), ("Ready", true)]);
+    check(
+        &no_store,
+        &well(),
+        &[("StoreReady", false), ("Ready", false)],
+    );
+    let lost = but(&|seen| seen.probe = Probed::Lost("x".to_owned()));
+    check(&well(), &lost, &[("DataFlowing", true), ("Ready", true)]);
+    let no_query = but(&|seen| seen.query.ready = 0);
+    check(&well(), &no_query, &[("QueryReady", true), ("Ready", true)]);
+    // A rollout is no trouble, until it is taken back.
+    let rolling = but(&|seen| seen.rollout.as_mut().unwrap().state = "Progressing".to_owned());
+    check(
+        &well(),
+        &rolling,
+        &[("AgentsReady", false), ("Ready", false)],
+    );
+    let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());
+    check(&rolling, &back, &[("AgentsReady", true)]);
+    // Of a new pipeline only what is known is told.
+    let turned_first = |seen: &Seen| {
+        let status = status(&pipeline(json!({})), seen, &Status::default(), now());
+        let told = turned(&Status::default(), &status);
+        told.iter().filter(|turned| turned.is_told).count()
+    };
+    assert_eq!(turned_first(&well()), 7);
+    let unknown = but(&|seen| seen.probe = Probed::NotYet);
+    assert_eq!(turned_first(&unknown), 6);
+}
