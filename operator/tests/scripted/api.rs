@@ -203,8 +203,10 @@ impl State {
         match *method {
             Method::GET if self.objects.contains_key(path) => ok(&self.objects[path]),
             Method::GET if is_object(path) => failure(404, "not found"),
-            Method::GET if path.matches('/').count() == 3 => ok(&json!({"kind": "APIResourceList",
-                "apiVersion": "v1", "groupVersion": "x/v1", "resources": []})),
+            Method::GET if path.starts_with("/apis/") && path.matches('/').count() == 3 => {
+                ok(&json!({"kind": "APIResourceList",
+                "apiVersion": "v1", "groupVersion": "x/v1", "resources": []}))
+            }
             Method::GET => {
                 let prefix = format!("{path}/");
                 let items = self.objects.iter();
