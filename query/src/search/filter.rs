@@ -1,5 +1,7 @@
 //! What a search asks of a span, and the SQL of it.
 
+use spanloom_store::schema::promoted::{Kind, PROMOTED_RESOURCE, PROMOTED_SPAN, Promoted, SERVICE};
+
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::search::cursor::Question;
@@ -7,39 +9,6 @@ use crate::sql::Sql;
 
 /// More tags than this in one search are refused: each may read a map.
 const TAGS_MAX: usize = 16;
-
-/// Span attributes with a column of their own, and the condition's text up to the value.
-const SPAN_COLUMNS: [(&str, &str); 10] = [
-    ("http.request.method", "http_request_method = "),
-    ("http.route", "http_route = "),
-    ("url.path", "url_path = "),
-    ("rpc.service", "rpc_service = "),
-    ("rpc.method", "rpc_method = "),
-    ("db.system.name", "db_system_name = "),
-    (
-        "messaging.destination.name",
-        "messaging_destination_name = ",
-    ),
-    ("server.address", "server_address = "),
-    ("peer.service", "peer_service = "),
-    ("error.type", "error_type = "),
-];
-
-/// The span attribute whose column is a number.
-const STATUS_CODE_KEY: &str = "http.response.status_code";
-
-/// Resource attributes with a column of their own.
-const RESOURCE_COLUMNS: [(&str, &str); 6] = [
-    ("service.name", "service = "),
-    ("service.version", "service_version = "),
-    (
-        "deployment.environment.name",
-        "deployment_environment_name = ",
-    ),
-    ("k8s.namespace.name", "k8s_namespace_name = "),
-    ("k8s.pod.name", "k8s_pod_name = "),
-    ("k8s.node.name", "k8s_node_name = "),
-];
 
 /// `status` conditions by OTLP's number.
 const STATUS_CONDITIONS: [&str; 3] = [
@@ -222,8 +191,19 @@ impl Resources {
 
 /// Whether a tag may be the span's or its resource's, so that its condition is an OR of both.
 fn may_be_of_either(key: &str, value: &str) -> bool {
-    let column_alone = RESOURCE_COLUMNS.iter().any(|(name, _)| *name == key) && !value.is_empty();
-    !column_alone && key != STATUS_CODE_KEY
+    let column_alone = resource_column(key).is_some() && !value.is_empty();
+    !column_alone && span_column(key).is_none_or(|promoted| promoted.kind != Kind::Code)
+}
+
+/// The column of a resource's attribute.
+fn resource_column(key: &str) -> Option<&'static Promoted> {
+    let mut columns = PROMOTED_RESOURCE.iter().chain([&SERVICE]);
+    columns.find(|promoted| promoted.key == key)
+}
+
+/// The column of a span's attribute.
+fn span_column(key: &str) -> Option<&'static Promoted> {
+    PROMOTED_SPAN.iter().find(|promoted| promoted.key == key)
 }
 
 /// The tags in an order of their own, so that the order of giving does not matter to a cursor.
@@ -252,48 +232,58 @@ fn read_tags(params: &Params) -> Result<Vec<(String, String)>, Problem> {
 /// The condition that a span, or its resource unless that is known to have no such tag, has `key` with
 /// `value`.
 fn tag(key: &str, value: &str, in_resource: bool) -> Sql {
-    let column = |columns: &[(&str, &'static str)]| {
-        columns
-            .iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, text)| *text)
+    if let Some(promoted) = resource_column(key).filter(|_| !value.is_empty()) {
+        return resource_in_column(promoted, value);
+    }
+    let resource = in_resource.then(|| resource_tag(key, value));
+    let condition = match span_column(key) {
+        Some(promoted) if promoted.kind == Kind::Code => span_in_column(promoted, value),
+        Some(promoted) => either(span_in_column(promoted, value), resource),
+        None => either(Some(span_tag(key, value)), resource),
     };
-    if let Some(condition) = column(&RESOURCE_COLUMNS).filter(|_| !value.is_empty()) {
-        let mut sql = Sql::new(condition);
-        sql.string(value);
-        return sql;
+    condition.unwrap_or_else(|| Sql::new("false"))
+}
+
+/// The condition that the resource has a value in its column, or where that is younger than spans may be,
+/// beside it.
+fn resource_in_column(promoted: &Promoted, value: &str) -> Sql {
+    let mut sql = Sql::new(promoted.column);
+    sql.push(" = ").string(value);
+    if !promoted.is_complete() {
+        sql.push(" OR ").append(&resource_tag(promoted.key, value));
     }
-    if let Some(condition) = column(&SPAN_COLUMNS) {
-        // A column holds no empty value: '' in it means that there is no such attribute.
-        let span = (!value.is_empty()).then(|| {
-            let mut sql = Sql::new(condition);
-            sql.string(value);
-            sql
-        });
-        return either(span, in_resource.then(|| resource_tag(key, value)));
-    }
-    if key == STATUS_CODE_KEY {
-        let code = value.parse::<u16>().ok().filter(|code| *code != 0);
-        let mut sql = Sql::default();
-        match code {
-            Some(code) => sql.push("http_response_status_code = ").uint(code.into()),
-            None => sql.push("false"),
-        };
-        return sql;
-    }
-    let span = span_tag(key, value);
-    either(Some(span), in_resource.then(|| resource_tag(key, value)))
+    sql
+}
+
+/// The condition that the span has a value in its column, or where that is younger than spans may be, beside
+/// it. `None` where it cannot have it.
+fn span_in_column(promoted: &Promoted, value: &str) -> Option<Sql> {
+    let mut column = Sql::new(promoted.column);
+    column.push(" = ");
+    // A column holds no empty value, and no 0: they mean that there is no such attribute.
+    let has_place = match promoted.kind {
+        Kind::Name | Kind::Text => {
+            column.string(value);
+            !value.is_empty()
+        }
+        Kind::Code => {
+            let code: u16 = value.parse().unwrap_or(0);
+            column.uint(code.into());
+            code != 0
+        }
+    };
+    let beside = (!promoted.is_complete()).then(|| span_tag(promoted.key, value));
+    either(has_place.then_some(column), beside)
 }
 
 /// The condition that one of the two holds that are there.
-fn either(one: Option<Sql>, other: Option<Sql>) -> Sql {
+fn either(one: Option<Sql>, other: Option<Sql>) -> Option<Sql> {
     match (one, other) {
         (Some(mut one), Some(other)) => {
             one.push(" OR ").append(&other);
-            one
+            Some(one)
         }
-        (Some(only), None) | (None, Some(only)) => only,
-        (None, None) => Sql::new("false"),
+        (one, other) => one.or(other),
     }
 }
 
@@ -502,6 +492,44 @@ mod tests {
         check_columns("user.id%3D1.5", &["resource,", "attr_str", "attr_double"]);
         check_columns("user.id%3Dinf", &["resource,", "attr_str"]);
         check_columns("user.id%3Dtrue", &["resource,", "attr_str", "attr_other"]);
+    }
+
+    /// A column of a later version: spans from before have the value in a map, or only in the resource.
+    #[test]
+    fn a_column_that_is_younger_than_spans_is_not_asked_alone() {
+        #[track_caller]
+        fn check(sql: Option<Sql>, expect: &str) {
+            let text = sql.map(|sql| sql.text());
+            assert_eq!(text.as_deref().unwrap_or_default(), expect);
+        }
+        let later = |promoted: &Promoted| Promoted {
+            since: 2,
+            ..*promoted
+        };
+        let route = span_column("http.route").unwrap();
+        check(span_in_column(route, "/x"), "http_route = {p0:String}");
+        check(span_in_column(route, ""), "");
+        check(
+            span_in_column(&later(route), "/x"),
+            "http_route = {p0:String} OR attr_str[{p1:String}] = {p2:String}",
+        );
+        check(
+            span_in_column(&later(route), ""),
+            "(mapContains(attr_str, {p0:String}) AND attr_str[{p1:String}] = '')",
+        );
+        let code = span_column("http.response.status_code").unwrap();
+        check(span_in_column(code, "x"), "");
+        let text = span_in_column(&later(code), "404").unwrap().text();
+        assert!(
+            text.contains("= {p0:UInt64} OR ") && text.contains("attr_int["),
+            "{text}"
+        );
+        let pod = resource_column("k8s.pod.name").unwrap();
+        let text = resource_in_column(pod, "a").text();
+        assert_eq!(text, "k8s_pod_name = {p0:String}");
+        let text = resource_in_column(&later(pod), "a").text();
+        assert!(text.starts_with("k8s_pod_name = {p0:String} OR "), "{text}");
+        assert!(text.contains("JSONExtractString(resource, "), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clickhouse::Row;
 use serde::Deserialize;
+use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN, Promoted};
 
 use crate::db::Text;
 use crate::ids::{hex, span_id};
@@ -15,40 +16,53 @@ use crate::trace::span::{Event, Link, Resource, Scope, Shared, Span, name_of};
 use crate::trace::tree::Placed;
 use crate::trace::value::{Attribute, TypedValue, stored_attributes};
 
-/// All columns of `spans` that an answer shows, by the names of [`SpanRow`]'s fields.
-const COLUMNS: &str = "SELECT span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
-     duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
-     toInt8(kind) AS kind_number, toInt8(status) AS status_number, status_message, trace_state, \
-     flags, array(toString(http_request_method), toString(http_route), toString(url_path), \
-     toString(rpc_service), toString(rpc_method), toString(db_system_name), \
-     toString(messaging_destination_name), toString(server_address), toString(peer_service), \
-     toString(error_type)) AS promoted, http_response_status_code, \
-     toString(resource) AS resource_json, toString(scope_name) AS scope, \
-     toString(scope_version) AS scope_version_text, toString(scope_attributes) AS scope_json, \
-     toString(envelope) AS envelope_json, attr_str, attr_int, attr_double, attr_other, \
-     dropped_attributes_count, dropped_events_count, dropped_links_count, \
-     CAST(events, 'Array(Tuple(DateTime64(9), String, String, UInt32))') AS event_list, \
-     CAST(links, 'Array(Tuple(FixedString(16), FixedString(8), String, UInt32, String, UInt32))') \
-     AS link_list \
-     FROM spans WHERE tenant = '' AND ";
+/// All columns of `spans` that an answer shows, by the names of [`SpanRow`]'s fields. The promoted ones are
+/// two arrays, of texts and of numbers.
+fn columns() -> Sql {
+    let mut sql = Sql::new(
+        "SELECT span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
+         duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
+         toInt8(kind) AS kind_number, toInt8(status) AS status_number, status_message, trace_state, \
+         flags, array(",
+    );
+    for (place, promoted) in promoted_texts().enumerate() {
+        sql.push(if place == 0 {
+            "toString("
+        } else {
+            ", toString("
+        });
+        sql.push(promoted.column).push(")");
+    }
+    sql.push(") AS promoted, array(");
+    for (place, promoted) in promoted_codes().enumerate() {
+        sql.push(if place == 0 { "" } else { ", " });
+        sql.push(promoted.column);
+    }
+    sql.push(
+        ") AS codes, \
+         toString(resource) AS resource_json, toString(scope_name) AS scope, \
+         toString(scope_version) AS scope_version_text, toString(scope_attributes) AS scope_json, \
+         toString(envelope) AS envelope_json, attr_str, attr_int, attr_double, attr_other, \
+         dropped_attributes_count, dropped_events_count, dropped_links_count, \
+         CAST(events, 'Array(Tuple(DateTime64(9), String, String, UInt32))') AS event_list, \
+         CAST(links, 'Array(Tuple(FixedString(16), FixedString(8), String, UInt32, String, UInt32))') \
+         AS link_list \
+         FROM spans WHERE tenant = '' AND ",
+    );
+    sql
+}
 
-/// The keys of `promoted`, in its order.
-const PROMOTED_KEYS: [&str; 10] = [
-    "http.request.method",
-    "http.route",
-    "url.path",
-    "rpc.service",
-    "rpc.method",
-    "db.system.name",
-    "messaging.destination.name",
-    "server.address",
-    "peer.service",
-    "error.type",
-];
+fn promoted_texts() -> impl Iterator<Item = &'static Promoted> {
+    PROMOTED_SPAN.iter().filter(|p| p.kind != Kind::Code)
+}
+
+fn promoted_codes() -> impl Iterator<Item = &'static Promoted> {
+    PROMOTED_SPAN.iter().filter(|p| p.kind == Kind::Code)
+}
 
 /// The query of a trace's first `limit` spans.
 pub fn spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
-    let mut sql = Sql::new(COLUMNS);
+    let mut sql = columns();
     sql.started_within(start_ns, end_ns)
         .push(" AND trace_id = ")
         .trace_id(trace_id);
@@ -79,7 +93,7 @@ pub struct SpanRow {
     trace_state: Text,
     flags: u32,
     promoted: Vec<Text>,
-    http_response_status_code: u16,
+    codes: Vec<u16>,
     resource_json: Text,
     scope: Text,
     scope_version_text: Text,
@@ -173,7 +187,7 @@ impl Converter {
         let scope = self.scope(&row);
         let attributes = attributes(
             &row.promoted,
-            row.http_response_status_code,
+            &row.codes,
             Maps {
                 strings: row.attr_str,
                 ints: row.attr_int,
@@ -263,18 +277,18 @@ struct Maps {
 }
 
 /// All attributes of a span, from wherever they are stored, by key.
-fn attributes(promoted: &[Text], status_code: u16, maps: Maps) -> Vec<Attribute> {
-    let promoted = PROMOTED_KEYS
-        .into_iter()
-        .zip(promoted)
-        .filter(|(_, value)| !value.0.is_empty());
-    let mut all: Vec<Attribute> = promoted
-        .map(|(key, value)| TypedValue::string(value.0.clone()).under(key.to_owned()))
+fn attributes(texts: &[Text], codes: &[u16], maps: Maps) -> Vec<Attribute> {
+    let texts = promoted_texts()
+        .zip(texts)
+        .filter(|(_, text)| !text.0.is_empty());
+    let mut all: Vec<Attribute> = texts
+        .map(|(promoted, text)| TypedValue::string(text.0.clone()).under(promoted.key.to_owned()))
         .collect();
-    if status_code != 0 {
-        let key = "http.response.status_code".to_owned();
-        all.push(TypedValue::int(status_code.into()).under(key));
-    }
+    let codes = promoted_codes().zip(codes).filter(|(_, code)| **code != 0);
+    all.extend(
+        codes
+            .map(|(promoted, code)| TypedValue::int((*code).into()).under(promoted.key.to_owned())),
+    );
     let strings = maps.strings.into_iter();
     all.extend(strings.map(|(key, value)| TypedValue::string(value.0).under(key.0)));
     all.extend(

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 
 use super::dictionary::hash;
 use super::native;
-use crate::schema::spans::PROMOTED_SPAN;
+use crate::schema::promoted::{self, Kind, PROMOTED_SPAN};
 
 /// The four attribute maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +25,13 @@ pub(crate) enum MapColumn {
 pub(crate) enum Place {
     /// Into the map of their type.
     Map,
-    /// Text into the promoted `LowCardinality` column with this number.
+    /// Text into the promoted column of names with this number.
+    Name(usize),
+    /// Text into the promoted column of texts with this number.
     Text(usize),
-    /// Text into `url_path`.
-    UrlPath,
-    /// Numbers of 1 to 65535 into `http_response_status_code`.
-    StatusCode,
+    /// Numbers of 1 to 65535 into the promoted column of codes with this number.
+    Code(usize),
 }
-
-/// How many promoted columns are `LowCardinality`.
-pub(crate) const PROMOTED_TEXTS: usize = 9;
 
 /// One key.
 #[derive(Debug)]
@@ -90,12 +87,11 @@ impl Keys {
     }
 
     fn add_promoted(&mut self) {
-        let mut texts = 0..PROMOTED_TEXTS;
-        for promoted in &PROMOTED_SPAN {
-            let place = match promoted.ty {
-                "String" => Place::UrlPath,
-                "UInt16" => Place::StatusCode,
-                _ => texts.next().map_or(Place::Map, Place::Text),
+        for (promoted, number) in promoted::numbered(&PROMOTED_SPAN) {
+            let place = match promoted.kind {
+                Kind::Name => Place::Name(number),
+                Kind::Text => Place::Text(number),
+                Kind::Code => Place::Code(number),
             };
             let number = self.find_or_add(promoted.key.as_bytes());
             if let Some(key) = self.keys.get_mut(number as usize) {
@@ -256,10 +252,10 @@ mod tests {
             number
         };
         let cases = [
-            ("http.route", Place::Text(1)),
-            ("error.type", Place::Text(8)),
-            ("url.path", Place::UrlPath),
-            ("http.response.status_code", Place::StatusCode),
+            ("http.route", Place::Name(1)),
+            ("error.type", Place::Name(8)),
+            ("url.path", Place::Text(0)),
+            ("http.response.status_code", Place::Code(0)),
             ("", Place::Map),
             ("http.routes", Place::Map),
         ];
@@ -279,6 +275,6 @@ mod tests {
         keys.next_block();
         assert!(keys.bytes() < 10_000);
         let number = keys.intern(b"http.route");
-        assert_eq!(keys.key(number).map(|key| key.place), Some(Place::Text(1)));
+        assert_eq!(keys.key(number).map(|key| key.place), Some(Place::Name(1)));
     }
 }

@@ -211,7 +211,7 @@ impl SpanSink for SpanBlock {
             keys: &mut self.keys,
             scratch: &mut self.scratch,
         };
-        let url_path = attributes.add(spans, &mut row, span, (state, day));
+        let texts = attributes.add(spans, &mut row, span, (state, day));
         for event in span.events {
             spans.events.push(event, &mut self.scratch);
             if let Some(tags) = &mut listed {
@@ -227,7 +227,7 @@ impl SpanSink for SpanBlock {
         if listed.is_some() {
             traces.add(&row, spans.group(group).service);
         }
-        spans.push_row(row, [span.status_message, span.trace_state, url_path]);
+        spans.push_row(row, [span.status_message, span.trace_state], texts);
     }
 }
 
@@ -240,7 +240,7 @@ struct Attributes<'b> {
 }
 
 impl Attributes<'_> {
-    /// Puts a span's attributes into the columns, except for `url.path`, which is returned.
+    /// Puts a span's attributes into the columns, except for the promoted texts, which are returned.
     #[inline]
     fn add<'a>(
         &mut self,
@@ -248,9 +248,9 @@ impl Attributes<'_> {
         row: &mut Row,
         span: &SpanRecord<'a>,
         (state, day): (&foldhash::fast::RandomState, u16),
-    ) -> &'a str {
+    ) -> [&'a str; spans::TEXTS] {
         let keys = &mut *self.keys;
-        let mut url_path = "";
+        let mut texts = [""; spans::TEXTS];
         keys.restart();
         for attribute in span.attributes {
             let number = keys.intern(attribute.key.as_bytes());
@@ -259,18 +259,26 @@ impl Attributes<'_> {
             }
             let place = keys.key(number).map_or(Place::Map, |key| key.place);
             match (attribute.value, place) {
-                (Value::Str(text), Place::Text(column))
+                (Value::Str(text), Place::Name(column))
                     if !text.is_empty() && row.promoted.get(column) == Some(&0) =>
                 {
                     if let Some(promoted) = row.promoted.get_mut(column) {
                         *promoted = spans.promote(column, text);
                     }
                 }
-                (Value::Str(text), Place::UrlPath) if !text.is_empty() && url_path.is_empty() => {
-                    url_path = text;
+                (Value::Str(text), Place::Text(column))
+                    if !text.is_empty() && texts.get(column) == Some(&"") =>
+                {
+                    if let Some(promoted) = texts.get_mut(column) {
+                        *promoted = text;
+                    }
                 }
-                (Value::Int(code @ 1..=0xFFFF), Place::StatusCode) if row.status_code == 0 => {
-                    row.status_code = code as u16;
+                (Value::Int(code @ 1..=0xFFFF), Place::Code(column))
+                    if row.codes.get(column) == Some(&0) =>
+                {
+                    if let Some(promoted) = row.codes.get_mut(column) {
+                        *promoted = code as u16;
+                    }
                 }
                 (Value::Str(text), _) => spans.push_str(keys, number, text),
                 (Value::Int(value), _) => spans.push_int(keys, number, value),
@@ -284,7 +292,7 @@ impl Attributes<'_> {
                 }
             }
         }
-        url_path
+        texts
     }
 }
 

@@ -9,10 +9,15 @@ use spanloom_otlp::record::{ResourceRecord, ScopeRecord, Value};
 use spanloom_otlp::value_json;
 
 use super::dictionary::Dictionary;
-use super::keys::{MapColumn, MapKeys, PROMOTED_TEXTS};
+use super::keys::{MapColumn, MapKeys};
 use super::nested::{Events, Links};
 use super::strings::Strings;
-use crate::schema::spans::{PROMOTED_RESOURCE, PROMOTED_SPAN};
+use crate::schema::promoted::{Kind, PROMOTED_RESOURCE, PROMOTED_SPAN, Scope, count};
+
+/// How many promoted columns of spans there are of each kind.
+pub(crate) const NAMES: usize = count(Scope::Span, Some(Kind::Name));
+pub(crate) const TEXTS: usize = count(Scope::Span, Some(Kind::Text));
+pub(crate) const CODES: usize = count(Scope::Span, Some(Kind::Code));
 
 /// What the spans of one scope of one resource share: numbers in the columns' dictionaries.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,12 +41,12 @@ pub(crate) struct Row {
     pub(crate) parent_span_id: [u8; 8],
     pub(crate) group: u32,
     pub(crate) name: u32,
-    pub(crate) promoted: [u32; PROMOTED_TEXTS],
+    pub(crate) promoted: [u32; NAMES],
     pub(crate) flags: u32,
     pub(crate) dropped_attributes: u32,
     pub(crate) dropped_events: u32,
     pub(crate) dropped_links: u32,
-    pub(crate) status_code: u16,
+    pub(crate) codes: [u16; CODES],
     pub(crate) kind: u8,
     pub(crate) status: u8,
     pub(crate) ends: Ends,
@@ -52,7 +57,7 @@ pub(crate) struct Row {
 pub(crate) struct Ends {
     status_message: usize,
     trace_state: usize,
-    url_path: usize,
+    texts: [usize; TEXTS],
     str_pairs: usize,
     str_bytes: usize,
     int_pairs: usize,
@@ -70,7 +75,8 @@ pub(crate) struct SpanColumns {
     groups: Vec<Group>,
     pub(crate) services: Dictionary,
     pub(crate) names: Dictionary,
-    promoted_span: [Dictionary; PROMOTED_TEXTS],
+    promoted_names: [Dictionary; NAMES],
+    promoted_texts: [Strings; TEXTS],
     promoted_resource: [Dictionary; PROMOTED_RESOURCE.len()],
     resources: Dictionary,
     scope_names: Dictionary,
@@ -79,7 +85,6 @@ pub(crate) struct SpanColumns {
     envelopes: Dictionary,
     status_messages: Strings,
     trace_states: Strings,
-    url_paths: Strings,
     maps: [MapKeys; 4],
     str_values: Strings,
     int_values: Vec<i64>,
@@ -203,7 +208,7 @@ impl SpanColumns {
 
     #[inline]
     pub(crate) fn promote(&mut self, column: usize, text: &str) -> u32 {
-        match self.promoted_span.get_mut(column) {
+        match self.promoted_names.get_mut(column) {
             Some(dictionary) => dictionary.intern(text.as_bytes()),
             None => 0,
         }
@@ -235,15 +240,17 @@ impl SpanColumns {
 
     /// Ends a span whose attributes, events and links are in.
     #[inline]
-    pub(crate) fn push_row(&mut self, mut row: Row, texts: [&str; 3]) {
-        let [status_message, trace_state, url_path] = texts;
+    pub(crate) fn push_row(&mut self, mut row: Row, texts: [&str; 2], promoted: [&str; TEXTS]) {
+        let [status_message, trace_state] = texts;
         self.status_messages.push(status_message.as_bytes());
         self.trace_states.push(trace_state.as_bytes());
-        self.url_paths.push(url_path.as_bytes());
+        for (column, text) in self.promoted_texts.iter_mut().zip(promoted) {
+            column.push(text.as_bytes());
+        }
         row.ends = Ends {
             status_message: self.status_messages.end(),
             trace_state: self.trace_states.end(),
-            url_path: self.url_paths.end(),
+            texts: self.promoted_texts.each_ref().map(Strings::end),
             str_pairs: self.maps[MapColumn::Str as usize].indices.len(),
             str_bytes: self.str_values.end(),
             int_pairs: self.int_values.len(),
@@ -267,18 +274,19 @@ impl SpanColumns {
             &self.envelopes,
         ]
         .into_iter()
-        .chain(&self.promoted_span)
+        .chain(&self.promoted_names)
         .chain(&self.promoted_resource)
     }
 
-    fn strings(&self) -> [&Strings; 5] {
+    fn strings(&self) -> impl Iterator<Item = &Strings> {
         [
             &self.status_messages,
             &self.trace_states,
-            &self.url_paths,
             &self.str_values,
             &self.other_values,
         ]
+        .into_iter()
+        .chain(&self.promoted_texts)
     }
 
     /// Memory that the rows use.
@@ -287,7 +295,7 @@ impl SpanColumns {
             + self.groups.len() * size_of::<Group>()
             + (self.int_values.len() + self.double_values.len()) * 8
             + self.dictionaries().map(Dictionary::bytes).sum::<usize>()
-            + self.strings().map(Strings::end).iter().sum::<usize>()
+            + self.strings().map(Strings::end).sum::<usize>()
             + self.maps.iter().map(MapKeys::bytes).sum::<usize>()
             + self.events.bytes()
             + self.links.bytes()
@@ -299,7 +307,7 @@ impl SpanColumns {
             + self.groups.capacity() * size_of::<Group>()
             + (self.int_values.capacity() + self.double_values.capacity()) * 8
             + self.dictionaries().map(Dictionary::capacity).sum::<usize>()
-            + self.strings().map(Strings::capacity).iter().sum::<usize>()
+            + self.strings().map(Strings::capacity).sum::<usize>()
             + self.maps.iter().map(MapKeys::capacity).sum::<usize>()
             + self.events.capacity()
             + self.links.capacity()
@@ -326,12 +334,12 @@ impl SpanColumns {
         ];
         dictionaries
             .into_iter()
-            .chain(&mut self.promoted_span)
+            .chain(&mut self.promoted_names)
             .chain(&mut self.promoted_resource)
             .for_each(Dictionary::clear);
         self.status_messages.clear();
         self.trace_states.clear();
-        self.url_paths.clear();
+        self.promoted_texts.iter_mut().for_each(Strings::clear);
         self.maps.iter_mut().for_each(MapKeys::clear);
         self.str_values.clear();
         self.int_values.clear();

@@ -102,6 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::schema::tables;
 
     fn cluster() -> SchemaOptions {
         SchemaOptions {
@@ -181,14 +182,60 @@ mod tests {
             )
     }
 
+    /// A cluster's statements must be those of a node, each for the local table; a column is added to the
+    /// `Distributed` table right after.
+    fn check_cluster(version: u32, node: &[String], cluster: &[String]) -> Result<(), String> {
+        let mut expected = Vec::new();
+        for statement in node {
+            expected.push(statement.clone());
+            if statement.contains(" ADD COLUMN ") {
+                expected.push(statement.clone());
+            }
+        }
+        let local = cluster
+            .iter()
+            .filter(|statement| !statement.contains("ENGINE = Distributed("));
+        let local: Vec<String> = local.map(|statement| as_on_a_node(statement)).collect();
+        match local == expected {
+            true => Ok(()),
+            false => Err(format!(
+                "migration {version}: {local:#?} is not {expected:#?}"
+            )),
+        }
+    }
+
     #[test]
     fn a_cluster_gets_what_a_node_gets() {
         let node = migrations(&SchemaOptions::default());
         for (node, cluster) in node.into_iter().zip(migrations(&cluster())) {
-            let statements = cluster.statements.iter();
-            let local = statements.filter(|statement| !statement.contains("ENGINE = Distributed("));
-            let local: Vec<String> = local.map(|statement| as_on_a_node(statement)).collect();
-            assert_eq!(local, node.statements, "migration {}", node.version);
+            check_cluster(node.version, &node.statements, &cluster.statements).unwrap();
+        }
+        let check = |node: &str, cluster: &[&str], right: bool| {
+            let cluster: Vec<String> = cluster.iter().map(|&sql| sql.to_owned()).collect();
+            let result = check_cluster(0, &[node.to_owned()], &cluster);
+            assert_eq!(result.is_ok(), right, "{cluster:?}: {result:?}");
+        };
+        let add = "ALTER TABLE `d`.`t` ADD COLUMN IF NOT EXISTS `x` String";
+        let local = "ALTER TABLE `d`.`t_local` ON CLUSTER `c` ADD COLUMN IF NOT EXISTS `x` String";
+        let distributed = "ALTER TABLE `d`.`t` ON CLUSTER `c` ADD COLUMN IF NOT EXISTS `x` String";
+        check(add, &[local, distributed], true);
+        check(add, &[local], false);
+        check(add, &[], false);
+        let other = "ALTER TABLE `d`.`t` ON CLUSTER `c` ADD COLUMN IF NOT EXISTS `x` UInt8";
+        check(add, &[local, other], false);
+    }
+
+    #[test]
+    fn each_table_of_a_cluster_has_its_distributed_one() {
+        let cluster = cluster();
+        let made: Vec<String> = migrations(&cluster)
+            .into_iter()
+            .flat_map(|migration| migration.statements)
+            .collect();
+        for table in tables() {
+            let distributed = cluster.create_table(&table).pop().unwrap();
+            assert!(distributed.contains("Distributed("), "{distributed}");
+            assert!(made.contains(&distributed), "{distributed}");
         }
     }
 }

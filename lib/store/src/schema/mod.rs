@@ -5,6 +5,7 @@
 //! renders definitions to SQL: a benchmark that wants another sort key, id or index changes a [`Table`]
 //! and renders that.
 
+pub mod promoted;
 pub mod render;
 pub mod rollup;
 pub mod spans;

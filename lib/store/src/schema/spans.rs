@@ -1,61 +1,9 @@
 //! The `spans` table: one row a span, everything that OTLP carries.
 
+use super::promoted::{PROMOTED_RESOURCE, PROMOTED_SPAN};
 use super::table::{Column, Engine, Index, Lifetime, Table, Ttl};
 
-/// Where a promoted attribute goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Promoted {
-    /// The attribute's key.
-    pub key: &'static str,
-    /// The column.
-    pub column: &'static str,
-    /// The column's type.
-    pub ty: &'static str,
-}
-
 const LC: &str = "LowCardinality(String)";
-
-const fn text(key: &'static str, column: &'static str) -> Promoted {
-    Promoted {
-        key,
-        column,
-        ty: LC,
-    }
-}
-
-/// Span attributes that have columns of their own, in the columns' order. Their values are moved:
-/// a non-empty string, or for the status code an integer of 1 to 65535. Any other value stays in the
-/// attribute maps.
-pub const PROMOTED_SPAN: [Promoted; 11] = [
-    text("http.request.method", "http_request_method"),
-    text("http.route", "http_route"),
-    Promoted {
-        key: "url.path",
-        column: "url_path",
-        ty: "String",
-    },
-    text("rpc.service", "rpc_service"),
-    text("rpc.method", "rpc_method"),
-    text("db.system.name", "db_system_name"),
-    text("messaging.destination.name", "messaging_destination_name"),
-    text("server.address", "server_address"),
-    text("peer.service", "peer_service"),
-    text("error.type", "error_type"),
-    Promoted {
-        key: "http.response.status_code",
-        column: "http_response_status_code",
-        ty: "UInt16",
-    },
-];
-
-/// Resource attributes that have columns of their own. Their values are copied; `resource` keeps all.
-pub const PROMOTED_RESOURCE: [Promoted; 5] = [
-    text("service.version", "service_version"),
-    text("deployment.environment.name", "deployment_environment_name"),
-    text("k8s.namespace.name", "k8s_namespace_name"),
-    text("k8s.pod.name", "k8s_pod_name"),
-    text("k8s.node.name", "k8s_node_name"),
-];
 
 pub(crate) const KIND: &str = "Enum8('UNSPECIFIED' = 0, 'INTERNAL' = 1, 'SERVER' = 2, \
      'CLIENT' = 3, 'PRODUCER' = 4, 'CONSUMER' = 5)";
@@ -90,8 +38,8 @@ fn columns() -> Vec<Column> {
         zstd("trace_state", "String"),
         zstd("flags", "UInt32"),
     ];
-    columns.extend(PROMOTED_SPAN.iter().map(|p| zstd(p.column, p.ty)));
-    columns.extend(PROMOTED_RESOURCE.iter().map(|p| zstd(p.column, p.ty)));
+    let promoted = PROMOTED_SPAN.iter().chain(&PROMOTED_RESOURCE);
+    columns.extend(promoted.map(|p| zstd(p.column, p.kind.sql())));
     columns.extend([
         zstd("resource", LC),
         zstd("scope_name", LC),

@@ -4,8 +4,8 @@
 //! and SQL written for it keep working. There every attribute is text; here it becomes text again.
 
 use super::SchemaOptions;
+use super::promoted::{Kind, PROMOTED_SPAN};
 use super::render::literal;
-use super::spans::PROMOTED_SPAN;
 use super::table::View;
 
 /// Our JSON text of a value as the exporter's text: strings bare, bytes as base64, lists as JSON.
@@ -31,14 +31,14 @@ fn object_as_map(object: &str) -> String {
 fn span_attributes() -> String {
     let promoted: Vec<String> = PROMOTED_SPAN
         .iter()
-        .map(|p| match p.ty {
-            "UInt16" => format!(
+        .map(|p| match p.kind {
+            Kind::Code => format!(
                 "({}, if({} = 0, '', toString({2})))",
                 literal(p.key),
                 p.column,
                 p.column
             ),
-            _ => format!("({}, toString({}))", literal(p.key), p.column),
+            Kind::Name | Kind::Text => format!("({}, toString({}))", literal(p.key), p.column),
         })
         .collect();
     let numbers = |map: &str| {

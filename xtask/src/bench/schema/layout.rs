@@ -1,5 +1,6 @@
 //! The layouts that are compared: the schema as it is, and one change at a time.
 
+use spanloom_store::schema::promoted::{Kind, PROMOTED, PROMOTED_SPAN, Promoted, Scope};
 use spanloom_store::schema::table::{Column, Index, Table, Ttl};
 use spanloom_store::schema::{SchemaOptions, spans};
 use std::collections::BTreeMap;
@@ -156,7 +157,7 @@ pub fn layouts() -> Vec<Layout> {
             l.setting("max_buckets_in_map", "8");
         }),
         base("no promoted columns", |l| {
-            let promoted: Vec<&str> = spans::PROMOTED_SPAN.iter().map(|p| p.column).collect();
+            let promoted: Vec<&str> = PROMOTED_SPAN.iter().map(|p| p.column).collect();
             l.drop(&promoted);
             l.column(
                 "attr_str",
@@ -307,19 +308,16 @@ impl Draft {
 
 /// What one of our columns takes from the source.
 fn source_of(column: &str) -> String {
-    let promoted = |of: &[spans::Promoted]| {
-        of.iter()
-            .find(|promoted| promoted.column == column)
-            .map(|promoted| promoted.key)
-    };
-    if column == "http_response_status_code" {
-        return "integers['http.response.status_code']".to_owned();
-    }
-    if let Some(key) = promoted(&spans::PROMOTED_SPAN) {
-        return format!("attributes['{key}']");
-    }
-    if let Some(key) = promoted(&spans::PROMOTED_RESOURCE) {
-        return format!("JSONExtractString(resource, '{key}')");
+    let promoted = PROMOTED.iter().find(|promoted| promoted.column == column);
+    if let Some(Promoted {
+        key, scope, kind, ..
+    }) = promoted
+    {
+        return match (scope, kind) {
+            (Scope::Span, Kind::Code) => format!("integers['{key}']"),
+            (Scope::Span, _) => format!("attributes['{key}']"),
+            (Scope::Resource, _) => format!("JSONExtractString(resource, '{key}')"),
+        };
     }
     match column {
         "tenant" | "trace_state" | "scope_attributes" | "envelope" => "''".to_owned(),
@@ -328,7 +326,10 @@ fn source_of(column: &str) -> String {
             "mapFilter((k, v) -> k NOT IN ({}), attributes)",
             promoted_keys()
         ),
-        "attr_int" => "mapFilter((k, v) -> k != 'http.response.status_code', integers)".to_owned(),
+        "attr_int" => format!(
+            "mapFilter((k, v) -> k NOT IN ({}), integers)",
+            promoted_keys()
+        ),
         "attr_double" => "doubles".to_owned(),
         "attr_other" => "others".to_owned(),
         "links" => "[]".to_owned(),
@@ -338,7 +339,7 @@ fn source_of(column: &str) -> String {
 }
 
 fn promoted_keys() -> String {
-    let keys: Vec<String> = spans::PROMOTED_SPAN
+    let keys: Vec<String> = PROMOTED_SPAN
         .iter()
         .map(|promoted| format!("'{}'", promoted.key))
         .collect();

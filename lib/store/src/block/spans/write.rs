@@ -9,7 +9,8 @@ use crate::block::native::{self, Fixed};
 use crate::block::nested::bytes_of;
 use crate::block::out::Out;
 use crate::block::strings::Strings;
-use crate::schema::spans::{KIND, MAP_TO_STRING, PROMOTED_RESOURCE, PROMOTED_SPAN, STATUS};
+use crate::schema::promoted::{Kind, PROMOTED_RESOURCE, PROMOTED_SPAN, numbered};
+use crate::schema::spans::{KIND, MAP_TO_STRING, STATUS};
 
 /// A range of rows on its way out.
 struct Written<'a> {
@@ -71,17 +72,24 @@ impl Written<'_> {
 
     fn promoted(&self, out: &mut Out<'_>) {
         let columns = self.columns;
-        let mut texts = columns.promoted_span.iter().enumerate();
-        for promoted in &PROMOTED_SPAN {
+        for (promoted, i) in numbered(&PROMOTED_SPAN) {
             let name = promoted.column;
-            match promoted.ty {
-                "String" => self.text(out, name, &columns.url_paths, |ends| ends.url_path),
-                "UInt16" => self.fixed(out, name, "UInt16", |row| row.status_code),
-                _ => {
-                    if let Some((i, dictionary)) = texts.next() {
+            match promoted.kind {
+                Kind::Name => {
+                    if let Some(dictionary) = columns.promoted_names.get(i) {
                         let number = |row: &Row| row.promoted.get(i).copied().unwrap_or(0);
                         dictionary.write_column(out.buffer(), name, self.rows.iter().map(number));
                     }
+                }
+                Kind::Text => {
+                    if let Some(strings) = columns.promoted_texts.get(i) {
+                        let end = |ends: &Ends| ends.texts.get(i).copied().unwrap_or(0);
+                        self.text(out, name, strings, end);
+                    }
+                }
+                Kind::Code => {
+                    let code = |row: &Row| row.codes.get(i).copied().unwrap_or(0);
+                    self.fixed(out, name, promoted.kind.sql(), code);
                 }
             }
         }
