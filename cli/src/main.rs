@@ -1,5 +1,6 @@
-//! The `spanloom` command: `up` runs all of it on this machine, `search` and `trace` ask it.
+//! The `spanloom` command: `up` runs all of it on this machine, `search`, `trace` and `accounts` ask it.
 
+mod accounts;
 mod client;
 mod data_dir;
 mod render;
@@ -7,6 +8,7 @@ mod say;
 mod search;
 mod trace;
 mod up;
+mod window;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Command {
     Search(search::SearchArgs),
     /// Show one trace.
     Trace(trace::TraceArgs),
+    /// Show what became of the spans that were received.
+    Accounts(accounts::AccountsArgs),
     /// Host the embedded ClickHouse; `up` starts this by itself.
     #[command(name = "engine-host", hide = true)]
     EngineHost {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Search(args) => search::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::Accounts(args) => accounts::run(args),
         Command::EngineHost { args } => {
             spanloom_program::logs::init("warn");
             return spanloom_engine::host::run(args);

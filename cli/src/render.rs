@@ -11,6 +11,15 @@ pub struct Style {
     pub colour: bool,
 }
 
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// The API's own answer.
+    Json,
+}
+
 /// An ANSI colour or weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
@@ -189,15 +198,38 @@ pub fn duration(ns: u64) -> String {
     for (unit, scale) in UNITS {
         if number >= scale {
             let value = number / scale;
-            let digits = if value >= 100.0 {
-                0
-            } else {
-                2 - usize::from(value >= 10.0)
-            };
-            return format!("{value:.digits$} {unit}");
+            return format!("{value:.digits$} {unit}", digits = digits(value));
         }
     }
     format!("{ns} ns")
+}
+
+/// Bytes for people: `1.23 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 5] = [
+        ("PiB", 50),
+        ("TiB", 40),
+        ("GiB", 30),
+        ("MiB", 20),
+        ("KiB", 10),
+    ];
+    for (unit, power) in UNITS {
+        if bytes >> power > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+            let value = bytes as f64 / (1_u64 << power) as f64;
+            return format!("{value:.digits$} {unit}", digits = digits(value));
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// Digits behind the point, so that three are shown.
+fn digits(value: f64) -> usize {
+    if value >= 100.0 {
+        0
+    } else {
+        2 - usize::from(value >= 10.0)
+    }
 }
 
 /// The API's time (RFC 3339, nine digits) to the millisecond: `2026-01-31 12:00:00.123`, in UTC.
@@ -224,6 +256,21 @@ mod tests {
         check_duration(123_456_000_000, "2.06 min");
         check_duration(7_200_000_000_000, "2.00 h");
         check_duration(360_000_000_000_000, "100 h");
+    }
+
+    #[track_caller]
+    fn check_bytes(count: u64, expect: &str) {
+        assert_eq!(bytes(count), expect);
+    }
+
+    #[test]
+    fn amounts_of_bytes() {
+        check_bytes(0, "0 B");
+        check_bytes(1_023, "1023 B");
+        check_bytes(1_024, "1.00 KiB");
+        check_bytes(12_345_678, "11.8 MiB");
+        check_bytes(500 << 30, "500 GiB");
+        check_bytes(u64::MAX, "16384 PiB");
     }
 
     #[track_caller]

@@ -1,22 +1,13 @@
 //! `spanloom search`: the newest traces that match, as a table or as the API's JSON.
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use serde::Deserialize;
 
 use crate::client::ServiceArgs;
-use crate::render::{self, Paint, Style};
-
-/// How the answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Table,
-    /// The API's own answer.
-    Json,
-}
+use crate::render::{self, Output, Paint, Style};
+use crate::window::WindowArgs;
 
 /// `spanloom search`'s flags.
 #[derive(Debug, clap::Args)]
@@ -42,15 +33,8 @@ pub struct SearchArgs {
     /// Spans that took at most this long.
     #[arg(long, value_name = "DURATION")]
     max_duration: Option<String>,
-    /// Spans that started in this last time, like 30m, 1h or 2d.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_since)]
-    since: Duration,
-    /// The window's begin instead of --since: RFC 3339 or Unix seconds.
-    #[arg(long, value_name = "TIME", conflicts_with = "since")]
-    start: Option<String>,
-    /// The window's end; now if not given.
-    #[arg(long, value_name = "TIME")]
-    end: Option<String>,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Traces to print, at most 100.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
@@ -98,20 +82,8 @@ pub fn run(args: SearchArgs) -> anyhow::Result<()> {
 }
 
 fn parameters(args: &SearchArgs) -> Vec<(&'static str, String)> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let seconds = |time: Duration| format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
-    let start = args
-        .start
-        .clone()
-        .unwrap_or_else(|| seconds(now.saturating_sub(args.since)));
-    let end = args.end.clone().unwrap_or_else(|| seconds(now));
-    let mut parameters = vec![
-        ("start", start),
-        ("end", end),
-        ("limit", args.limit.to_string()),
-    ];
+    let mut parameters = Vec::from(args.window.parameters());
+    parameters.push(("limit", args.limit.to_string()));
     let optional = [
         ("service", &args.service),
         ("operation", &args.operation),
@@ -182,42 +154,9 @@ fn root(trace: &Trace, width: usize, style: Style) -> String {
     )
 }
 
-/// A whole number and a unit: s, m, h or d.
-fn parse_since(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is not a time like 30m, 1h or 2d");
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
-    let scale = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let seconds = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(scale));
-    seconds.map(Duration::from_secs).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn since() {
-        let check = |text: &str| parse_since(text).ok().map(|time| time.as_secs());
-        assert_eq!(check("30s"), Some(30));
-        assert_eq!(check("15m"), Some(900));
-        assert_eq!(check("2h"), Some(7_200));
-        assert_eq!(check("7d"), Some(604_800));
-        assert_eq!(check("1"), None);
-        assert_eq!(check("h"), None);
-        assert_eq!(check("-1h"), None);
-        assert_eq!(check("1.5h"), None);
-        assert_eq!(check("99999999999999999999d"), None);
-    }
 
     fn answer(root_service: &str, root_operation: &str) -> Answer {
         let trace = Trace {

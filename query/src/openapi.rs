@@ -13,8 +13,8 @@ use crate::problem::Problem;
 #[openapi(
     info(
         title = "Spanloom",
-        description = "Distributed traces: search, whole traces, services, latency and the service \
-                       graph. Times are RFC 3339 or Unix seconds; 64-bit integers are strings; errors \
+        description = "Distributed traces: search, whole traces, services, latency, the service \
+                       graph, and what became of spans. Times are RFC 3339 or Unix seconds; 64-bit integers are strings; errors \
                        are problem documents (RFC 9457).",
         license(name = "Apache-2.0"),
     ),
@@ -25,11 +25,13 @@ use crate::problem::Problem;
         crate::rollup::services::operations,
         crate::rollup::dependencies::dependencies,
         crate::rollup::latency::latency,
+        crate::rollup::accounts::accounts,
         document,
     ),
     tags(
         (name = "traces", description = "Finding and reading traces"),
         (name = "services", description = "Services, their operations, latency and calls"),
+        (name = "accounts", description = "What became of the spans that were received"),
         (name = "meta", description = "About this API"),
     ),
 )]

@@ -14,14 +14,14 @@ use crate::app::App;
 use crate::metrics::RequestLabels;
 use crate::params::Allowed;
 use crate::problem::{Problem, ProblemKind};
-use crate::rollup::{dependencies, latency, services};
+use crate::rollup::{accounts, dependencies, latency, services};
 use crate::{compress, health, openapi, search, trace, ui};
 
 /// A route of the API: its path, what it takes in its query string, and its handler.
 type Route = (&'static str, Allowed, MethodRouter<Arc<App>>);
 
 /// The API's routes; the OpenAPI document is tested against them.
-fn api() -> [Route; 7] {
+fn api() -> [Route; 8] {
     [
         (
             "/api/v1/openapi.json",
@@ -46,6 +46,11 @@ fn api() -> [Route; 7] {
             get(dependencies::dependencies),
         ),
         ("/api/v1/latency", latency::ALLOWED, get(latency::latency)),
+        (
+            "/api/v1/accounts",
+            accounts::ALLOWED,
+            get(accounts::accounts),
+        ),
     ]
 }
 

@@ -1,8 +1,9 @@
-//! What is answered from the rollups per minute: services, operations, latency, dependencies.
+//! What is answered from the rollups per minute: services, operations, latency, dependencies, accounts.
 //!
 //! A rollup's window is made of whole minutes, so each answer says which window it covers. The whole
 //! hours in it are read from their own rollup.
 
+pub mod accounts;
 pub mod dependencies;
 mod edges;
 pub mod histogram;
@@ -52,6 +53,11 @@ impl Minutes {
         let from = self.from.saturating_add(HOUR - 1).div_euclid(HOUR) * HOUR;
         let to = self.to.div_euclid(HOUR) * HOUR;
         (from < to).then_some((from, to))
+    }
+
+    /// How long it is.
+    pub(crate) fn seconds(self) -> u64 {
+        self.to.abs_diff(self.from)
     }
 
     /// Whether its hours are so few that a second thread would cost more than it takes over
@@ -106,9 +112,14 @@ impl Minutes {
 }
 
 /// Cuts `rows`, which were read with a limit of one more than may be shown.
-pub(crate) fn cut<T>(mut rows: Vec<T>) -> (Vec<T>, bool) {
-    let truncated = rows.len() > ROWS_MAX;
-    rows.truncate(ROWS_MAX);
+pub(crate) fn cut<T>(rows: Vec<T>) -> (Vec<T>, bool) {
+    cut_at(rows, ROWS_MAX)
+}
+
+/// The same with another number of rows that may be shown.
+pub(crate) fn cut_at<T>(mut rows: Vec<T>, max: usize) -> (Vec<T>, bool) {
+    let truncated = rows.len() > max;
+    rows.truncate(max);
     (rows, truncated)
 }
 

@@ -60,7 +60,7 @@ fn nowhere() -> ClickHouseConfig {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input() {
     let server = serve(nowhere(), Limits::default()).await;
-    const CASES: [(&str, u16, Option<&str>); 47] = [
+    const CASES: [(&str, u16, Option<&str>); 53] = [
         ("/api/v1/traces", 400, Some("start")),
         ("/api/v1/traces?start=1", 400, Some("end")),
         ("/api/v1/traces?end=1", 400, Some("start")),
@@ -148,6 +148,20 @@ async fn bad_input() {
         ),
         ("/api/v1/latency?start=1", 400, Some("end")),
         ("/api/v1/latency?start=1&end=0", 400, Some("end")),
+        ("/api/v1/accounts", 400, Some("start")),
+        (
+            "/api/v1/accounts?start=1&end=2&service=a",
+            400,
+            Some("service"),
+        ),
+        ("/api/v1/accounts?start=1&end=2&by=stage", 400, Some("by")),
+        ("/api/v1/accounts?start=1&end=2&step=0s", 400, Some("step")),
+        ("/api/v1/accounts?start=1&end=2&step=90s", 400, Some("step")),
+        (
+            "/api/v1/accounts?start=1&end=99999999&step=1m",
+            400,
+            Some("step"),
+        ),
         ("/api/v1/openapi.json?x=1", 400, Some("x")),
         ("/api/v1/nothing", 404, None),
         ("/api/v1/traces/", 404, None),
@@ -173,6 +187,7 @@ async fn without_clickhouse() {
         "/api/v1/services/x/operations",
         "/api/v1/dependencies?start=1&end=2",
         "/api/v1/latency?start=1&end=2",
+        "/api/v1/accounts?start=1&end=2",
     ] {
         let answer = ask(server.address(), "GET", path).await;
         check_problem(path, &answer, 503, None);
