@@ -15,6 +15,12 @@ fn options() -> SchemaOptions {
     }
 }
 
+/// All versions in their order.
+fn versions(options: &SchemaOptions) -> Vec<u32> {
+    let migrations = migrate::migrations(options).into_iter();
+    migrations.map(|migration| migration.version).collect()
+}
+
 #[tokio::test]
 async fn two_at_once_and_again_and_again() {
     let connection = connection().await;
@@ -28,11 +34,11 @@ async fn two_at_once_and_again_and_again() {
     assert_eq!(again.expect("it runs again"), Report::default());
     let client = connection.client().with_database(&options.database);
     let rows = "SELECT version, name, pipeline FROM schema_migrations FINAL ORDER BY version";
-    assert_eq!(
-        text(&client, rows).await,
-        "0\tclaim\tdefault\n1\tfirst schema\tdefault\n2\tmeasures of hours in LZ4\tdefault\n\
-         3\taccounts\tdefault"
-    );
+    let mut expect = "0\tclaim\tdefault".to_owned();
+    for migration in migrate::migrations(&options) {
+        expect += &format!("\n{}\t{}\tdefault", migration.version, migration.name);
+    }
+    assert_eq!(text(&client, rows).await, expect);
 }
 
 #[tokio::test]
@@ -73,7 +79,7 @@ async fn a_version_table_without_rows_is_its_creators() {
         "{error}"
     );
     let report = migrate::run(&db.connection, &db.options, &migrate_options()).await;
-    assert_eq!(report.expect("it goes on").applied, [1, 2, 3]);
+    assert_eq!(report.expect("it goes on").applied, versions(&db.options));
 }
 
 #[tokio::test]
@@ -196,10 +202,12 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(text(&client, codec).await, "CODEC(ZSTD(1))");
 
     let report = migrate::run(&connection, &options, &migrate_options()).await;
-    assert_eq!(report.expect("it migrates").applied, [2, 3]);
+    let versions = versions(&options);
+    assert_eq!(report.expect("it migrates").applied, versions[1..]);
     assert_eq!(text(&client, codec).await, "CODEC(LZ4)");
-    let needs = "SELECT version, needs FROM schema_migrations FINAL ORDER BY version";
-    assert_eq!(text(&client, needs).await, "0\t0\n1\t1\n2\t1\n3\t1");
+    let needs =
+        "SELECT version, needs FROM schema_migrations FINAL WHERE version < 3 ORDER BY version";
+    assert_eq!(text(&client, needs).await, "0\t0\n1\t1\n2\t1");
 }
 
 #[tokio::test]
