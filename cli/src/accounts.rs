@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use serde::Deserialize;
 
 use crate::client::ServiceArgs;
@@ -76,14 +75,12 @@ struct Total {
 /// # Errors
 /// When the service cannot be reached, or refuses the request.
 pub fn run(args: AccountsArgs) -> anyhow::Result<()> {
-    let body = args.service_args.get("accounts", &parameters(&args))?;
-    if args.output == Output::Json {
-        return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
-    }
-    let answer: Answer = serde_json::from_slice(&body)
-        .context("the answer is not what this version of spanloom reads")?;
-    render::print(table(&answer, Style::detect()).as_bytes())?;
-    Ok(())
+    args.service_args.show(
+        "accounts",
+        &parameters(&args),
+        args.output == Output::Json,
+        table,
+    )
 }
 
 fn parameters(args: &AccountsArgs) -> Vec<(&'static str, String)> {

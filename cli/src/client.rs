@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use ureq::http::StatusCode;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::render::{self, Style};
 
 /// Longer than the service's own limit for a query, whose error says more than ours.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -93,6 +96,27 @@ impl ServiceArgs {
             }
         }
         Ok(body)
+    }
+
+    /// Gets an answer and prints it: the JSON as it is, or the text that is made of it.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`], and when the answer cannot be read or printed.
+    pub fn show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        as_json: bool,
+        text: impl FnOnce(&T, Style) -> String,
+    ) -> anyhow::Result<()> {
+        let body = self.get(path, parameters)?;
+        if as_json {
+            return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
+        }
+        let answer = serde_json::from_slice(&body)
+            .context("the answer is not what this version of spanloom reads")?;
+        render::print(text(&answer, Style::detect()).as_bytes())?;
+        Ok(())
     }
 
     fn agent(&self, base: &str) -> anyhow::Result<ureq::Agent> {

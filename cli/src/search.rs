@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use serde::Deserialize;
 
 use crate::client::ServiceArgs;
@@ -71,14 +70,12 @@ struct Trace {
 /// # Errors
 /// When the service cannot be asked, or refuses the question.
 pub fn run(args: SearchArgs) -> anyhow::Result<()> {
-    let body = args.service_args.get("traces", &parameters(&args))?;
-    if args.output == Output::Json {
-        return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
-    }
-    let answer: Answer = serde_json::from_slice(&body)
-        .context("the answer is not what this version of spanloom reads")?;
-    render::print(table(&answer, Style::detect()).as_bytes())?;
-    Ok(())
+    args.service_args.show(
+        "traces",
+        &parameters(&args),
+        args.output == Output::Json,
+        table,
+    )
 }
 
 fn parameters(args: &SearchArgs) -> Vec<(&'static str, String)> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Deserialize;
 
 use crate::client::ServiceArgs;
@@ -69,14 +69,9 @@ pub fn run(args: TraceArgs) -> anyhow::Result<()> {
             render::clean(&args.id)
         );
     }
-    let body = args.service_args.get(&format!("traces/{}", args.id), &[])?;
-    if args.output == Output::Json {
-        return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
-    }
-    let trace: Trace = serde_json::from_slice(&body)
-        .context("the answer is not what this version of spanloom reads")?;
-    render::print(tree(&trace, Style::detect()).as_bytes())?;
-    Ok(())
+    let path = format!("traces/{}", args.id);
+    args.service_args
+        .show(&path, &[], args.output == Output::Json, tree)
 }
 
 fn tree(trace: &Trace, style: Style) -> String {

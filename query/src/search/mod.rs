@@ -3,6 +3,7 @@
 pub mod cursor;
 pub mod filter;
 pub mod page;
+mod tag;
 
 use std::sync::Arc;
 

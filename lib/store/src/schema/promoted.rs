@@ -72,11 +72,8 @@ const fn span(key: &'static str, column: &'static str, kind: Kind) -> Promoted {
 
 const fn resource(key: &'static str, column: &'static str) -> Promoted {
     Promoted {
-        key,
-        column,
-        kind: Kind::Name,
         scope: Scope::Resource,
-        since: 1,
+        ..span(key, column, Kind::Name)
     }
 }
 
