@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use spanloom_plan::render::{Desired, MANAGER};
 use spanloom_plan::retry::ErrorClass;
 use spanloom_plan::{Key, is_owned_by};
 
-use crate::kinds::{Kind, PIPELINE};
+use crate::kinds::{EVENT, Kind, PIPELINE};
 use crate::leadership::{Leadership, NotLeading};
 use crate::metrics::Metrics;
 
@@ -91,6 +91,8 @@ impl ClusterError {
     }
 }
 
+/// How many events of an object are looked at.
+const EVENTS: u32 = 50;
 /// How long one call may take: more than the API server takes for anything that we ask, less than
 /// anybody waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,6 +143,20 @@ impl Cluster {
         let doing = Doing("read", kind.kind, name);
         let found = self.call(doing, api.get_opt(name)).await?;
         found.map(|object| to_value(object, kind, name)).transpose()
+    }
+
+    /// The warnings about an object, some of them.
+    ///
+    /// # Errors
+    /// When the API does not answer or refuses.
+    pub async fn warnings(&self, namespace: &str, uid: &str) -> Result<Vec<Value>, ClusterError> {
+        let api = self.api(EVENT, Some(namespace));
+        let fields = format!("involvedObject.uid={uid},type=Warning");
+        let params = ListParams::default().fields(&fields).limit(EVENTS);
+        let doing = Doing("list", EVENT.kind, uid);
+        let list = self.call(doing, api.list(&params)).await?;
+        let events = list.items.into_iter();
+        events.map(|event| to_value(event, EVENT, uid)).collect()
     }
 
     /// Makes an object as desired. `is_new` says that it was not seen: then an object that is there all

@@ -39,6 +39,8 @@ pub const GRAFANA_DATASOURCE: Kind = kind(
 pub const VOLUME_CLAIM: Kind = kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims");
 /// Pods: only watched.
 pub const POD: Kind = kind("", "v1", "Pod", "pods");
+/// Events: listed by the object that they are about.
+pub const EVENT: Kind = kind("", "v1", "Event", "events");
 /// Nodes: only watched, and of each only whether it is Ready.
 pub const NODE: Kind = kind("", "v1", "Node", "nodes");
 /// Cluster role bindings: one of them.

@@ -1,6 +1,6 @@
 //! One pass over one pipeline: observe, plan, act, and say what is true.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use spanloom_crds::status::Status;
 use spanloom_plan::conditions::{self, Seen};
 use spanloom_plan::nodes::Nodes;
-use spanloom_plan::observe::{Agent, Pod};
+use spanloom_plan::observe::{Agent, Pod, Pods};
 use spanloom_plan::pipeline::status_of;
 use spanloom_plan::probe::Wanted;
 use spanloom_plan::rate::{is_news, rate};
@@ -20,6 +20,7 @@ use spanloom_plan::release::PipelineId;
 use spanloom_plan::render::Known;
 use spanloom_plan::retry::ErrorClass;
 use spanloom_plan::rollout::{FAILED, PROGRESSING};
+use spanloom_plan::told::{Told, latest, silent};
 use spanloom_plan::{Observed, Owned, Pipeline, plan};
 use spanloom_program::causes;
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ use crate::watches::NotWatched;
 const SOON: Duration = Duration::from_secs(8);
 /// How soon one that is ready is.
 const LATER: Duration = Duration::from_secs(30);
+/// How often the events of a workload are looked at.
+const EVENTS_EVERY: Duration = Duration::from_secs(60);
 /// The least time between two changes of `spansPerSecond`.
 const RATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -204,6 +207,7 @@ impl Work<'_> {
         let nodes = context.watches.nodes();
         let agents = self.agents(pods.of("collector"), &nodes).await;
         let has_changed = self.has_changed(&nodes);
+        let told = self.told(&owned, &pods).await;
         let (settled, refusals) = context.memory(self.id, |memory| {
             (memory.settled.clone(), memory.refusals.clone())
         });
@@ -217,6 +221,7 @@ impl Work<'_> {
             known,
             pods: &pods,
             agents: &agents,
+            told: &told,
             nodes: &nodes,
             has_changed,
             claim: claim.as_ref(),
@@ -270,6 +275,32 @@ impl Work<'_> {
             .chain(absent.into_iter().map(|pod| (pod, None)))
             .map(|(pod, status)| Agent { pod, status })
             .collect()
+    }
+
+    /// What events say of the workloads whose pods say nothing. Where they may not be listed, or the API
+    /// does not answer, nothing is said.
+    async fn told(&self, owned: &Owned, pods: &Pods) -> Told {
+        let mut known = self
+            .context
+            .memory(self.id, |memory| std::mem::take(&mut memory.told));
+        let mut told = Told::new();
+        let mut looked = BTreeMap::new();
+        for (key, uid) in silent(owned, pods) {
+            let (when, text) = match known.remove(&key) {
+                Some((when, text)) if when.elapsed() < EVENTS_EVERY => (when, text),
+                _ => {
+                    let events = self.context.cluster.warnings(&self.id.0, &uid).await;
+                    (
+                        Instant::now(),
+                        events.ok().and_then(|events| latest(&events)),
+                    )
+                }
+            };
+            told.extend(text.clone().map(|text| (key.clone(), text)));
+            looked.insert(key, (when, text));
+        }
+        self.context.memory(self.id, |memory| memory.told = looked);
+        told
     }
 
     /// Whether something that may have been the cause of a failed rollout has changed since the last

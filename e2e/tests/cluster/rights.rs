@@ -214,6 +214,7 @@ const WHERE_SERVED: &[(&str, &str)] = &[
     ),
     ("get create patch delete", "secrets"),
     ("get list watch", "pods"),
+    ("list", "events"),
     ("get patch", "persistentvolumeclaims"),
 ];
 

@@ -28,6 +28,7 @@ pub mod render;
 pub mod retry;
 pub mod rollout;
 pub mod steps;
+pub mod told;
 
 pub use owned::{Key, Owned, is_owned_by};
 pub use pipeline::{Pipeline, Unusable};

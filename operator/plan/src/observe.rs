@@ -25,6 +25,8 @@ pub struct Workload {
     pub hash: Option<String>,
     /// Names its pod template.
     pub revision: Option<String>,
+    /// Why it cannot make its pods, where it says so itself.
+    pub failure: Option<String>,
 }
 
 impl Workload {
@@ -72,6 +74,7 @@ impl Workload {
                 .as_str()
                 .map(str::to_owned),
             revision: revision(&object["spec"]["template"]["metadata"]),
+            failure: replica_failure(status),
         }
     }
 
@@ -183,8 +186,11 @@ impl Pod {
         let scheduled = condition("PodScheduled").filter(|c| c["status"] == "False");
         let trouble = if ready {
             None
+        } else if status["reason"].is_string() {
+            // Evicted, NodeLost, Preempted: what became of the whole pod.
+            Some(quote(&status["reason"], &status["message"]))
         } else if let Some(condition) = scheduled {
-            Some(said(&condition["reason"], &condition["message"]))
+            Some(quote(&condition["reason"], &condition["message"]))
         } else {
             containers(status)
         };
@@ -211,6 +217,14 @@ impl Pod {
                 .last_crash
                 .is_some_and(|at| since.is_none_or(|s| at >= s))
     }
+}
+
+/// A Deployment says what its ReplicaSet could not do.
+fn replica_failure(status: &Value) -> Option<String> {
+    let conditions = status["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let failed = conditions.find(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")?;
+    Some(quote(&failed["reason"], &failed["message"]))
 }
 
 fn revision(metadata: &Value) -> Option<String> {
@@ -260,12 +274,12 @@ fn containers(status: &Value) -> Option<String> {
         let last = &container["lastState"]["terminated"];
         for found in [&state["terminated"], last] {
             if let Some(code) = found["exitCode"].as_i64().filter(|code| *code != 0) {
-                let said = said(&found["reason"], &found["message"]);
+                let said = quote(&found["reason"], &found["message"]);
                 return Some(format!("ended with code {code}: {said}"));
             }
         }
         if state["waiting"].is_object() {
-            return Some(said(
+            return Some(quote(
                 &state["waiting"]["reason"],
                 &state["waiting"]["message"],
             ));
@@ -274,8 +288,9 @@ fn containers(status: &Value) -> Option<String> {
     Some("running, not ready yet".to_owned())
 }
 
-fn said(reason: &Value, message: &Value) -> String {
-    let reason = reason.as_str().unwrap_or("no reason given");
+/// A reason and a message as they are quoted: not too long, and in one line.
+pub fn quote(reason: &Value, message: &Value) -> String {
+    let reason = reason.as_str().unwrap_or("without a reason");
     match message.as_str().map(str::trim).filter(|m| !m.is_empty()) {
         None => reason.to_owned(),
         Some(message) => {
@@ -355,6 +370,10 @@ mod tests {
                 "reason": "Unschedulable", "message": "0/2 nodes are available"}]})
             ),
             "Unschedulable: 0/2 nodes are available"
+        );
+        assert_eq!(
+            trouble(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})),
+            "Evicted: low on memory"
         );
         assert_eq!(
             trouble(json!({"containerStatuses": [{"state": {"waiting":

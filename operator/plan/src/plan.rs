@@ -18,6 +18,7 @@ use crate::render::{
 use crate::retry::Refusals;
 use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
 use crate::steps::{Settled, Step, Surroundings, key, steps};
+use crate::told::Told;
 
 /// Everything that was observed.
 pub struct Observed<'a> {
@@ -39,6 +40,8 @@ pub struct Observed<'a> {
     pub pods: &'a Pods,
     /// Its collectors and what they say.
     pub agents: &'a [Agent],
+    /// What events say of workloads whose pods say nothing.
+    pub told: &'a Told,
     /// Which nodes are Ready.
     pub nodes: &'a Nodes,
     /// Something that may have been the cause of a failed rollout is different now.
@@ -140,7 +143,11 @@ fn look(observed: &Observed<'_>, desired: &[Desired]) -> (Collectors, Facts) {
         since: started.and_then(|started| started.parse().ok()),
     };
     let found = Workload::of_daemon_set(observed.owned.get(&key(daemon_set)));
-    nodes::look(&found, observed.agents, observed.nodes, wanted)
+    let (collectors, mut facts) = nodes::look(&found, observed.agents, observed.nodes, wanted);
+    if let Some(text) = observed.told.get(&key(daemon_set)) {
+        facts.trouble = format!("{}: {text}", facts.trouble);
+    }
+    (collectors, facts)
 }
 
 /// Whether the collectors' rollout goes well; none before there can be one, or when it is not ours.
@@ -191,15 +198,20 @@ fn see(observed: &Observed<'_>, desired: &[Desired], schema: JobState) -> Seen {
             .owned
             .get(&(kind.to_owned(), pipeline.object(suffix)))
     };
+    let told = |kind: &str| {
+        let found = observed.told.iter().find(|((of, _), _)| of == kind);
+        found.map(|(_, text)| text.clone())
+    };
+    let query = Workload::of_replicas(find("Deployment", "query"));
     let is_managed = desired.iter().any(|object| object.stage == Stage::Store);
     Seen {
         store: is_managed.then(|| Workload::of_replicas(find("StatefulSet", "clickhouse"))),
-        store_trouble: trouble(pods.of("clickhouse")),
+        store_trouble: trouble(pods.of("clickhouse")).or_else(|| told("StatefulSet")),
         schema: Some(schema),
-        schema_trouble: trouble(pods.of("migrate")),
+        schema_trouble: trouble(pods.of("migrate")).or_else(|| told("Job")),
         agents: Workload::of_daemon_set(find("DaemonSet", "collector")),
-        query: Workload::of_replicas(find("Deployment", "query")),
-        query_trouble: trouble(pods.of("query")),
+        query_trouble: trouble(pods.of("query")).or_else(|| query.failure.clone()),
+        query,
         ..Seen::default()
     }
 }
