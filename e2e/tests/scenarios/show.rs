@@ -71,6 +71,57 @@ fn search_and_trace_print_for_people_and_programs() {
     let _: Value = serde_json::from_str(&text).unwrap();
 }
 
+/// Of five spans that are sent four are stored; the accounts say so, and why the fifth is not.
+#[test]
+fn accounts_say_where_spans_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = up(folder.path());
+    store_shop(&up);
+    let (status, _) = send_json(&up, "shop", &[json_span(0, 1, None, "a zero trace id")]);
+    assert_eq!(status, 200);
+    let url = up.url();
+    let read = || {
+        let text = spanloom_prints(&["accounts", "-o", "json", "--url", &url]);
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    // They are written some seconds after the spans.
+    let limit = Duration::from_secs(60);
+    await_condition("all spans are in the accounts", limit, || {
+        read()["total"]["spans"] == 5
+    })
+    .unwrap();
+    let accounts = read();
+    let spans = |stage: &str, reason: &str| {
+        let all = accounts["accounts"].as_array().unwrap();
+        let account = all
+            .iter()
+            .find(|account| account["stage"] == stage && account["reason"] == reason);
+        account.map(|account| account["spans"].clone())
+    };
+    assert_eq!(spans("store", "stored"), Some(json!(4)), "{accounts}");
+    let refused = spans("process", "invalid_trace_id");
+    assert_eq!(refused, Some(json!(1)), "{accounts}");
+    let table = spanloom_prints(&[
+        "accounts", "--stage", "store", "--by", "node", "--url", &url,
+    ]);
+    let columns = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = table.lines().map(columns).collect();
+    assert_eq!(
+        rows[0],
+        ["NODE", "STAGE", "REASON", "SPANS", "SHARE", "BYTES"]
+    );
+    assert_eq!(
+        rows[1][1..6],
+        ["store", "stored", "4", "100.0", "%"],
+        "{table}"
+    );
+    assert_eq!(rows[2][..2], ["total", "4"], "{table}");
+}
+
 #[test]
 fn services_latency_and_dependencies_tell_of_the_same_spans() {
     let folder = tempfile::tempdir().unwrap();
