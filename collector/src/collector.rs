@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use spanloom_crds::agent::{AgentConfig, AgentStatus};
+use spanloom_crds::agent::{AgentConfig, AgentStatus, capability};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
@@ -177,11 +177,13 @@ impl Collector {
     pub fn status(&self) -> impl Fn() -> AgentStatus + Send + Sync + use<> {
         let control: Control = self.server.control();
         let watched = self.watching.as_ref().map(Watching::state);
+        let understands = capability::understood();
         move || AgentStatus {
             config: watched
                 .as_ref()
                 .map(|state| state.config())
                 .unwrap_or_default(),
+            understands: understands.clone(),
             spans_received: control.spans_received(),
             spans_discarded: control.spans_discarded(),
         }

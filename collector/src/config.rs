@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use spanloom_crds::agent::AgentConfig;
+use spanloom_crds::agent::{AgentConfig, ConfigHead, NotUnderstood};
 use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
@@ -165,6 +165,28 @@ fn schema_of(store: &StoreAddress, storage: &resolved::StorageConfig) -> SchemaO
         retention: storage.retention,
         ..SchemaOptions::default()
     }
+}
+
+/// Why an agent's configuration cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is something else.
+    #[error("it is not the JSON of a configuration: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another version of this program wrote it, and uses what this one does not know.
+    #[error(transparent)]
+    NotUnderstood(#[from] NotUnderstood),
+}
+
+/// Reads an agent's configuration, `config.json` of its ConfigMap, and checks that this program
+/// understands all that it asks for.
+///
+/// # Errors
+/// When it is something else, or asks for more.
+pub fn read_agent_config(text: &str) -> Result<AgentConfig, Unreadable> {
+    let head: ConfigHead = serde_json::from_str(text)?;
+    head.check()?;
+    Ok(serde_json::from_str(text)?)
 }
 
 /// What an agent's configuration does to spans.

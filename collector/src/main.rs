@@ -15,7 +15,7 @@ use spanloom_collector::{
     Cluster, Collector, CollectorConfig, StoreAddress, config, memory, threads,
 };
 use spanloom_crds::TracingPipeline;
-use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
+use spanloom_crds::agent::AgentConfig;
 use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
 use spanloom_program::{Admin, Pages, Signals, logs};
 
@@ -220,15 +220,8 @@ fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {
     let name = path.display();
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {name}"))?;
-    let config: AgentConfig = serde_json::from_str(&text)
-        .with_context(|| format!("{name} is not the JSON of a configuration"))?;
-    anyhow::ensure!(
-        config.version == CONFIG_VERSION,
-        "the version of {name} is {}, and this program knows {CONFIG_VERSION}; take the collector \
-         of the operator's version",
-        config.version
-    );
-    Ok(config)
+    spanloom_collector::read_agent_config(&text)
+        .with_context(|| format!("cannot use the configuration {name}"))
 }
 
 impl RunArgs {

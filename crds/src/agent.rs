@@ -4,6 +4,14 @@
 //! The object is a ConfigMap `<pipeline>-collector` whose key [`CONFIG_KEY`] holds an
 //! [`AgentConfig`] as JSON. Agents watch that object, so a change is live without a restart; one
 //! they cannot use is refused, named in [`AgentStatus::config`], and the last good one stays.
+//!
+//! Operator and agents may be of different versions while an upgrade runs. A configuration names the
+//! [`capability`] of each field and rule that it uses, and an agent refuses one whose capabilities
+//! it does not all understand, rather than leave out what it does not know. A configuration that
+//! asks for nothing beyond the first version's capabilities is written as version 1, so that agents
+//! which know no capabilities take it; they refuse every other.
+
+pub mod capability;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +20,12 @@ use crate::resolved::Resolved;
 /// The key of the ConfigMap that holds the configuration.
 pub const CONFIG_KEY: &str = "config.json";
 
-/// The version of [`AgentConfig`] that this program writes and reads.
-pub const CONFIG_VERSION: u32 = 1;
+/// The version of an [`AgentConfig`] that agents without capabilities understand.
+pub const FIRST_VERSION: u32 = 1;
+
+/// The version of an [`AgentConfig`] that needs an agent with capabilities. All later additions are
+/// capabilities: another version is only for a change that moves what is there.
+pub const CONFIG_VERSION: u32 = 2;
 
 /// The resource attribute that marks a probe's spans; its value is the pipeline's UID. Such spans
 /// are stored and can be read back by the probe, and are in no list, measure or edge.
@@ -22,22 +34,98 @@ pub const PROBE_ATTRIBUTE: &str = "spanloom.probe";
 /// The `service.name` of a probe's spans.
 pub const PROBE_SERVICE: &str = "spanloom-probe";
 
-/// All that an agent is told.
+/// All that an agent is told. A field that is added later has a default, so that what an earlier
+/// operator wrote can be read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentConfig {
-    /// The format's version, [`CONFIG_VERSION`]; an agent refuses one it does not know.
+    /// The format's version, [`FIRST_VERSION`] or [`CONFIG_VERSION`]; an agent refuses one it does
+    /// not know.
     pub version: u32,
     /// Names this content: equal contents have equal hashes.
     pub hash: String,
     /// The pipeline's `metadata.generation` that it was made from.
     pub generation: i64,
+    /// The capabilities that an agent must have to do all of it; an agent refuses one that asks for
+    /// others.
+    #[serde(default)]
+    pub requires: Vec<String>,
     /// Whose configuration it is.
     pub pipeline: PipelineRef,
     /// False: agents answer success, discard and count.
     pub enabled: bool,
     /// What the document asks for, defaults filled in.
     pub resolved: Resolved,
+}
+
+impl AgentConfig {
+    /// A configuration without hash and generation, for all agents that can do what it asks for.
+    pub fn new(pipeline: PipelineRef, enabled: bool, resolved: Resolved) -> Self {
+        let requires = capability::required(enabled, &resolved);
+        let is_first = |name: &String| capability::FIRST.contains(&name.as_str());
+        Self {
+            version: match requires.iter().all(is_first) {
+                true => FIRST_VERSION,
+                false => CONFIG_VERSION,
+            },
+            hash: String::new(),
+            generation: 0,
+            requires,
+            pipeline,
+            enabled,
+            resolved,
+        }
+    }
+}
+
+/// What every version of a configuration says, to be read before the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ConfigHead {
+    /// The format's version; 0 where it says none.
+    pub version: u64,
+    /// Names the content.
+    pub hash: String,
+    /// The capabilities that an agent must have.
+    pub requires: Vec<String>,
+}
+
+/// Why an agent cannot use a configuration that another version of this program wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotUnderstood {
+    /// Its format is another.
+    #[error(
+        "its version is {0}, and this program knows {FIRST_VERSION} and {CONFIG_VERSION}; upgrade \
+         the collectors and the operator together"
+    )]
+    Version(u64),
+    /// It asks for what this program cannot do.
+    #[error(
+        "it requires {}, which this program does not understand; upgrade the collectors",
+        .0.join(", ")
+    )]
+    Capabilities(Vec<String>),
+}
+
+impl ConfigHead {
+    /// Whether this program can do all that the configuration asks for.
+    ///
+    /// # Errors
+    /// What it does not understand.
+    pub fn check(&self) -> Result<(), NotUnderstood> {
+        let known = [FIRST_VERSION, CONFIG_VERSION].map(u64::from);
+        if !known.contains(&self.version) {
+            return Err(NotUnderstood::Version(self.version));
+        }
+        let understood = capability::understood();
+        let is_new = |name: &&String| !understood.contains(name);
+        let new: Vec<_> = self.requires.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            Ok(())
+        } else {
+            Err(NotUnderstood::Capabilities(new))
+        }
+    }
 }
 
 /// The pipeline that a configuration belongs to.
@@ -58,6 +146,9 @@ pub struct PipelineRef {
 pub struct AgentStatus {
     /// The configuration in use, and the one that was refused.
     pub config: ConfigStatus,
+    /// The capabilities that the agent has; none of an agent that knows no capabilities.
+    #[serde(default)]
+    pub understands: Vec<String>,
     /// Spans received since the agent started, probes aside.
     pub spans_received: u64,
     /// Spans discarded because the pipeline is not enabled.
@@ -71,6 +162,12 @@ pub struct ConfigStatus {
     /// The hash of the configuration in use; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<String>,
+    /// The pipeline's generation that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// The capabilities that it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<String>,
     /// The hash of the latest configuration that it could not use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
-use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, ConfigStatus};
+use spanloom_crds::agent::{ConfigHead, ConfigStatus};
 use spanloom_pipeline::server::Control;
 
 use super::pods::PodIndex;
-use crate::config;
+use crate::config::{self, Unreadable};
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -38,23 +37,10 @@ struct State {
 /// Why a configuration is not put in force.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("it is not the JSON of a configuration: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error(
-        "its version is {0}, and this program knows {CONFIG_VERSION}; upgrade the collectors and \
-         the operator together"
-    )]
-    Version(u64),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Processing(#[from] spanloom_pipeline::process::ProcessingError),
-}
-
-/// What every version says.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head {
-    version: u64,
-    hash: String,
 }
 
 impl Live {
@@ -99,7 +85,7 @@ impl Live {
 
     /// A configuration came.
     pub(super) fn take(&self, text: &str) {
-        let head: Head = serde_json::from_str(text).unwrap_or_default();
+        let head: ConfigHead = serde_json::from_str(text).unwrap_or_default();
         {
             let state = self.state();
             let same = |hash: &Option<String>| hash.as_deref() == Some(&head.hash);
@@ -113,8 +99,8 @@ impl Live {
                 return;
             }
         }
-        match self.apply(text, &head) {
-            Ok(generation) => {
+        match self.apply(text) {
+            Ok((generation, uses)) => {
                 let hash = head.hash;
                 tracing::info!(generation, hash, "a new configuration is in force");
                 self.applied.inc();
@@ -124,6 +110,8 @@ impl Live {
                 state.waiting_for = None;
                 state.status = ConfigStatus {
                     applied: Some(hash),
+                    generation: Some(generation),
+                    uses,
                     ..ConfigStatus::default()
                 };
             }
@@ -131,18 +119,13 @@ impl Live {
         }
     }
 
-    fn apply(&self, text: &str, head: &Head) -> Result<i64, Refused> {
-        if head.version != 0 && head.version != u64::from(CONFIG_VERSION) {
-            return Err(Refused::Version(head.version));
-        }
-        let config: AgentConfig = serde_json::from_str(text)?;
-        if config.version != CONFIG_VERSION {
-            return Err(Refused::Version(config.version.into()));
-        }
+    /// Puts it in force. Returns the generation that it was made from and what it uses.
+    fn apply(&self, text: &str) -> Result<(i64, Vec<String>), Refused> {
+        let config = config::read_agent_config(text)?;
         let processing = config::agent_processing(&config);
         self.control.set_processing(&processing)?;
         self.pods.select(&config.resolved.processing.kubernetes);
-        Ok(config.generation)
+        Ok((config.generation, config.requires))
     }
 
     /// What came cannot be used; what is in force stays.

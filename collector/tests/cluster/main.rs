@@ -13,9 +13,10 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
-use spanloom_crds::agent::{AgentConfig, PipelineRef};
+use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, PipelineRef};
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
+use spanloom_rules::ValuePattern;
 use tokio::sync::OnceCell;
 
 use api::Api;
@@ -149,17 +150,16 @@ fn config(generation: i64, spec: &str) -> AgentConfig {
          spec: {{{spec}}}\n"
     ))
     .unwrap();
+    let pipeline = PipelineRef {
+        name: "prod".to_owned(),
+        namespace: "tracing".to_owned(),
+        uid: "uid-of-prod".to_owned(),
+    };
+    let resolved = spanloom_crds::resolve(&document).unwrap();
     AgentConfig {
-        version: 1,
         hash: format!("hash-{generation}"),
         generation,
-        pipeline: PipelineRef {
-            name: "prod".to_owned(),
-            namespace: "tracing".to_owned(),
-            uid: "uid-of-prod".to_owned(),
-        },
-        enabled: true,
-        resolved: spanloom_crds::resolve(&document).unwrap(),
+        ..AgentConfig::new(pipeline, true, resolved)
     }
 }
 
@@ -222,7 +222,15 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
     let mut bad_filter = config(3, "");
     bad_filter.resolved.processing.rules.drop = vec!["{ name = ".to_owned()];
     let mut future = config(4, "");
-    future.version = 2;
+    future.version = 3;
+    // A class of text that only a later version knows; this one must not take it for something else.
+    let mut later = config(6, "");
+    later.resolved.processing.rules.redact_values = vec![ValuePattern::Class("iban".to_owned())];
+    later = AgentConfig {
+        hash: "hash-6".to_owned(),
+        ..AgentConfig::new(later.pipeline, true, later.resolved)
+    };
+    assert_eq!(later.version, CONFIG_VERSION);
     for (text, hash, why) in [
         (
             serde_json::to_string(&bad_filter).unwrap(),
@@ -232,7 +240,12 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
         (
             serde_json::to_string(&future).unwrap(),
             "hash-4",
-            "version is 2",
+            "version is 3",
+        ),
+        (
+            serde_json::to_string(&later).unwrap(),
+            "hash-6",
+            "it requires processing.redact.values.iban, which this program does not understand",
         ),
         ("{".to_owned(), "unknown", "not the JSON"),
     ] {
@@ -249,9 +262,14 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
     assert_eq!(app.send(&request("third", &[])).await, StatusCode::OK);
     assert_eq!(setup.resource("third").await["team"], "blue");
 
-    // A good one after it clears the refusal.
-    setup.configure(&config(5, "")).await;
-    assert_eq!(status().config.refused, None);
+    // A good one after it clears the refusal, and the status says what it uses.
+    setup.configure(&config(5, changed)).await;
+    let said = status();
+    assert_eq!(said.config.refused, None);
+    assert_eq!(said.config.generation, Some(5));
+    assert_eq!(said.config.uses, ["processing.resource", "processing.drop"]);
+    let understands = |name: &String| said.understands.contains(name);
+    assert!(said.config.uses.iter().all(understands), "{said:?}");
     setup.collector.shutdown(DEADLINE).await.unwrap();
 }
 

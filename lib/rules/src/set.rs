@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use spanloom_traceql::Filter;
 
+use crate::class::CLASSES;
 use crate::error::{Collect, RuleErrors};
 use crate::filters;
 use crate::limits::Limits;
@@ -35,6 +36,50 @@ pub struct Rules {
 }
 
 impl RuleSet {
+    /// The capabilities that a program must have to apply these rules, each by the name of its field
+    /// in a pipeline's spec and, for a class, the class's name. Every field is named here, so that
+    /// one that is added does not compile before its capability is.
+    pub fn capabilities(&self) -> Vec<String> {
+        let Self {
+            drop,
+            redact_keys,
+            redact_values,
+            limits,
+        } = self;
+        let mut capabilities = Vec::new();
+        let mut add = |name: String, is_used: bool| {
+            if is_used && !capabilities.contains(&name) {
+                capabilities.push(name);
+            }
+        };
+        add("drop".to_owned(), !drop.is_empty());
+        add("redact.keys".to_owned(), !redact_keys.is_empty());
+        add("redact.values".to_owned(), !redact_values.is_empty());
+        for pattern in redact_values {
+            if let ValuePattern::Class(name) = pattern {
+                add(format!("redact.values.{name}"), true);
+            }
+        }
+        add("limits".to_owned(), *limits != Limits::default());
+        capabilities
+    }
+
+    /// Rules that use everything that this program can do, for their capabilities.
+    pub fn everything() -> Self {
+        let classes = CLASSES.iter().map(|class| ValuePattern::of(class.name));
+        Self {
+            drop: vec!["{ false }".to_owned()],
+            redact_keys: vec![KeyPattern::of("a"), KeyPattern::of("*.a")],
+            redact_values: classes.chain([ValuePattern::of("(a)")]).collect(),
+            limits: Limits {
+                attributes: 1,
+                events: 1,
+                links: 1,
+                value_bytes: 1,
+            },
+        }
+    }
+
     /// Makes the rules ready to be applied, all of them or none.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! and stands in nobody's way.
 
 use serde_json::Value;
-use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, PipelineRef};
+use spanloom_crds::agent::{AgentConfig, PipelineRef};
 use spanloom_crds::resolved::{Resolved, Server};
 use spanloom_crds::status::Status;
 use spanloom_crds::{ManagementState, Metadata, Spec, TracingPipeline, resolve};
@@ -108,18 +108,12 @@ impl Pipeline {
 
     /// What the agents are told.
     pub fn agent_config(&self) -> AgentConfig {
-        let mut config = AgentConfig {
-            version: CONFIG_VERSION,
-            hash: String::new(),
-            generation: 0,
-            pipeline: PipelineRef {
-                name: self.name.clone(),
-                namespace: self.namespace.clone(),
-                uid: self.uid.clone(),
-            },
-            enabled: self.enabled(),
-            resolved: self.resolved.clone(),
+        let pipeline = PipelineRef {
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            uid: self.uid.clone(),
         };
+        let mut config = AgentConfig::new(pipeline, self.enabled(), self.resolved.clone());
         config.hash = hash_of(&config);
         config.generation = self.generation;
         config
