@@ -1,33 +1,19 @@
 //! What a document says that means nothing on a laptop.
 
-use crate::document::Collector;
-use crate::document::{Grafana, Images, Kubernetes, Query, Spec, TracingPipeline};
+use serde_json::Value as Schema;
+use serde_yaml::Value;
+
+use crate::document::TracingPipeline;
+use crate::errors::Path;
+use crate::schema::{self, LAPTOP};
 
 /// One line that names the given fields which `spanloom up` does not use; none when there are none.
 pub fn laptop_notes(document: &TracingPipeline) -> Vec<String> {
-    let storage = &document.spec.storage;
     let mut fields = Vec::new();
-    if document.metadata.namespace.is_some() {
-        fields.push("metadata.namespace");
+    // What is not given is left out when it is written.
+    if let Ok(written) = serde_yaml::to_value(document) {
+        collect(schema::document(), &written, &Path::default(), &mut fields);
     }
-    if storage
-        .managed
-        .as_ref()
-        .is_some_and(|managed| managed.size.is_some())
-    {
-        fields.push("spec.storage.managed.size");
-    }
-    if storage
-        .external
-        .as_ref()
-        .is_some_and(|external| external.credentials_secret.is_some())
-    {
-        fields.push(
-            "spec.storage.external.credentialsSecret (use the environment variables \
-             SPANLOOM_CLICKHOUSE_USER and SPANLOOM_CLICKHOUSE_PASSWORD)",
-        );
-    }
-    fields.extend(cluster_only(&document.spec));
     if fields.is_empty() {
         return Vec::new();
     }
@@ -37,36 +23,28 @@ pub fn laptop_notes(document: &TracingPipeline) -> Vec<String> {
     )]
 }
 
-/// The fields of a cluster's own that are given.
-fn cluster_only(spec: &Spec) -> Vec<&'static str> {
-    let managed = spec.storage.managed.as_ref();
-    let external = spec.storage.external.as_ref();
-    let given = [
-        (
-            "spec.storage.managed.storageClassName",
-            managed.is_some_and(|m| m.storage_class_name.is_some()),
-        ),
-        (
-            "spec.storage.managed.resources",
-            managed.is_some_and(|m| m.resources.is_some()),
-        ),
-        (
-            "spec.storage.external.tls.caSecret (use the environment variable \
-             SPANLOOM_CLICKHOUSE_CA_FILE)",
-            external.is_some_and(|e| e.tls.as_ref().is_some_and(|tls| tls.ca_secret.is_some())),
-        ),
-        ("spec.managementState", spec.management_state.is_some()),
-        (
-            "spec.processing.kubernetes",
-            spec.processing.kubernetes != Kubernetes::default(),
-        ),
-        ("spec.collector", spec.collector != Collector::default()),
-        ("spec.query", spec.query != Query::default()),
-        ("spec.grafana", spec.grafana != Grafana::default()),
-        ("spec.images", spec.images != Images::default()),
-    ];
-    given
-        .into_iter()
-        .filter_map(|(field, is_given)| is_given.then_some(field))
-        .collect()
+fn collect(schema: &Schema, value: &Value, path: &Path, fields: &mut Vec<String>) {
+    let Value::Mapping(map) = value else {
+        return;
+    };
+    for (key, value) in map {
+        let Some(key) = key.as_str() else {
+            continue;
+        };
+        let (schema, path) = (&schema["properties"][key], path.key(key));
+        match schema[LAPTOP].as_str() {
+            Some(_) if is_empty(value) => {}
+            Some("") => fields.push(path.to_string()),
+            Some(instead) => fields.push(format!("{path} ({instead})")),
+            None => collect(schema, value, &path, fields),
+        }
+    }
+}
+
+/// An object without fields, or with empty ones: nothing of it is given.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Mapping(map) => map.iter().all(|(_, value)| is_empty(value)),
+        _ => false,
+    }
 }

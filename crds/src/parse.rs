@@ -6,7 +6,8 @@ use serde_yaml::Value;
 use crate::document::{API_VERSION, KIND, TracingPipeline};
 use crate::errors::{DocumentError, DocumentErrors, Path, Problem};
 use crate::locate::locate;
-use crate::shape::{DOCUMENT, misfits};
+use crate::schema;
+use crate::shape::misfits;
 use crate::validate::validate;
 
 /// The largest document.
@@ -30,7 +31,7 @@ pub fn parse_document(yaml: &str) -> Result<TracingPipeline, DocumentErrors> {
     let mut problems = Vec::new();
     another_kind(&value, &mut problems);
     if problems.is_empty() {
-        misfits(&DOCUMENT, &value, &Path::default(), &mut problems);
+        misfits(schema::document(), &value, &Path::default(), &mut problems);
     }
     if !problems.is_empty() {
         return Err(located(yaml, problems));

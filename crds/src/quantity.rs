@@ -1,10 +1,10 @@
 //! Sizes and durations as Kubernetes and people write them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A size as Kubernetes writes it: `8Ki`, `16k`, `1.5Gi` or a plain number of bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Quantity {
     /// Bytes.
@@ -14,8 +14,7 @@ pub enum Quantity {
 }
 
 /// An amount of a resource as Kubernetes writes it: `100m`, `0.5`, `256Mi` or a whole number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Amount {
     /// A whole number.

@@ -1,5 +1,6 @@
 //! What the operator says of a pipeline: the object's `status`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The types of conditions, in the order in which they are shown.
@@ -14,8 +15,7 @@ pub const CONDITIONS: [&str; 7] = [
 ];
 
 /// What the operator last saw of the pipeline.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// The generation of the spec that all of this is about.
@@ -42,8 +42,7 @@ pub struct Status {
 }
 
 /// One thing that is true, false or not known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// What it is about.
@@ -64,8 +63,7 @@ pub struct Condition {
 }
 
 /// URLs inside the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoints {
     /// OTLP over gRPC: the agent of the sender's own node.
@@ -77,8 +75,7 @@ pub struct Endpoints {
 }
 
 /// How many agents there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Agents {
     /// Nodes that should have one.
@@ -90,8 +87,7 @@ pub struct Agents {
 }
 
 /// How a rollout of agents went.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
     /// Names what is rolled out: the agents' pod template and configuration.

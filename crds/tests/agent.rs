@@ -1,5 +1,7 @@
 //! Operators and agents of different versions: what each makes of the other's words.
 
+#![allow(clippy::unwrap_used)] // the helpers are tests too
+
 use serde_json::{Value, json};
 use spanloom_crds::agent::{
     AgentConfig, AgentStatus, CONFIG_VERSION, ConfigHead, FIRST_VERSION, NotUnderstood,

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::document::{Collector, Images, Kubernetes, Query, Resources, Spec, TolerationOperator};
+use crate::document::{
+    Collector, Images, Kubernetes, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Spec,
+    TolerationOperator,
+};
 use crate::errors::Path;
 use crate::quantity::Amount;
 use crate::validate::{Problems, is_dns_name, secret_name};
 
-/// The most pods of the query service.
-const MAX_REPLICAS: u32 = 100;
-/// The most pod labels, and annotations, that are copied to each span.
-const MAX_KEYS: usize = 32;
 /// The least memory, in thousandths of a byte, that a collector's limit may give it.
 const MIN_COLLECTOR_MEMORY_MILLI: u128 = (128 << 20) * 1_000;
 
@@ -46,9 +45,9 @@ fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
         ("annotations", &kubernetes.annotations),
     ] {
         let path = path.key(field);
-        if keys.len() > MAX_KEYS {
+        if keys.len() > MAX_METADATA_KEYS {
             let text = format!("has {} keys", keys.len());
-            let advice = format!("at most {MAX_KEYS} are copied to each span");
+            let advice = format!("at most {MAX_METADATA_KEYS} are copied to each span");
             problems.add(path.clone(), text, advice);
         }
         let mut seen = HashSet::new();
