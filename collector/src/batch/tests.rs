@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
 use spanloom_otlp::records::{RecordWriter, read};
-use spanloom_pipeline::measure::Recorder;
+use spanloom_pipeline::measure::{AccountRow, Recorder};
 use spanloom_pipeline::process::{Processing, Processor};
 use spanloom_pipeline::tally::Tally;
 use spanloom_rules::{KeyPattern, Limits, RuleSet, ValuePattern};
@@ -87,26 +87,6 @@ fn pool() -> Arc<BlockPool> {
     BlockPool::new(BlockPoolOptions::default())
 }
 
-/// Hands every call to both.
-struct Both<'b>(&'b mut StoreBatch, &'b mut RecordWriter);
-
-impl SpanSink for Both<'_> {
-    fn resource(&mut self, resource: &ResourceRecord<'_>) {
-        self.0.resource(resource);
-        self.1.resource(resource);
-    }
-
-    fn scope(&mut self, scope: &ScopeRecord<'_>) {
-        self.0.scope(scope);
-        self.1.scope(scope);
-    }
-
-    fn span(&mut self, span: &SpanRecord<'_>) {
-        self.0.span(span);
-        self.1.span(span);
-    }
-}
-
 /// A batch of these requests, its records request by request, and its measures as bytes.
 fn first(
     processing: &Processing,
@@ -118,13 +98,22 @@ fn first(
     let mut records = Vec::new();
     for request in requests {
         let mut writer = RecordWriter::new();
-        let mut sink = Both(&mut batch, &mut writer);
+        let mut sink = (&mut batch, &mut writer);
         let mut tally = Tally::default();
         let result = processor.process(request, NOW, &mut sink, &mut recorder, &mut tally);
         assert_eq!((result, tally.kept), (Ok(()), writer.spans()));
         records.push(writer.finish());
     }
-    let measures = recorder.take();
+    let mut measures = recorder.take();
+    measures.accounts.push(AccountRow {
+        minute: 60,
+        node: "node".into(),
+        agent: "agent".into(),
+        stage: "store".into(),
+        reason: "stored".into(),
+        spans: 1,
+        bytes: 2,
+    });
     let mut bundle = Vec::new();
     measures.encode(&mut bundle);
     (batch.freeze(measures), records, bundle)

@@ -1,4 +1,5 @@
-//! OTLP read in place: views over the bytes, JSON, limits, ids, trace context, sampling thresholds.
+//! OTLP read in place: views over the bytes, JSON, limits, ids, trace context, sampling thresholds; and written: the
+//! records that processed spans are kept and sent as.
 
 mod error;
 pub mod ids;

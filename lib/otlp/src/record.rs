@@ -233,3 +233,42 @@ pub trait SpanSink {
     /// One span of the current scope.
     fn span(&mut self, span: &SpanRecord<'_>);
 }
+
+/// A sink of somebody else's.
+impl<S: SpanSink + ?Sized> SpanSink for &mut S {
+    #[inline]
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        (**self).resource(resource);
+    }
+
+    #[inline]
+    fn scope(&mut self, scope: &ScopeRecord<'_>) {
+        (**self).scope(scope);
+    }
+
+    #[inline]
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        (**self).span(span);
+    }
+}
+
+/// Two sinks that both get everything.
+impl<A: SpanSink, B: SpanSink> SpanSink for (A, B) {
+    #[inline]
+    fn resource(&mut self, resource: &ResourceRecord<'_>) {
+        self.0.resource(resource);
+        self.1.resource(resource);
+    }
+
+    #[inline]
+    fn scope(&mut self, scope: &ScopeRecord<'_>) {
+        self.0.scope(scope);
+        self.1.scope(scope);
+    }
+
+    #[inline]
+    fn span(&mut self, span: &SpanRecord<'_>) {
+        self.0.span(span);
+        self.1.span(span);
+    }
+}

@@ -32,25 +32,8 @@ impl SpanSink for Calls {
     }
 }
 
-/// Hands every call to both.
-struct Both<A, B>(A, B);
-
-impl<A: SpanSink, B: SpanSink> SpanSink for Both<A, B> {
-    fn resource(&mut self, resource: &ResourceRecord<'_>) {
-        self.0.resource(resource);
-        self.1.resource(resource);
-    }
-
-    fn scope(&mut self, scope: &ScopeRecord<'_>) {
-        self.0.scope(scope);
-        self.1.scope(scope);
-    }
-
-    fn span(&mut self, span: &SpanRecord<'_>) {
-        self.0.span(span);
-        self.1.span(span);
-    }
-}
+/// Records, and the calls that they are made of.
+type Both = (RecordWriter, Calls);
 
 fn resource<'a>(service: &'a str, attributes: &'a [Attr<'a>]) -> ResourceRecord<'a> {
     ResourceRecord {
@@ -173,8 +156,8 @@ fn everything(sink: &mut impl SpanSink, len: usize) {
     });
 }
 
-fn written(fill: impl FnOnce(&mut Both<RecordWriter, Calls>)) -> (Vec<u8>, Calls) {
-    let mut both = Both(RecordWriter::new(), Calls::default());
+fn written(fill: impl FnOnce(&mut Both)) -> (Vec<u8>, Calls) {
+    let mut both = (RecordWriter::new(), Calls::default());
     fill(&mut both);
     (both.0.finish(), both.1)
 }
@@ -192,7 +175,7 @@ fn what_is_written_is_read_call_by_call() {
 
 #[test]
 fn records_are_a_request() {
-    let mut both = Both(RecordWriter::new(), OtlpSink::new());
+    let mut both = (RecordWriter::new(), OtlpSink::new());
     everything(&mut both, 300);
     assert_eq!(both.0.spans(), 5);
     let records = both.0.finish();
@@ -348,7 +331,7 @@ fn traces(sink: &mut impl SpanSink, kept: &[u8]) {
 fn the_spans_of_some_traces_are_picked() {
     let (records, _) = written(|both| traces(both, &[1, 2, 3]));
     let check = |kept: &[u8], spans: u64| {
-        let mut picked = Both(RecordWriter::new(), Calls::default());
+        let mut picked = (RecordWriter::new(), Calls::default());
         let wanted = |id: TraceId| kept.contains(&id.0[0]);
         assert_eq!(pick(&records, wanted, &mut picked), Ok(spans));
         let (expect, calls) = written(|both| traces(both, kept));
@@ -448,10 +431,10 @@ proptest! {
                 *index.get_mut(&mut bytes) = byte;
             }
         }
-        let mut both = Both(RecordWriter::new(), Calls::default());
+        let mut both = (RecordWriter::new(), Calls::default());
         let _ = read_request(&bytes, &mut both, |_, _| {});
         let records = both.0.finish();
-        let mut again = Both(RecordWriter::new(), Calls::default());
+        let mut again = (RecordWriter::new(), Calls::default());
         prop_assert!(read(&records, &mut again).is_ok());
         prop_assert_eq!(&again.1, &both.1);
         prop_assert_eq!(again.0.finish(), records);
