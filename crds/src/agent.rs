@@ -76,6 +76,12 @@ impl AgentConfig {
             resolved,
         }
     }
+
+    /// The capabilities that its content uses, whatever it says it requires: operators without
+    /// capabilities say nothing.
+    pub fn uses(&self) -> Vec<String> {
+        capability::required(self.enabled, &self.resolved)
+    }
 }
 
 /// What every version of a configuration says, to be read before the rest.

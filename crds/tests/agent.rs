@@ -230,6 +230,7 @@ fn what_a_first_operator_wrote_is_understood() {
         )
     );
     assert!(read.requires.is_empty());
+    assert!(read.uses().contains(&"processing.drop".to_owned()));
 }
 
 #[test]

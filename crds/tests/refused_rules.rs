@@ -4,6 +4,7 @@ mod common;
 
 use common::{refused_spec, spec};
 use spanloom_crds::parse_document;
+use spanloom_rules::CLASSES;
 
 #[test]
 fn filters() {
@@ -75,10 +76,12 @@ fn redaction() {
         "[{values: email}, {values: email}]",
         "[1].values (line 4, column 51): \"email\" is given twice",
     );
-    one(
-        "[{values: emails}]",
-        "[0].values (line 4, column 34): unknown class of text \"emails\"; known classes: email, creditCard, ipv4, jwt, credentials; to hide that very word write the expression \"(emails)\"",
+    let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
+    let unknown = format!(
+        "[0].values (line 4, column 34): unknown class of text \"emails\"; known classes: {}; to hide that very word write the expression \"(emails)\"",
+        known.join(", ")
     );
+    one("[{values: emails}]", &unknown);
     one(
         "[{values: '('}]",
         "[0].values (line 4, column 34): the regular expression \"(\" does not compile: error: unclosed group",

@@ -125,7 +125,7 @@ impl Live {
         let processing = config::agent_processing(&config);
         self.control.set_processing(&processing)?;
         self.pods.select(&config.resolved.processing.kubernetes);
-        Ok((config.generation, config.requires))
+        Ok((config.generation, config.uses()))
     }
 
     /// What came cannot be used; what is in force stays.
