@@ -4,7 +4,7 @@
 //! 1. A release ([`release`]) has pipelines: which of them are served, and the one binding that they
 //!    share.
 //! 2. Each pipeline ([`pipeline`]) is read and checked, and rendered to objects ([`render`]).
-//! 3. [`plan`] compares them with what was observed ([`observe`], [`nodes`]), judges the rollout of
+//! 3. [`plan()`] compares them with what was observed ([`observe`], [`nodes`]), judges the rollout of
 //!    collectors ([`rollout`]), and gives the steps to take ([`steps`]).
 //! 4. What was seen and done becomes the status ([`conditions`]).
 //!

@@ -17,7 +17,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 /// What the operator places for some documents, as its own tests keep it.
-const PLACED: &str = "operator/tests/golden";
+const PLACED: &str = "operator/plan/tests/golden";
 
 /// The flags of `cargo xtask chart`.
 #[derive(Debug, clap::Subcommand)]
