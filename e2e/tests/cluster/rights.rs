@@ -280,6 +280,7 @@ fn every_account_may_what_it_needs_and_nothing_else() {
             format!("get secret traces-clickhouse -n {here}"),
             format!("get configmap traces-collector -n {here}"),
             format!("get tracingpipelines -n {here}"),
+            "get nodes".to_owned(),
         ] {
             account.may_not(&words);
         }
@@ -296,7 +297,7 @@ fn nobody_may(account: &Account, here: &str, elsewhere: &str) {
         format!("get secret theirs -n {elsewhere}"),
         format!("get configmap theirs -n {elsewhere}"),
         format!("exec -n {here} traces-clickhouse-0 -- true"),
-        "get nodes".to_owned(),
+        "delete nodes --all --dry-run=server".to_owned(),
         "get namespaces".to_owned(),
         format!("delete persistentvolumeclaim data-traces-clickhouse-0 -n {here} --dry-run=server"),
         format!("delete pod traces-clickhouse-0 -n {here} --dry-run=server"),
@@ -332,6 +333,7 @@ fn operator(here: &str, elsewhere: &str) {
         "get persistentvolumeclaim data-traces-clickhouse-0 -n {here}"
     ));
     account.may("get clusterrolebinding spanloom-collectors");
+    account.may("get nodes");
     // It may hand on what it has itself, and bind the one role that it is told.
     account.may_create(&role(here, "configmaps"));
     account.may_create(&binding(Some(here), "spanloom-collector"));
@@ -366,6 +368,7 @@ fn collector(here: &str, elsewhere: &str) {
         format!("get secret traces-clickhouse -n {here}"),
         format!("delete configmap traces-collector -n {here} --dry-run=server"),
         format!("get tracingpipelines -n {here}"),
+        "get nodes".to_owned(),
         "get clusterrolebinding spanloom-collectors".to_owned(),
     ] {
         account.may_not(&words);

@@ -75,7 +75,11 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         .find(|object| object.stage == Stage::Schema)
         .map_or(JobState::Missing, |job| JobState::of(owned.get(&key(job))));
     let (collectors, facts) = look(&observed, &desired);
-    let decision = judge(&observed, &desired, &facts, schema);
+    let schema = Schema {
+        state: schema,
+        trouble: trouble(observed.pods.of("migrate")).or_else(|| told(&observed, "Job")),
+    };
+    let decision = judge(&observed, &desired, &facts, &schema);
     let rollout = decision.as_ref().map(|decision| &decision.rollout);
     let on_one_node = is_on_one_node(rollout);
     let daemon_set = observed
@@ -95,6 +99,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
             roll_back(pipeline, &mut desired, last_good);
         }
     }
+    let state = schema.state;
     let mut seen = see(&observed, &desired, schema);
     seen.collectors = collectors;
     seen.waiting = facts.waiting;
@@ -110,7 +115,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
             &Surroundings {
                 pipeline,
                 owned,
-                schema,
+                schema: state,
                 claim: observed.claim,
                 settled: observed.settled,
                 refusals: observed.refusals,
@@ -150,12 +155,18 @@ fn look(observed: &Observed<'_>, desired: &[Desired]) -> (Collectors, Facts) {
     (collectors, facts)
 }
 
+/// How the schema stands, and why it is not made.
+struct Schema {
+    state: JobState,
+    trouble: Option<String>,
+}
+
 /// Whether the collectors' rollout goes well; none before there can be one, or when it is not ours.
 fn judge(
     observed: &Observed<'_>,
     desired: &[Desired],
     facts: &Facts,
-    schema: JobState,
+    schema: &Schema,
 ) -> Option<Decision> {
     let pipeline = observed.pipeline;
     if !pipeline.managed() {
@@ -165,8 +176,19 @@ fn judge(
     let hash = agents_hash(desired, &config);
     let previous = observed.previous.rollout.as_ref();
     let is_known = previous.is_some_and(|previous| previous.hash == hash);
-    // The schema comes first: what has not begun cannot fail.
-    if schema != JobState::Complete && !is_known {
+    let has_last_good = observed.known.last_good.is_some();
+    // The schema comes first: what has not begun cannot fail. A migration that is at work takes its time,
+    // but one whose pod cannot start, as with an image that does not exist, holds up the rollout.
+    let held_up = match (schema.state, &schema.trouble) {
+        (JobState::Running, Some(trouble)) if has_last_good => Some(Facts {
+            is_placed: true,
+            waiting: facts.waiting.max(1),
+            trouble: format!("the schema is not made: {trouble}"),
+            ..Facts::default()
+        }),
+        _ => None,
+    };
+    if schema.state != JobState::Complete && !is_known && held_up.is_none() {
         return None;
     }
     let case = Case {
@@ -174,12 +196,12 @@ fn judge(
         hash: &hash,
         generation: pipeline.generation,
         asked: pipeline.retry.as_deref(),
-        has_last_good: observed.known.last_good.is_some(),
+        has_last_good,
         has_changed: observed.has_changed,
         now: observed.now,
         deadline: observed.release.rollout_deadline,
     };
-    Some(rollout::decide(case, facts))
+    Some(rollout::decide(case, held_up.as_ref().unwrap_or(facts)))
 }
 
 fn good(pipeline: &Pipeline, desired: &[Desired], hash: &str) -> Option<LastGood> {
@@ -191,27 +213,33 @@ fn good(pipeline: &Pipeline, desired: &[Desired], hash: &str) -> Option<LastGood
     })
 }
 
-fn see(observed: &Observed<'_>, desired: &[Desired], schema: JobState) -> Seen {
+/// What events say of a workload of this kind.
+fn told(observed: &Observed<'_>, kind: &str) -> Option<String> {
+    let found = observed.told.iter().find(|((of, _), _)| of == kind);
+    found.map(|(_, text)| text.clone())
+}
+
+fn see(observed: &Observed<'_>, desired: &[Desired], schema: Schema) -> Seen {
     let (pipeline, pods) = (observed.pipeline, observed.pods);
     let find = |kind: &str, suffix: &str| {
         observed
             .owned
             .get(&(kind.to_owned(), pipeline.object(suffix)))
     };
-    let told = |kind: &str| {
-        let found = observed.told.iter().find(|((of, _), _)| of == kind);
-        found.map(|(_, text)| text.clone())
-    };
     let query = Workload::of_replicas(find("Deployment", "query"));
     let is_managed = desired.iter().any(|object| object.stage == Stage::Store);
     Seen {
         store: is_managed.then(|| Workload::of_replicas(find("StatefulSet", "clickhouse"))),
-        store_trouble: trouble(pods.of("clickhouse")).or_else(|| told("StatefulSet")),
-        schema: Some(schema),
-        schema_trouble: trouble(pods.of("migrate")).or_else(|| told("Job")),
+        store_trouble: trouble(pods.of("clickhouse")).or_else(|| told(observed, "StatefulSet")),
+        schema: Some(schema.state),
+        schema_trouble: schema.trouble,
         agents: Workload::of_daemon_set(find("DaemonSet", "collector")),
         query_trouble: trouble(pods.of("query")).or_else(|| query.failure.clone()),
         query,
         ..Seen::default()
     }
 }
+
+#[cfg(test)]
+#[path = "plan/tests.rs"]
+mod tests;
