@@ -28,7 +28,7 @@ use crate::watches::Watches;
 
 /// Changes within this time are one pass.
 const DEBOUNCE: Duration = Duration::from_secs(1);
-/// How many passes may be asked for before whoever asks has to wait.
+/// Passes that can be requested before a request has to wait.
 const ASKED: usize = 1_024;
 /// How often the certificate authority's Secret is looked at.
 const AUTHORITY_EVERY: Duration = Duration::from_secs(25);

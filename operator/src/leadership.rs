@@ -1,4 +1,4 @@
-//! Until when this process may write. Whoever writes asks; a write that is under way when the time is
+//! Until when this process may write. Every write checks it first; a write that is under way when the time is
 //! over is broken off.
 
 use std::future::Future;

@@ -68,7 +68,7 @@ impl ReconcileError {
         }
     }
 
-    /// Whether it waits for somebody, who has to be told.
+    /// Whether a person has to act, and is told by an event.
     fn needs_a_person(&self) -> bool {
         match self {
             Self::NotWatched(error) => error.is_refused(),

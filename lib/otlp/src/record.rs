@@ -234,7 +234,7 @@ pub trait SpanSink {
     fn span(&mut self, span: &SpanRecord<'_>);
 }
 
-/// A sink of somebody else's.
+/// A borrowed sink.
 impl<S: SpanSink + ?Sized> SpanSink for &mut S {
     #[inline]
     fn resource(&mut self, resource: &ResourceRecord<'_>) {

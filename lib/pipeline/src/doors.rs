@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 /// What receiving is told, and the connections that it has.
 #[derive(Debug)]
 pub(crate) struct Doors {
-    /// Nothing is taken yet: nobody has said what to do to spans.
+    /// Requests are refused until there is a configuration.
     held: AtomicBool,
     /// Connections are asked to go elsewhere; new ones are still accepted.
     pub(crate) leaving: CancellationToken,

@@ -25,7 +25,7 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// The certificate, where connections are encrypted.
     pub tls: Option<ServerTls>,
-    /// Who knows the senders; none where nobody does.
+    /// How senders are identified; none: they are not.
     pub identify: Option<Arc<dyn Identify>>,
 }
 

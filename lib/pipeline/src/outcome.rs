@@ -72,7 +72,7 @@ impl Pending {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// The answer of whoever has the [claim](Self::claim).
+    /// Sets the answer; for the caller that has the [claim](Self::claim).
     pub(crate) fn set(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() {
             self.notify.notify_waiters();

@@ -1,4 +1,4 @@
-//! Who sends: the pod at the other end, where somebody knows it.
+//! The sender of a request: the pod at the other end, if it is known.
 
 use std::fmt;
 use std::future::Future;

@@ -160,7 +160,7 @@ impl Drop for Ticket {
     }
 }
 
-/// For a request that nobody answers, since what would have is gone.
+/// For a request whose ticket was dropped without an answer.
 pub(crate) const ABANDONED: &str = "the request was abandoned; try again";
 
 #[cfg(test)]

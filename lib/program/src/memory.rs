@@ -1,7 +1,7 @@
 //! What each program may hold in memory: the container's limit in, every share out.
 //!
 //! A container that passes its limit is killed, with all that it holds. The shares leave room for what
-//! nobody counts: the program itself, sockets' buffers in the kernel (they belong to the container, too),
+//! is not counted: the program itself, sockets' buffers in the kernel (they belong to the container, too),
 //! and what an allocator keeps for its next use. `cargo xtask bench overload` shows whether that is enough.
 //!
 //! The tables of `docs/operate.md` are made from this file; a test compares them.

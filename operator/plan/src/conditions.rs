@@ -381,7 +381,7 @@ pub struct Turned<'a> {
     pub is_told: bool,
 }
 
-/// Reasons of conditions that are not true and need nobody: they end by themselves, or were asked for.
+/// Reasons of conditions that are not true and need no action: they end by themselves, or were asked for.
 const CALM: [&str; 8] = [
     "Disabled",
     "Migrating",

@@ -28,7 +28,7 @@ const MADE: &str = "spanloom.dev/certificate-made";
 const ENDS: &str = "spanloom.dev/certificate-ends";
 
 impl Leaf {
-    /// What is kept beside the certificate, so that nobody has to parse it.
+    /// What is kept beside the certificate, so that it need not be parsed.
     pub fn annotations(&self) -> Value {
         json!({
             ISSUER: self.issuer, NAMES: self.names,

@@ -56,7 +56,7 @@ fn each_span_of_a_request_has_its_reason_and_its_share_of_the_bytes() {
             ("store", "stored", 3, 30),
         ],
     );
-    // A probe asks whether spans arrive; nobody asks where it went.
+    // Probes are not accounted for.
     let probes = Tally {
         kept: 2,
         probes: 2,

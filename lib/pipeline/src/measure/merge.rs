@@ -8,7 +8,7 @@ pub struct MergeLimits {
     /// The recorder's memory, in all: what could take more is left out.
     pub max_bytes: usize,
     /// What happened before this time is left out, nanoseconds since the Unix epoch. Each day is a
-    /// partition of the store, and whoever sends measures must not be able to make any number of them.
+    /// partition of the store, so a sender's measures must not span any number of them.
     pub oldest_ns: u64,
     /// What happened after this time is left out.
     pub newest_ns: u64,
@@ -27,7 +27,7 @@ impl MergeLimits {
     }
 }
 
-/// What was left out of measures that were merged, to be counted by whoever merges them.
+/// What was left out of measures that were merged, which the caller counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// Spans that cells counted.

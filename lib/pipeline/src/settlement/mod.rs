@@ -183,7 +183,7 @@ impl Settlement {
         } = entry;
         self.metrics.stored(request.origin, &request.tally);
         postings.request(&request.tally, request.bytes);
-        // Before the answer, so that whoever is answered finds its memory free.
+        // Before the answer, so that the sender's next request finds the memory free.
         drop(permit);
         if let Some(kept) = kept {
             kept.stored();

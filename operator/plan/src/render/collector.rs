@@ -76,10 +76,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
         "containers": [container(pipeline, release, store.env, store.mounts)],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, release);
-    if !secrets.is_empty() {
-        pod["imagePullSecrets"] = Value::Array(secrets);
-    }
+    common::pull_with_secrets(&mut pod, pipeline, release);
     if !collector.tolerations.is_empty() {
         let tolerations = collector.tolerations.iter().map(toleration);
         pod["tolerations"] = tolerations.collect();

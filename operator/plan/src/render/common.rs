@@ -100,8 +100,16 @@ pub(super) fn container_security() -> Value {
     })
 }
 
+/// Lets a pod pull its images with the Secrets that the release and the pipeline name.
+pub(super) fn pull_with_secrets(pod: &mut Value, pipeline: &Pipeline, release: &Release) {
+    let secrets = pull_secrets(pipeline, release);
+    if !secrets.is_empty() {
+        pod["imagePullSecrets"] = Value::Array(secrets);
+    }
+}
+
 /// The Secrets with registries' credentials: the release's and the pipeline's, each once.
-pub(super) fn pull_secrets(pipeline: &Pipeline, release: &Release) -> Vec<Value> {
+fn pull_secrets(pipeline: &Pipeline, release: &Release) -> Vec<Value> {
     let own = pipeline.spec.images.pull_secrets.iter().map(|s| &s.name);
     let mut names: Vec<&String> = Vec::new();
     for name in release.image_pull_secrets.iter().chain(own) {

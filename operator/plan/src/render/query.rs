@@ -124,9 +124,6 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
         }],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, release);
-    if !secrets.is_empty() {
-        pod["imagePullSecrets"] = Value::Array(secrets);
-    }
+    common::pull_with_secrets(&mut pod, pipeline, release);
     pod
 }

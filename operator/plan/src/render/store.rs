@@ -201,10 +201,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
             empty("users"), empty("logs"), empty("tmp"),
         ],
     });
-    let secrets = common::pull_secrets(pipeline, release);
-    if !secrets.is_empty() {
-        pod["imagePullSecrets"] = Value::Array(secrets);
-    }
+    common::pull_with_secrets(&mut pod, pipeline, release);
     pod
 }
 
@@ -239,10 +236,7 @@ pub(super) fn migrate(pipeline: &Pipeline, release: &Release, known: &Known) -> 
         }],
         "volumes": store.volumes,
     });
-    let secrets = common::pull_secrets(pipeline, release);
-    if !secrets.is_empty() {
-        pod["imagePullSecrets"] = Value::Array(secrets);
-    }
+    common::pull_with_secrets(&mut pod, pipeline, release);
     // A Job's template cannot be changed, so all of it is in the name.
     let template = common::template(pipeline, known, "migrate", pod);
     let hash = hash_of(&json!({"template": template, "storage": pipeline.resolved.storage}));
