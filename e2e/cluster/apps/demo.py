@@ -4,6 +4,7 @@
     demo.py sender               sends spans at a stated rate; GET /report tells which, POST /stop ends it
     demo.py idle                 waits, for those who want to run the following in the pod
     demo.py fetch URL [OPTIONS]  prints the answer as JSON: {"status": …, "headers": …, "body": …}
+    demo.py asker                serves the same at GET /fetch?HEX, the arguments as a JSON list in hexadecimal
 
 The SDK's own environment (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, …) says where spans go.
 The sender's: RATE (spans a second), EXPORT_SECONDS (between two exports), WORKERS (exports at once).
@@ -184,7 +185,18 @@ def idle():
         signal.pause()
 
 
-def fetch(arguments):
+def asker():
+    def answer(_method, path, _headers):
+        _, _, request = path.partition("?")
+        try:
+            return 200, fetched(json.loads(bytes.fromhex(request)))
+        except Exception as error:
+            return 502, {"error": repr(error)}
+
+    serve(answer)
+
+
+def fetched(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("--header", action="append", default=[])
@@ -212,12 +224,11 @@ def fetch(arguments):
     except urllib.error.HTTPError as error:
         response = error
     with response:
-        document = {
+        return {
             "status": response.status,
             "headers": {name.lower(): value for name, value in response.headers.items()},
             "body": response.read().decode("utf-8", "replace"),
         }
-    print(json.dumps(document))
 
 
 def main():
@@ -228,8 +239,10 @@ def main():
             sender()
         case ["idle"]:
             idle()
+        case ["asker"]:
+            asker()
         case ["fetch", *arguments]:
-            fetch(arguments)
+            print(json.dumps(fetched(arguments)))
         case _:
             sys.exit(__doc__)
 

@@ -3,7 +3,7 @@
 //!
 //! Everything goes through kubectl and helm, as people do it. `KUBECONFIG` says which cluster,
 //! `SPANLOOM_KUBECTL` and `SPANLOOM_HELM` which programs, `SPANLOOM_IMAGES` the folder that
-//! `cargo xtask images` filled. All are below the module `scenario`, so that other stages pass them over.
+//! `cargo xtask images` filled; `SPANLOOM_XTASK` can freeze nodes. All are below the module `scenario`, so that other stages pass them over.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // tests may stop on the first surprise
 #![allow(clippy::print_stdout)] // what was measured is worth a line
@@ -16,6 +16,7 @@ mod scenario {
     mod external;
     mod first_trace;
     mod growth;
+    mod healing;
     mod loss;
     mod ownership;
     mod query_access;

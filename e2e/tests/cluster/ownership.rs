@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::apps::{App, ask};
 use super::support::install;
-use super::support::kube::try_kubectl;
+use super::support::kube::{kubectl, try_kubectl};
 use super::support::namespace::Namespace;
 use super::support::pipeline::{NAME, Pipeline, document};
 use super::support::{LIMIT, await_some, want};
@@ -56,19 +56,24 @@ fn two_pipelines_stay_apart() {
 fn what_the_document_drops_goes_and_what_others_added_stays() {
     let _installed = install::shared();
     let namespace = install::pipeline_namespace();
-    let selector = json!({"collector": {"nodeSelector": {"kubernetes.io/os": "linux"}}});
+    let arch = kubectl(&[
+        "get",
+        "nodes",
+        r"--output=jsonpath={.items[0].metadata.labels.kubernetes\.io/arch}",
+    ]);
+    let selector = json!({"collector": {"nodeSelector": {"kubernetes.io/arch": arch}}});
     let pipeline = Pipeline::ready(&namespace, &selector);
     let set = "daemonset/traces-collector";
     namespace.kubectl(&["label", set, "example.com/team=payments"]);
     namespace.kubectl(&["annotate", set, "example.com/note=ours"]);
     let selectors = || namespace.get(&[set])["spec"]["template"]["spec"]["nodeSelector"].clone();
-    assert_eq!(selectors(), json!({"kubernetes.io/os": "linux"}));
+    // Where the images run is always said.
+    let os = json!({"kubernetes.io/os": "linux"});
+    assert_eq!(selectors()["kubernetes.io/arch"], *arch);
 
     pipeline.apply(&json!({}));
     await_some("a document without the selector", LIMIT, || {
-        want(selectors().get("kubernetes.io/os").is_none(), || {
-            selectors().to_string()
-        })
+        want(selectors() == os, || selectors().to_string())
     });
     pipeline.await_ready();
     let metadata = namespace.get(&[set])["metadata"].clone();

@@ -209,7 +209,8 @@ const WHERE_SERVED: &[(&str, &str)] = &[
     (
         "get list watch create patch delete",
         "configmaps services serviceaccounts daemonsets.apps deployments.apps statefulsets.apps \
-         jobs.batch poddisruptionbudgets.policy roles.rbac.authorization.k8s.io \
+         jobs.batch poddisruptionbudgets.policy networkpolicies.networking.k8s.io \
+         roles.rbac.authorization.k8s.io \
          rolebindings.rbac.authorization.k8s.io grafanadatasources.grafana.integreatly.org",
     ),
     ("get create patch delete", "secrets"),

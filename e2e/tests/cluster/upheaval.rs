@@ -1,9 +1,10 @@
 //! What disturbs every pipeline of the cluster, so that each has the installation alone: the operator
-//! dies in the middle of its work, a node is drained, the release is removed and comes back, it is
-//! [upgraded](upgrade), its certificate authority is [replaced](rotation).
+//! dies in the middle of its work, a node is drained or [hangs](dead_node), the release is removed and comes
+//! back, it is [upgraded](upgrade), its certificate authority is [replaced](rotation).
 //!
 //! The name of this file puts them last: while one waits for the others to end, no other begins.
 
+mod dead_node;
 mod rotation;
 mod upgrade;
 
@@ -13,7 +14,7 @@ use super::loss::{await_more, nodes, place_senders, stop_and_check};
 use super::support::apps::{App, ask};
 use super::support::install;
 use super::support::kube::{kubectl, try_get, try_kubectl};
-use super::support::pipeline::{NAME, Pipeline};
+use super::support::pipeline::{NAME, Pipeline, attribute};
 use super::support::{LIMIT, await_some, want};
 
 /// Kills the operator's pods without a chance to tidy up.
@@ -71,6 +72,22 @@ fn a_release_that_is_removed_and_comes_back_finds_its_data() {
     pipeline.await_trace(&trace_id, 1);
     let claim = || namespace.get(&["persistentvolumeclaim", "data-traces-clickhouse-0"]);
     let before = claim()["metadata"]["uid"].clone();
+
+    // Without the release collectors may not see pods. One that starts takes spans all the same.
+    install::uninstall();
+    let collectors = ["pods", "--selector=app.kubernetes.io/component=collector"];
+    namespace.kubectl(&[&["delete"][..], &collectors].concat());
+    namespace.kubectl(&[
+        "rollout",
+        "status",
+        "daemonset/traces-collector",
+        "--timeout=180s",
+    ]);
+    let answer = ask(&namespace, "app", "/work");
+    let spans = pipeline.await_trace(answer["traceId"].as_str().unwrap(), 1);
+    let pod = attribute(&spans[0], "resource", "k8s.pod.name");
+    assert_eq!(pod, None, "enriched without rights");
+    install::upgrade();
 
     namespace.kubectl(&[
         "delete",

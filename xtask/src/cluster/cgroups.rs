@@ -33,6 +33,30 @@ fn of(node: Node, hierarchy: &Path) -> PathBuf {
     hierarchy.join(node.cgroup().trim_start_matches('/'))
 }
 
+/// Stops the processes of a node's pods with these uids where they are, or lets them go on.
+///
+/// # Errors
+/// When there is no such pod, or cgroups of version 1 alone.
+pub fn freeze(node: Node, uids: &[String], is_frozen: bool) -> anyhow::Result<()> {
+    for uid in uids {
+        let mut found = false;
+        for hierarchy in hierarchies()? {
+            for class in ["", "burstable", "besteffort"] {
+                let pods = of(node, &hierarchy).join("kubepods").join(class);
+                let file = pods.join(format!("pod{uid}")).join("cgroup.freeze");
+                if file.is_file() {
+                    let value = if is_frozen { "1" } else { "0" };
+                    std::fs::write(&file, value)
+                        .with_context(|| format!("cannot write {}", file.display()))?;
+                    found = true;
+                }
+            }
+        }
+        anyhow::ensure!(found, "no pod {uid} has a cgroup that can be frozen");
+    }
+    Ok(())
+}
+
 /// Makes the nodes' cgroups.
 ///
 /// # Errors

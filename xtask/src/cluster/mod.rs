@@ -66,6 +66,20 @@ enum Command {
     },
     /// Print the path of the kubeconfig
     Kubeconfig,
+    /// Stop a node's kubelet and some of its pods where they are, as if the machine hung
+    Freeze {
+        /// The node
+        node: String,
+        /// The uids of the pods
+        pods: Vec<String>,
+    },
+    /// Let them go on
+    Thaw {
+        /// The node
+        node: String,
+        /// The uids of the pods
+        pods: Vec<String>,
+    },
 }
 
 /// Runs the command.
@@ -89,6 +103,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             println!("{}", kubeconfig(args.provider)?.display());
             Ok(())
         }
+        Command::Freeze { node, pods } => freeze(args.provider, node, pods, true),
+        Command::Thaw { node, pods } => freeze(args.provider, node, pods, false),
     }
 }
 
@@ -111,6 +127,31 @@ pub fn up(provider: Provider) -> anyhow::Result<PathBuf> {
                 .context("the current context's cluster does not answer")?;
             Ok(kubeconfig)
         }
+    }
+}
+
+fn freeze(provider: Provider, node: &str, pods: &[String], is_frozen: bool) -> anyhow::Result<()> {
+    if provider != Provider::Own {
+        bail!("only nodes of the cluster of this command can be frozen");
+    }
+    let nodes = layout::NODES;
+    let node = nodes
+        .into_iter()
+        .find(|known| known.name() == node)
+        .with_context(|| format!("there is no node {node}"))?;
+    let kubelet = format!("{}-kubelet", node.name());
+    let recorded = process::recorded(&Layout::new()?);
+    let kubelet = recorded
+        .iter()
+        .find(|process| process.name == kubelet && process.is_alive())
+        .with_context(|| format!("{kubelet} does not run"))?;
+    if is_frozen {
+        kubelet.freeze();
+        cgroups::freeze(node, pods, true)
+    } else {
+        let thawed = cgroups::freeze(node, pods, false);
+        kubelet.thaw();
+        thawed
     }
 }
 

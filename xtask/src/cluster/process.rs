@@ -59,6 +59,16 @@ impl Process {
         }
     }
 
+    /// Stops it where it is, until it [goes on](Self::thaw).
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
         self.signal("-KILL");

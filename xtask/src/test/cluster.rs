@@ -60,6 +60,13 @@ fn nothing_is_left(before: &BTreeSet<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// This program's file. Linux marks the path of one that was built anew meanwhile.
+fn this_program() -> anyhow::Result<std::path::PathBuf> {
+    let path = std::env::current_exe().context("cannot tell where this program is")?;
+    let name = path.to_string_lossy();
+    Ok(name.strip_suffix(" (deleted)").unwrap_or(&name).into())
+}
+
 fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result<()> {
     let folder = super::target_dir().join("images/test");
     // What the stages before have compiled.
@@ -77,5 +84,8 @@ fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result
         .env("SPANLOOM_KUBECTL", kubetools::kubectl()?)
         .env("SPANLOOM_HELM", kubetools::helm()?)
         .env("SPANLOOM_IMAGES", &folder);
+    if provider == Provider::Own {
+        command.env("SPANLOOM_XTASK", this_program()?);
+    }
     super::sh(command)
 }

@@ -98,6 +98,12 @@ pub fn upgrade() {
     upgrade_to(&todays(), &[]);
 }
 
+/// Brings the release up to today's chart, with further values as `name=value`, which count until the next
+/// upgrade.
+pub fn upgrade_with(further: &[&str]) {
+    upgrade_to(&todays(), further);
+}
+
 /// Installs a chart, or brings the release up to it, with further values as `name=value`.
 pub fn upgrade_to(chart: &Path, further: &[&str]) {
     place(&installed().namespaces, chart, further);
@@ -136,6 +142,9 @@ fn try_place(namespaces: &[String], chart: &Path, further: &[&str]) -> Result<St
         &listed,
         "--set",
         &deadline,
+        // It shares two cores with everything else.
+        "--set",
+        "operator.resources.requests.cpu=200m",
         "--set-string",
         &newer,
         "--wait",

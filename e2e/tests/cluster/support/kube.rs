@@ -1,8 +1,11 @@
-//! kubectl and helm as child processes.
+//! kubectl and helm as child processes, and a `kubectl proxy` for what is read again and again: a process
+//! for each look would cost more than what is looked at.
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,11 +13,15 @@ fn program(variable: &str, name: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| name.into())
 }
 
-fn quiet(mut command: Command, input: Option<&str>) -> Output {
-    // A proxy cannot reach addresses of this machine.
+/// A proxy cannot reach addresses of this machine.
+fn without_proxies(command: &mut Command) {
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
         command.env_remove(name);
     }
+}
+
+fn quiet(mut command: Command, input: Option<&str>) -> Output {
+    without_proxies(&mut command);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -83,9 +90,61 @@ pub fn try_get(namespace: &str, arguments: &[&str]) -> Result<Value, String> {
     serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))
 }
 
+/// The API server behind a `kubectl proxy`.
+struct Proxy {
+    /// `http://127.0.0.1:<port>`
+    url: String,
+    agent: ureq::Agent,
+    /// The proxy ends when nobody can write to its shell any more: with the test program.
+    _shell: Child,
+}
+
+fn proxy() -> &'static Proxy {
+    static PROXY: OnceLock<Proxy> = OnceLock::new();
+    PROXY.get_or_init(|| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "\"$0\" proxy --port=0 & read -r _; kill \"$!\"; wait"])
+            .arg(program("SPANLOOM_KUBECTL", "kubectl"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        without_proxies(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        // "Starting to serve on 127.0.0.1:40123"
+        let address = line.rsplit(' ').next().unwrap_or_default().trim();
+        assert!(address.contains(':'), "`kubectl proxy` printed {line:?}");
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .proxy(None);
+        Proxy {
+            url: format!("http://{address}"),
+            agent: config.build().into(),
+            _shell: child,
+        }
+    })
+}
+
 /// Reads a path of the API, such as a pod's or a Service's through the API server's proxy.
 pub fn try_raw(path: &str) -> Result<String, String> {
-    try_kubectl(&["get", "--raw", path], None)
+    let proxy = proxy();
+    let failed = |error: ureq::Error| format!("GET {path}: {error}");
+    let mut response = proxy
+        .agent
+        .get(format!("{}{path}", proxy.url))
+        .call()
+        .map_err(failed)?;
+    let text = response.body_mut().read_to_string().map_err(failed)?;
+    let status = response.status();
+    if status.is_success() {
+        Ok(text)
+    } else {
+        Err(format!("GET {path}: {status}: {text}"))
+    }
 }
 
 /// As [`try_raw`], for a JSON document.

@@ -12,8 +12,14 @@ use std::time::{Duration, Instant};
 /// How long something may take that is not the scenario's point, on a machine with much to do.
 pub const LIMIT: Duration = Duration::from_secs(240);
 
-/// Between two looks.
+/// Between two looks, at least.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// Between two looks, in times of what a look took: those who wait leave the machine to what they wait for.
+const REST: u32 = 3;
+
+/// Between two looks, at most.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 /// Looks again and again until there is an answer; the last reason is the failure's.
 pub fn await_some<T>(
@@ -23,12 +29,15 @@ pub fn await_some<T>(
 ) -> T {
     let begun = Instant::now();
     loop {
-        match look() {
+        let look_begun = Instant::now();
+        let looked = look();
+        let pause = PAUSE.max(look_begun.elapsed() * REST);
+        match looked {
             Ok(found) => return found,
             Err(reason) if begun.elapsed() > limit => {
                 panic!("{what} did not come within {} s: {reason}", limit.as_secs())
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(pause.min(MAX_PAUSE)),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::apps::{Answer, App, try_fetch};
-use super::kube::{apply, try_apply};
+use super::apps::{Answer, App, try_fetch_through};
+use super::kube::{apply, try_apply, try_raw_json};
 use super::namespace::Namespace;
 use super::{LIMIT, await_some, want};
 
@@ -39,7 +39,12 @@ impl<'a> Pipeline<'a> {
 
     /// Places the pod that questions are asked from.
     pub fn place_asker(&self) {
-        App::python(ASKER, "idle").place(self.namespace);
+        App::python(ASKER, "asker").place(self.namespace);
+    }
+
+    /// Places the pod that questions are asked from on a node.
+    pub fn place_asker_on(&self, node: &str) {
+        App::python(ASKER, "asker").on(node).place(self.namespace);
     }
 
     /// Applies it.
@@ -66,7 +71,10 @@ impl<'a> Pipeline<'a> {
     /// Waits for a condition of the newest generation; gives it.
     pub fn await_condition(&self, kind: &str, status: &str, reason: Option<&str>) -> Value {
         await_some(&format!("the condition {kind}={status}"), LIMIT, || {
-            let object = self.namespace.try_get(&["tracingpipeline", NAME])?;
+            let namespace = self.namespace.name();
+            let object = try_raw_json(&format!(
+                "/apis/spanloom.dev/v1alpha1/namespaces/{namespace}/tracingpipelines/{NAME}"
+            ))?;
             let generation = &object["metadata"]["generation"];
             let conditions = &object["status"]["conditions"];
             let condition = conditions
@@ -101,7 +109,7 @@ impl<'a> Pipeline<'a> {
 
     /// Asks a URL from inside.
     pub fn fetch(&self, url: &str, options: &[&str]) -> Result<Answer, String> {
-        try_fetch(self.namespace, ASKER, url, options)
+        try_fetch_through(self.namespace, ASKER, url, options)
     }
 
     /// Asks the query service.
