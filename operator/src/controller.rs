@@ -36,6 +36,7 @@ const AUTHORITY_EVERY: Duration = Duration::from_secs(25);
 const BINDING_EVERY: u32 = 5;
 
 /// What the controller works with.
+#[derive(Clone)]
 pub struct Work {
     /// The way to the API server for calls.
     pub client: Client,

@@ -15,7 +15,7 @@ use spanloom_operator::cluster::Cluster;
 use spanloom_operator::controller::{self, Work};
 use spanloom_operator::kinds::CUSTOM_RESOURCE;
 use spanloom_operator::leadership::Leadership;
-use spanloom_operator::lease::Claim;
+use spanloom_operator::lease::{Claim, Lost};
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
 use spanloom_program::{Admin, NotReady, Pages, Signals, causes, logs};
@@ -104,43 +104,74 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         Duration::from_secs(u64::from(settings.lease_seconds)),
         leadership.clone(),
     );
-    tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the Lease");
-    tokio::select! {
-        () = claim.acquire() => {}
-        _ = signals.next() => return Ok(()),
-    }
-    metrics.leads(true);
-    tracing::info!(namespaces = settings.namespaces().join(","), "working");
-    let stop = CancellationToken::new();
     let work = Work {
         client,
         watching,
         release: settings.release(),
         pod_name: settings.pod_name.clone(),
         concurrency: settings.concurrency,
-        metrics: metrics.clone(),
+        metrics,
         leadership,
     };
-    let mut work = tokio::spawn(work_on(work, settings.apply_crds, stop.clone()));
+    tracing::info!(admin = %admin.address(), holder = settings.pod_name, "waiting for the Lease");
+    let ended = loop {
+        tokio::select! {
+            () = claim.acquire() => {}
+            _ = signals.next() => break Ok(()),
+        }
+        tracing::info!(namespaces = settings.namespaces().join(","), "working");
+        match lead(&mut claim, &work, settings.apply_crds, &mut signals).await {
+            Ended::Stopped => break Ok(()),
+            Ended::Broken(error) => break Err(error),
+            // A new process would know nothing more, and Kubernetes would make it wait.
+            Ended::Lost(lost) => tracing::warn!(error = %lost, "waiting for the Lease again"),
+        }
+    };
+    admin.shutdown().await;
+    ended
+}
+
+/// Why the work of a leader ended.
+enum Ended {
+    /// By a signal; what was under way was finished and the Lease given up.
+    Stopped,
+    /// The Lease was lost; nothing that needed it is left.
+    Lost(Lost),
+    /// By a fault of our own.
+    Broken(anyhow::Error),
+}
+
+/// Works for as long as the Lease is held.
+async fn lead(claim: &mut Claim, work: &Work, apply_crds: bool, signals: &mut Signals) -> Ended {
+    work.metrics.leads(true);
+    let stop = CancellationToken::new();
+    let mut working = tokio::spawn(work_on(work.clone(), apply_crds, stop.clone()));
     let ended = tokio::select! {
-        lost = claim.hold() => Err(anyhow::Error::from(lost)),
-        done = &mut work => Err(match done {
+        lost = claim.hold() => Ended::Lost(lost),
+        done = &mut working => Ended::Broken(match done {
             Ok(()) => anyhow::anyhow!("the watches ended; start it again"),
             Err(error) => anyhow::Error::from(error),
         }),
-        _ = signals.next() => Ok(()),
+        _ = signals.next() => Ended::Stopped,
     };
-    metrics.leads(false);
+    work.metrics.leads(false);
     stop.cancel();
-    // Without the lease nothing may go on; with it, what is under way may end.
-    if ended.is_ok() {
-        if tokio::time::timeout(DRAIN, &mut work).await.is_err() {
-            tracing::warn!("a pass did not end in time");
+    match ended {
+        // With the Lease, what is under way may end.
+        Ended::Stopped => {
+            if tokio::time::timeout(DRAIN, &mut working).await.is_err() {
+                tracing::warn!("a pass did not end in time");
+                working.abort();
+            }
+            claim.vacate().await;
         }
-        claim.vacate().await;
+        // Without it, nothing may go on.
+        Ended::Lost(_) => {
+            working.abort();
+            let _ = working.await;
+        }
+        Ended::Broken(_) => {}
     }
-    work.abort();
-    admin.shutdown().await;
     ended
 }
 
