@@ -7,7 +7,7 @@
 //!    by address.
 //!
 //! Both watches end with the collector and begin anew, with growing pauses, when they break; until
-//! then the last known state holds.
+//! then the last known state holds. A collector that may not watch pods serves without enrichment.
 
 mod config_map;
 mod identity;
@@ -15,6 +15,7 @@ mod live;
 mod pods;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -26,6 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use live::Live;
 use pods::PodIndex;
+
+/// How long the API server may be silent in a watch: it sends a bookmark about every minute, and ends a watch
+/// after five. A connection that is silent for longer leads nowhere.
+const WATCH_SILENCE: Duration = Duration::from_secs(330);
 
 /// Where a collector in a cluster finds what it needs to know.
 #[derive(Clone)]
@@ -73,7 +78,9 @@ impl Cluster {
         let node = node
             .filter(|node| !node.is_empty())
             .ok_or(ClusterError::NoNode)?;
-        let client = Client::try_from(kube::Config::infer().await?)?;
+        let mut config = kube::Config::infer().await?;
+        config.read_timeout = Some(WATCH_SILENCE);
+        let client = Client::try_from(config)?;
         Ok(Self {
             client,
             namespace: namespace.to_owned(),

@@ -34,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// An address that was waited for in vain is not waited for again so soon.
 const MEMORY: Duration = Duration::from_secs(600);
 
+/// For how long a refusal may be the delay with which rights come into force. After it, spans are taken
+/// without enrichment: the rights may be gone for good, as after `helm uninstall`.
+const RIGHTS_DELAY: Duration = Duration::from_secs(10);
+
 /// Addresses that were waited for in vain; with so many, nobody waits any more.
 const MAX_STRANGERS: usize = 1_024;
 
@@ -48,6 +52,9 @@ pub(super) struct PodIndex {
     /// Changes when a pod does, for those who wait.
     changes: watch::Sender<()>,
     why_not: Mutex<Option<String>>,
+    /// Since when the API server has refused to show pods.
+    denied: Mutex<Option<Instant>>,
+    is_denied: Gauge,
     size: Gauge,
     refused: Counter,
     watch_errors: Counter,
@@ -113,6 +120,8 @@ impl PodIndex {
             chosen: watch::Sender::new(None),
             changes: watch::Sender::new(()),
             why_not: Mutex::default(),
+            denied: Mutex::default(),
+            is_denied: Gauge::default(),
             size: Gauge::default(),
             refused: Counter::default(),
             watch_errors: Counter::default(),
@@ -124,6 +133,11 @@ impl PodIndex {
             "spanloom_pods",
             "Pods of this node whose spans are enriched",
             self.size.clone(),
+        );
+        registry.register(
+            "spanloom_pods_denied",
+            "1 while the API server refuses to show pods: spans are not enriched",
+            self.is_denied.clone(),
         );
         registry.register(
             "spanloom_pods_refused",
@@ -150,7 +164,7 @@ impl PodIndex {
 
     /// Why the pods are not known yet.
     pub(super) fn not_ready(&self) -> Option<String> {
-        if self.read().synced {
+        if self.read().synced || self.goes_without() {
             return None;
         }
         let why = self.why_not.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +177,30 @@ impl PodIndex {
         tracing::warn!(why, "the watch of the pods broke; it begins anew");
         self.watch_errors.inc();
         *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_denial(error) {
+            return;
+        }
+        if denied.is_none() {
+            tracing::error!(
+                node = %self.node,
+                "the API server refuses to show pods; spans are taken without the pod's attributes"
+            );
+            self.is_denied.set(1);
+        }
+        denied.get_or_insert_with(Instant::now);
+    }
+
+    /// The API server shows pods.
+    fn allowed(&self) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.is_denied.set(0);
+    }
+
+    /// The rights to see pods are gone: nothing is known of any, and what was known may be wrong by now.
+    fn goes_without(&self) -> bool {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.is_some_and(|since| since.elapsed() >= RIGHTS_DELAY)
     }
 
     fn changed(&self, change: impl FnOnce(&mut Pods)) {
@@ -221,6 +259,9 @@ impl PodIndex {
 impl Identify for PodIndex {
     fn identify(&self, caller: Caller<'_>) -> Identity {
         let address = caller.ip();
+        if self.goes_without() {
+            return Identity::Unknown;
+        }
         let pods = self.read();
         if let Some((_, pod)) = pods.by_address.get(&address) {
             return Identity::Pod(Arc::clone(pod));
@@ -271,6 +312,18 @@ impl Identify for PodIndex {
     }
 }
 
+/// Whether the API server refused, for want of rights.
+fn is_denial(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status,
+        watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    matches!(status.code, 401 | 403)
+}
+
 /// Never ends by itself: a watch that breaks begins anew after a pause, and one whose wishes have
 /// changed at once.
 pub(super) async fn follow(client: Client, index: Arc<PodIndex>) {
@@ -298,6 +351,7 @@ pub(super) async fn follow(client: Client, index: Arc<PodIndex>) {
                 Some(Ok(Event::Init)) => fresh = Pods::default(),
                 Some(Ok(Event::InitApply(pod))) => index.put(&mut fresh, &pod, &chosen),
                 Some(Ok(Event::InitDone)) => {
+                    index.allowed();
                     fresh.synced = true;
                     let whole = std::mem::take(&mut fresh);
                     index.changed(|pods| *pods = whole);

@@ -23,6 +23,7 @@ struct State {
     events: Vec<(u64, &'static str, Value)>,
     /// Requests are refused with this.
     broken: Option<StatusCode>,
+    denied: Option<&'static str>,
     /// Watches that began before this one end.
     era: u64,
 }
@@ -94,6 +95,15 @@ impl Api {
         self.changes.send_replace(());
     }
 
+    /// Refuses to show objects of this kind, and ends their watches; `None` ends that.
+    pub fn deny(&self, kind: Option<&'static str>) {
+        let mut state = self.state.lock().unwrap();
+        state.denied = kind;
+        state.era += 1;
+        drop(state);
+        self.changes.send_replace(());
+    }
+
     /// Forgets what has happened, as a real one does after some minutes: watches must list again.
     pub fn compact(&self) {
         self.state.lock().unwrap().events.clear();
@@ -119,6 +129,9 @@ impl Api {
         };
         if let Some(status) = state.broken {
             return failure(status, "broken");
+        }
+        if state.denied == Some(kind) {
+            return failure(StatusCode::FORBIDDEN, "cannot list resource");
         }
         let parameters: BTreeMap<String, String> = request
             .uri()

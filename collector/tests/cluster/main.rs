@@ -418,6 +418,36 @@ async fn pods_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_collector_that_may_not_see_pods_takes_spans_without_their_attributes() {
+    let setup = Setup::new().await;
+    setup.api.put("pods", pod("web", "127.0.0.7", &["app"]));
+    setup.api.deny(Some("pods"));
+    setup.configure(&config(1, "")).await;
+    setup.ready().await;
+    let sender = setup.sender("127.0.0.7");
+    let begun = Instant::now();
+    assert_eq!(sender.send(&request("denied", &[])).await, StatusCode::OK);
+    let waited = begun.elapsed();
+    assert!(
+        waited < Duration::from_secs(2),
+        "waited {waited:?} for a pod"
+    );
+    assert_eq!(setup.resource("denied").await.get("k8s.pod.name"), None);
+
+    setup.api.deny(None);
+    let begun = Instant::now();
+    for n in 0.. {
+        let name = format!("allowed {n}");
+        sender.send(&request(&name, &[])).await;
+        if setup.resource(&name).await["k8s.pod.name"] == "web" {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn probes_are_stored_whatever_the_rules_say_and_measured_nowhere() {
     let strict = "processing: {drop: ['{ }'], resource: {service.name: other}}, \
                   sampling: {head: {ratio: 0}}";
