@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::{AgentConfig, AgentStatus, capability};
-use spanloom_crds::{DocumentErrors, TracingPipeline};
+use spanloom_crds::{DocumentErrors, TracingPipeline, resolved};
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
 use spanloom_program::NotReady;
 use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
 use spanloom_store::connection::{self, Connection};
-use spanloom_store::migrate::{MigrateOptions, Report};
+use spanloom_store::migrate::{MigrateOptions, Report, system_logs};
 use spanloom_store::schema::SchemaOptions;
 use spanloom_store::writer::{Writer, WriterConfig};
 use spanloom_tls::TlsError;
@@ -24,6 +24,7 @@ use crate::config::{self, CollectorConfig, StoreAddress};
 #[cfg(feature = "control-runs")]
 use crate::control::{self, Protection};
 use crate::export::StoreExport;
+use crate::level;
 
 /// Why a collector does not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,16 +46,18 @@ pub enum StartError {
 /// What a collector is made of.
 struct Parts {
     pipeline: PipelineConfig,
+    store: Connection,
     writer: WriterConfig,
     blocks: BlockPoolOptions,
 }
 
 impl Parts {
     fn of(config: &CollectorConfig) -> Result<Self, StartError> {
-        let store = &config.store;
+        let store = connection(&config.store)?;
         Ok(Self {
             pipeline: config.pipeline()?,
-            writer: WriterConfig::new(connection(store)?, store.database.clone()),
+            writer: WriterConfig::new(store.clone(), config.store.database.clone()),
+            store,
             blocks: config.blocks(),
         })
     }
@@ -67,6 +70,7 @@ pub struct Collector {
     http: SocketAddr,
     draining: Arc<AtomicBool>,
     watching: Option<Watching>,
+    level: Option<level::Watch>,
 }
 
 impl Collector {
@@ -118,6 +122,7 @@ impl Collector {
     ) -> Result<Self, StartError> {
         let Parts {
             mut pipeline,
+            store,
             writer,
             blocks,
         } = parts;
@@ -140,6 +145,8 @@ impl Collector {
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
+        // On a laptop nobody asks.
+        let level = watches.is_some().then(|| level::Watch::start(store));
         let watching = watches.map(|watches| watches.start(server.control(), registry));
         Ok(Self {
             server,
@@ -147,6 +154,7 @@ impl Collector {
             http,
             draining: Arc::default(),
             watching,
+            level,
         })
     }
 
@@ -178,6 +186,7 @@ impl Collector {
         let control: Control = self.server.control();
         let watched = self.watching.as_ref().map(Watching::state);
         let understands = capability::understood();
+        let level = self.level.as_ref().map(|watch| watch.level.clone());
         move || AgentStatus {
             config: watched
                 .as_ref()
@@ -186,6 +195,7 @@ impl Collector {
             understands: understands.clone(),
             spans_received: control.spans_received(),
             spans_discarded: control.spans_discarded(),
+            store_used_percent: level.as_ref().and_then(level::Level::used_percent),
         }
     }
 
@@ -205,6 +215,9 @@ impl Collector {
         let drained = self.server.shutdown(deadline).await;
         if let Some(watching) = self.watching {
             watching.stop().await;
+        }
+        if let Some(level) = self.level {
+            level.stop().await;
         }
         drained
     }
@@ -250,7 +263,24 @@ pub async fn migrate_agent(
     config: &AgentConfig,
 ) -> Result<Report, MigrateError> {
     let pipeline = format!("{}/{}", config.pipeline.namespace, config.pipeline.name);
-    migrate_to(store, &config::agent_schema(store, config), pipeline).await
+    let report = migrate_to(store, &config::agent_schema(store, config), pipeline).await?;
+    if matches!(
+        config.resolved.storage.server,
+        resolved::Server::Managed { .. }
+    ) {
+        drop_old_logs(store).await?;
+    }
+    Ok(report)
+}
+
+/// Drops what a managed server has left of its own logs. What it refuses stays: nothing of ours needs it.
+async fn drop_old_logs(store: &StoreAddress) -> Result<(), TlsError> {
+    match system_logs::drop_left(&connection(store)?).await {
+        Ok(dropped) if dropped.is_empty() => {}
+        Ok(dropped) => tracing::info!(dropped = dropped.join(", "), "dropped old system logs"),
+        Err(error) => tracing::warn!(%error, "old system logs stay"),
+    }
+    Ok(())
 }
 
 async fn migrate_to(

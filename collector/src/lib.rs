@@ -18,6 +18,7 @@ pub mod config;
 #[cfg(feature = "control-runs")]
 pub mod control;
 mod export;
+mod level;
 pub mod memory;
 pub mod threads;
 

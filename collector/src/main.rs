@@ -43,10 +43,10 @@ struct RunArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// Where OTLP over gRPC is received.
-    #[arg(long, env = "SPANLOOM_OTLP_GRPC", default_value = "0.0.0.0:4317")]
+    #[arg(long, env = "SPANLOOM_OTLP_GRPC", default_value = "[::]:4317")]
     otlp_grpc: SocketAddr,
     /// Where OTLP over HTTP is received.
-    #[arg(long, env = "SPANLOOM_OTLP_HTTP", default_value = "0.0.0.0:4318")]
+    #[arg(long, env = "SPANLOOM_OTLP_HTTP", default_value = "[::]:4318")]
     otlp_http: SocketAddr,
     /// In a cluster: the ConfigMap with the configuration, namespace/name. It is watched, and its
     /// changes are live without a restart; the document is not read then.
@@ -56,7 +56,7 @@ struct RunArgs {
     #[arg(long, env = "SPANLOOM_NODE_NAME")]
     node_name: Option<String>,
     /// Where /metrics, /healthz, /readyz and /status are served.
-    #[arg(long, env = "SPANLOOM_METRICS", default_value = "0.0.0.0:9464")]
+    #[arg(long, env = "SPANLOOM_METRICS", default_value = "[::]:9464")]
     metrics: SocketAddr,
     /// Bytes of memory that the container may use; what the collector holds stays below it, and senders
     /// are told to retry before that [default: as its control group says, else 512 MiB]

@@ -24,7 +24,7 @@ struct Args {
         long,
         env = "SPANLOOM_QUERY_LISTEN",
         value_name = "ADDR",
-        default_value = "0.0.0.0:3200"
+        default_value = "[::]:3200"
     )]
     listen: SocketAddr,
     /// Where to serve /metrics, /healthz, /readyz and /probe, without TLS and without a token; not

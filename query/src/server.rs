@@ -159,7 +159,8 @@ impl Port {
             address: asked,
             error,
         };
-        let listener = TcpListener::bind(asked).await.map_err(failed)?;
+        let listener = spanloom_tls::listen(asked).and_then(TcpListener::from_std);
+        let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, routes, tls, connections, stop.clone()));

@@ -190,8 +190,8 @@ async fn serve(
         address: config.listen,
         source,
     };
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
+    let listener = spanloom_tls::listen(config.listen)
+        .and_then(tokio::net::TcpListener::from_std)
         .map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let front = Arc::new(Front {

@@ -76,7 +76,7 @@ impl Admin {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn start(address: SocketAddr, pages: Pages) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = TcpListener::from_std(spanloom_tls::listen(address)?)?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, Arc::new(pages), stop.clone()));

@@ -235,3 +235,42 @@ async fn nobody_there_and_nobody_let_in() {
     let error = error.expect_err("the password is wrong");
     assert!(matches!(error, MigrateError::Refused { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn what_earlier_configurations_logged_is_dropped() {
+    let connection = connection().await;
+    let client = connection.client();
+    let table = |name: &str| {
+        format!("CREATE TABLE system.{name} (at DateTime) ENGINE = MergeTree ORDER BY at")
+    };
+    for name in [
+        "metric_log",
+        "trace_log_3",
+        "query_log_0",
+        "part_log",
+        "catalogue",
+    ] {
+        client
+            .query_raw(&table(name))
+            .execute()
+            .await
+            .expect("made");
+    }
+    let dropped = migrate::system_logs::drop_left(&connection).await;
+    let dropped = dropped.expect("they are dropped");
+    assert_eq!(dropped, ["metric_log", "query_log_0", "trace_log_3"]);
+    let again = migrate::system_logs::drop_left(&connection).await;
+    assert_eq!(again.expect("there is nothing to do"), [""; 0]);
+    for name in ["part_log", "catalogue"] {
+        let drop = format!("DROP TABLE system.{name}");
+        client.query_raw(&drop).execute().await.expect("dropped");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_says_how_full_it_is() {
+    let client = connection().await.client();
+    let used = spanloom_store::volume::used_percent(&client).await;
+    let used = used.expect("the server says it");
+    assert!((1..=100).contains(&used), "{used} %");
+}

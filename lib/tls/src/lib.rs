@@ -1,4 +1,5 @@
-//! Certificates with hot reload, for all that listens or dials.
+//! Certificates with hot reload, for all that listens or dials; and the ports that are [listened](listen())
+//! on.
 //!
 //! Kubernetes renews the files of a mounted Secret or ConfigMap in place (it swaps a symbolic link).
 //! [`ServerTls`] and [`ClientTls`] look at their files when a connection begins, at most once a second,
@@ -11,12 +12,14 @@
 mod client;
 mod connector;
 mod error;
+mod listen;
 mod reload;
 mod server;
 
 pub use client::{ClientTls, system_bundle};
 pub use connector::{Connector, Stream};
 pub use error::TlsError;
+pub use listen::listen;
 pub use server::{ServerTls, TlsStream};
 
 /// The certificate chain in a directory of [`ServerTls::open`], leaf first.

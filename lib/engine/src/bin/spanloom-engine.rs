@@ -25,7 +25,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Where to listen.
-    #[arg(long, env = "SPANLOOM_ENGINE_LISTEN", default_value = "0.0.0.0:8443")]
+    #[arg(long, env = "SPANLOOM_ENGINE_LISTEN", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// The folder with tls.crt and tls.key, read again when they change.
     #[arg(

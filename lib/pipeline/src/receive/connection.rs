@@ -1,7 +1,7 @@
 //! Connections: accepted, limited in number, age and silence, and closed in good order.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, Builder};
-use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -24,9 +23,6 @@ use crate::codec::Codings;
 use crate::config::{Connections, Listener};
 use crate::server::StartError;
 
-/// Connections that the system may hold for us before they are accepted.
-const BACKLOG: i32 = 1024;
-
 /// A listener's socket.
 pub(crate) struct Bound {
     socket: TcpListener,
@@ -36,7 +32,7 @@ pub(crate) struct Bound {
 
 impl Bound {
     pub(crate) fn bind(listener: &Listener, codings: &mut Codings) -> Result<Self, StartError> {
-        let bound = bind(listener.address).and_then(|socket| {
+        let bound = spanloom_tls::listen(listener.address).and_then(|socket| {
             let address = socket.local_addr()?;
             Ok(Self {
                 socket: TcpListener::from_std(socket)?,
@@ -113,16 +109,6 @@ async fn greeted(stream: tokio::net::TcpStream, receiver: &Receiver) -> Option<S
             None
         }
     }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart finds its port free though old connections are still winding down.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 fn builder(limits: &Connections) -> Builder<TokioExecutor> {

@@ -6,6 +6,7 @@
 //! pipeline is refused, so that two documents do not pull one schema to and fro.
 
 mod steps;
+pub mod system_logs;
 mod template;
 
 use clickhouse::Client;
