@@ -159,6 +159,9 @@ pub struct AgentStatus {
     pub spans_received: u64,
     /// Spans discarded because the pipeline is not enabled.
     pub spans_discarded: u64,
+    /// How full the store's volume is, in percent; none where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_used_percent: Option<u8>,
 }
 
 /// How far an agent has taken its configuration.

@@ -80,8 +80,8 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
 
 fn columns() -> Value {
     json!([
-        {"name": "Agents", "type": "string", "jsonPath": ".status.agents.summary",
-         "description": "Agents that are ready, of those that should be"},
+        {"name": "Collectors", "type": "string", "jsonPath": ".status.collectors.summary",
+         "description": "Collectors that are ready, of those that should be"},
         {"name": "Spans/s", "type": "integer", "jsonPath": ".status.spansPerSecond",
          "description": "Spans received each second, a coarse figure"},
         {"name": "Ready", "type": "string",
@@ -90,6 +90,9 @@ fn columns() -> Value {
         {"name": "Reason", "type": "string", "priority": 1,
          "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason",
          "description": "Why"},
+        {"name": "Message", "type": "string", "priority": 1,
+         "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message",
+         "description": "What is wrong, and what to do"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ])
 }

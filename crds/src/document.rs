@@ -11,6 +11,7 @@
 
 mod cluster;
 mod processing;
+mod scheduling;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -20,10 +21,17 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::{
     Collector, Grafana, Images, MAX_METADATA_KEYS, MAX_REPLICAS, Query, QueryAuth, QueryTls,
-    Resources, TaintEffect, Toleration, TolerationOperator,
+    Resources,
 };
 pub use processing::{Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
+pub use scheduling::{
+    Affinity, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, NodeAffinity,
+    NodePolicy, NodeSelector, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm,
+    PodAffinity, PodAffinityTerm, PreferredSchedulingTerm, Scheduling, TaintEffect, Toleration,
+    TolerationOperator, TopologySpreadConstraint, WeightedPodAffinityTerm, WhenUnsatisfiable,
+};
 pub use storage::{External, ExternalTls, Managed, Retention, SecretKey, SecretName, Storage};
+pub(crate) use storage::{MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS};
 
 use crate::schema::in_order;
 
@@ -114,11 +122,11 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "Managed", "x-laptop" = ""))]
     pub management_state: Option<ManagementState>,
-    /// The agents, one on each node, that receive spans.
+    /// The collectors, one on each node, that receive spans.
     #[serde(default)]
     #[schemars(extend("x-laptop" = ""))]
     pub collector: Collector,
-    /// The service that answers questions about traces.
+    /// The service that answers queries.
     #[serde(default)]
     #[schemars(extend("x-laptop" = ""))]
     pub query: Query,

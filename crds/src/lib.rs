@@ -45,10 +45,14 @@ mod validate;
 
 #[cfg(feature = "document")]
 pub use document::{
-    API_VERSION, Collector, External, ExternalTls, Grafana, Head, Images, KIND, Kubernetes, Limits,
-    Managed, ManagementState, Metadata, Processing, Query, QueryAuth, QueryTls, RedactRule,
-    Resources, Retention, Sampling, SecretKey, SecretName, Spec, Storage, TaintEffect, Toleration,
-    TolerationOperator, TracingPipeline,
+    API_VERSION, Affinity, Collector, External, ExternalTls, Grafana, Head, Images, KIND,
+    Kubernetes, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, Limits, Managed,
+    ManagementState, Metadata, NodeAffinity, NodePolicy, NodeSelector, NodeSelectorOperator,
+    NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm,
+    PreferredSchedulingTerm, Processing, Query, QueryAuth, QueryTls, RedactRule, Resources,
+    Retention, Sampling, Scheduling, SecretKey, SecretName, Spec, Storage, TaintEffect, Toleration,
+    TolerationOperator, TopologySpreadConstraint, TracingPipeline, WeightedPodAffinityTerm,
+    WhenUnsatisfiable,
 };
 #[cfg(feature = "document")]
 pub use errors::{DocumentError, DocumentErrors};

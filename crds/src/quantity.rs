@@ -78,7 +78,7 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 impl Quantity {
-    /// The size in bytes; `None` when the text is no size, or not a whole number of bytes.
+    /// The size in bytes; `None` when the text is not a valid size, or not a whole number of bytes.
     pub fn bytes(&self) -> Option<u64> {
         let text = match self {
             Self::Bytes(bytes) => return Some(*bytes),

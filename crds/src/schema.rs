@@ -206,17 +206,23 @@ mod tests {
             let (_, name) = path.rsplit_once('.').unwrap();
             let words = docs.split(|c: char| !c.is_ascii_alphanumeric());
             // The fields of a pod's own are Kubernetes' to explain.
-            let is_known = path.starts_with(".collector.tolerations[]")
-                || path.contains(".resources.")
+            let is_pods = [
+                ".tolerations[]",
+                ".affinity.",
+                ".topologySpreadConstraints[]",
+                ".instanceSelector.",
+                ".resources.",
+            ];
+            let is_known = is_pods.iter().any(|part| path.contains(part))
                 || words.clone().any(|word| word == name);
             assert!(is_known, "docs/pipeline.md does not name spec{path}");
             if field[LAPTOP].is_string() {
                 let (_, laptop) = docs.split_once("## On a laptop").unwrap();
-                let mut path = path.trim_start_matches('.');
-                // "all of storage.managed" stands for its fields.
-                path = path.strip_suffix(".size").unwrap_or(path);
-                path = path.strip_suffix(".storageClassName").unwrap_or(path);
-                path = path.strip_suffix(".resources").unwrap_or(path);
+                let path = path.trim_start_matches('.');
+                // "collector" and "all of storage.managed" stand for their fields.
+                let whole = ["collector", "query", "storage.managed"];
+                let is_part = |whole: &&str| path.starts_with(*whole);
+                let path = whole.into_iter().find(is_part).unwrap_or(path);
                 assert!(laptop.contains(&format!("`{path}`")), "On a laptop: {path}");
             }
         });

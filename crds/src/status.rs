@@ -8,7 +8,7 @@ pub const CONDITIONS: [&str; 7] = [
     "Accepted",
     "StoreReady",
     "SchemaReady",
-    "AgentsReady",
+    "CollectorsReady",
     "QueryReady",
     "DataFlowing",
     "Ready",
@@ -21,22 +21,25 @@ pub struct Status {
     /// The generation of the spec that all of this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is true of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `AgentsReady`,
+    /// What is true of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `CollectorsReady`,
     /// `QueryReady`, `DataFlowing`, and `Ready`, which is true only after a probe span went through
-    /// every agent and came back from the query service.
+    /// every collector and came back from the query service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Where to send spans and ask questions, from inside the cluster.
+    /// Where to send spans and queries, from inside the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
-    /// How many agents there are.
+    /// How many collectors there are.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agents: Option<Agents>,
-    /// Spans received each second by all agents. A coarse figure: renewed at most once a minute,
+    pub collectors: Option<CollectorCount>,
+    /// Spans received each second by all collectors. A coarse figure: renewed at most once a minute,
     /// when it changed by more than a quarter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spans_per_second: Option<i64>,
-    /// The rollout of agents that is under way, or was the last.
+    /// How full the managed store's volume is, in percent, in steps of 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_used_percent: Option<u8>,
+    /// The rollout of collectors that is under way, or was the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
 }
@@ -66,18 +69,18 @@ pub struct Condition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoints {
-    /// OTLP over gRPC: the agent of the sender's own node.
+    /// OTLP over gRPC: the collector of the sender's own node.
     pub otlp_grpc: String,
-    /// OTLP over HTTP: the agent of the sender's own node.
+    /// OTLP over HTTP: the collector of the sender's own node.
     pub otlp_http: String,
     /// The query service.
     pub query: String,
 }
 
-/// How many agents there are.
+/// How many collectors there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Agents {
+pub struct CollectorCount {
     /// Nodes that should have one.
     pub desired: i64,
     /// Nodes that have one that is ready.
@@ -86,11 +89,11 @@ pub struct Agents {
     pub summary: String,
 }
 
-/// How a rollout of agents went.
+/// How a rollout of collectors went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
-    /// Names what is rolled out: the agents' pod template and configuration.
+    /// Names what is rolled out: the collectors' pod template and configuration.
     pub hash: String,
     /// The generation of the spec that asked for it.
     pub generation: i64,

@@ -3,16 +3,12 @@
 mod cluster;
 
 use crate::document::{
-    API_VERSION, External, KIND, Metadata, Processing, Storage, TracingPipeline,
+    API_VERSION, External, KIND, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Metadata,
+    Processing, Storage, TracingPipeline,
 };
 use crate::errors::{Path, Problem};
 use crate::quantity::{Quantity, seconds};
 use crate::rules;
-
-/// The shortest retention: less would throw away what is still on its way.
-const MIN_RETENTION_SECONDS: u64 = 3_600;
-/// The longest: ten years.
-const MAX_RETENTION_SECONDS: u64 = 3_650 * 86_400;
 
 struct Problems(Vec<Problem>);
 
@@ -58,7 +54,7 @@ fn metadata(metadata: &Metadata, problems: &mut Problems) {
         if let Some(value) = value
             && !is_dns_name(value, longest, field == "name")
         {
-            let text = format!("{value:?} is no Kubernetes name");
+            let text = format!("{value:?} is not a valid Kubernetes name");
             let advice = "use lower-case letters, digits and -";
             problems.add(Path::of("metadata").key(field), text, advice);
         }
@@ -117,7 +113,11 @@ fn sized(size: &Quantity, path: &Path, problems: &mut Problems) -> Option<u64> {
     let bytes = size.bytes();
     if let (None, Quantity::Text(text)) = (bytes, size) {
         let advice = "write 8192, 8Ki, 16k, 50Gi …";
-        problems.add(path.clone(), format!("{text:?} is no size"), advice);
+        problems.add(
+            path.clone(),
+            format!("{text:?} is not a valid size"),
+            advice,
+        );
     }
     bytes
 }
@@ -145,7 +145,7 @@ fn storage(storage: &Storage, problems: &mut Problems) {
         let path = path.key("retention").key("hot");
         let advice = "write 7d, 36h or 1d12h";
         match seconds(hot) {
-            None => problems.add(path, format!("{hot:?} is no duration"), advice),
+            None => problems.add(path, format!("{hot:?} is not a valid duration"), advice),
             Some(s) if s < MIN_RETENTION_SECONDS => {
                 problems.add(path, format!("must be at least 1h, but is {hot}"), advice);
             }
@@ -165,14 +165,14 @@ fn check_external(external: &External, path: &Path, problems: &mut Problems) {
         let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         let starts = database.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts || !database.bytes().all(inner) || database.len() > 128 {
-            let text = format!("{database:?} is no database name");
+            let text = format!("{database:?} is not a valid database name");
             problems.add(path.key("database"), text, "use letters, digits and _");
         }
     }
     if let Some(cluster) = &external.cluster {
         let inner = |b: u8| b.is_ascii_alphanumeric() || b"_.-{}".contains(&b);
         if cluster.is_empty() || cluster.len() > 128 || !cluster.bytes().all(inner) {
-            let text = format!("{cluster:?} is no cluster name");
+            let text = format!("{cluster:?} is not a valid cluster name");
             let advice = "use a name from ClickHouse's remote_servers, or {cluster}";
             problems.add(path.key("cluster"), text, advice);
         }
@@ -182,8 +182,8 @@ fn check_external(external: &External, path: &Path, problems: &mut Problems) {
     }
     if let Some(tls) = &external.tls {
         if external.url.starts_with("http://") {
-            let advice = "remove it, or ask for https";
-            problems.add(path.key("tls"), "means nothing with http", advice);
+            let advice = "remove it, or use https";
+            problems.add(path.key("tls"), "is not allowed with http", advice);
         }
         if let Some(secret) = &tls.ca_secret {
             secret_name(&secret.name, path.key("tls").key("caSecret"), problems);
@@ -193,7 +193,7 @@ fn check_external(external: &External, path: &Path, problems: &mut Problems) {
 
 fn secret_name(name: &str, path: Path, problems: &mut Problems) {
     if !is_dns_name(name, 253, true) {
-        let text = format!("{name:?} is no Kubernetes name");
+        let text = format!("{name:?} is not a valid Kubernetes name");
         let advice = "name a Secret in the pipeline's namespace";
         problems.add(path.key("name"), text, advice);
     }
@@ -205,7 +205,10 @@ fn check_url(url: &str) -> Result<(), (String, &'static str)> {
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));
     let Some(rest) = rest else {
-        return Err((format!("{url:?} has not the scheme http or https"), example));
+        return Err((
+            format!("{url:?} does not have the scheme http or https"),
+            example,
+        ));
     };
     let authority = rest.split('/').next().unwrap_or("");
     if authority.contains('@') {
@@ -227,7 +230,7 @@ fn check_url(url: &str) -> Result<(), (String, &'static str)> {
             .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
     let port_ok = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     if !host_ok || !port_ok || rest.contains(char::is_whitespace) {
-        return Err((format!("{url:?} is no URL of a server"), example));
+        return Err((format!("{url:?} is not a valid server URL"), example));
     }
     Ok(())
 }

@@ -259,7 +259,7 @@ fn values() {
     );
     limit(
         "attributeValueBytes: 8kb",
-        "attributeValueBytes (line 4, column 46): \"8kb\" is no size; write",
+        "attributeValueBytes (line 4, column 46): \"8kb\" is not a valid size; write",
     );
     one(
         "processing: {resource: {'': x}}",
@@ -281,7 +281,7 @@ fn storage() {
     );
     one(
         "managed: {size: 50GiB}",
-        ".managed.size (line 4, column 29): \"50GiB\" is no size",
+        ".managed.size (line 4, column 29): \"50GiB\" is not a valid size",
     );
     one(
         "managed: {size: 5Mi}",
@@ -309,15 +309,24 @@ fn storage() {
     };
     url(
         "",
-        "\"\" has not the scheme http or https; write http://host:8123",
+        "\"\" does not have the scheme http or https; write http://host:8123",
     );
-    url("tcp://host:9000", "\"tcp://host:9000\" has not the scheme");
-    url("clickhouse:8123", "\"clickhouse:8123\" has not the scheme");
-    url("http://", "\"http://\" is no URL of a server");
-    url("http://:8123", "\"http://:8123\" is no URL");
-    url("http://a:port", "\"http://a:port\" is no URL");
-    url("http://a:0", "\"http://a:0\" is no URL");
-    url("http://a b", "\"http://a b\" is no URL");
+    url(
+        "tcp://host:9000",
+        "\"tcp://host:9000\" does not have the scheme",
+    );
+    url(
+        "clickhouse:8123",
+        "\"clickhouse:8123\" does not have the scheme",
+    );
+    url("http://", "\"http://\" is not a valid server URL");
+    url("http://:8123", "\"http://:8123\" is not a valid server URL");
+    url(
+        "http://a:port",
+        "\"http://a:port\" is not a valid server URL",
+    );
+    url("http://a:0", "\"http://a:0\" is not a valid server URL");
+    url("http://a b", "\"http://a b\" is not a valid server URL");
     url(
         "http://u:p@a:8123",
         "must not hold a user or password; name a credentialsSecret",
@@ -334,19 +343,19 @@ fn storage() {
     };
     external(
         "database: a-b",
-        "database (line 4, column 51): \"a-b\" is no database name",
+        "database (line 4, column 51): \"a-b\" is not a valid database name",
     );
     external(
         "database: 1a",
-        "database (line 4, column 51): \"1a\" is no database name",
+        "database (line 4, column 51): \"1a\" is not a valid database name",
     );
     external(
         "cluster: 'a b'",
-        "cluster (line 4, column 50): \"a b\" is no cluster name",
+        "cluster (line 4, column 50): \"a b\" is not a valid cluster name",
     );
     external(
         "credentialsSecret: {name: A}",
-        "credentialsSecret.name (line 4, column 67): \"A\" is no Kubernetes name",
+        "credentialsSecret.name (line 4, column 67): \"A\" is not a valid Kubernetes name",
     );
 }
 
@@ -356,8 +365,8 @@ fn metadata() {
     refused(
         &yaml,
         &[
-            "metadata.name (line 3, column 18): \"My_Pipeline\" is no Kubernetes name",
-            "metadata.namespace (line 3, column 42): \"a.b\" is no Kubernetes name",
+            "metadata.name (line 3, column 18): \"My_Pipeline\" is not a valid Kubernetes name",
+            "metadata.namespace (line 3, column 42): \"a.b\" is not a valid Kubernetes name",
         ],
     );
 }

@@ -39,11 +39,11 @@ fn fields_of_a_cluster() {
     );
     one(
         "query: {auth: {tokensSecret: {name: A}}}",
-        "spec.query.auth.tokensSecret.name (line 4, column 39): \"A\" is no Kubernetes name",
+        "spec.query.auth.tokensSecret.name (line 4, column 39): \"A\" is not a valid Kubernetes name",
     );
     one(
         "collector: {resources: {limits: {memory: lots}}}",
-        "spec.collector.resources.limits.memory (line 4, column 44): \"lots\" is no amount",
+        "spec.collector.resources.limits.memory (line 4, column 44): \"lots\" is not a valid quantity",
     );
     one(
         "collector: {resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}",
@@ -55,11 +55,34 @@ fn fields_of_a_cluster() {
     );
     one(
         "collector: {tolerations: [{operator: Exists, value: x}]}",
-        "spec.collector.tolerations[0].value (line 4, column 55): means nothing with Exists",
+        "spec.collector.tolerations[0].value (line 4, column 55): is not allowed with the operator Exists",
     );
     one(
         "collector: {tolerations: [{operator: Equal}]}",
-        "spec.collector.tolerations[0] (line 4, column 29): needs a key with Equal",
+        "spec.collector.tolerations[0] (line 4, column 29): requires a key with the operator Equal",
+    );
+    for surge in ["0", "0%", "101%", "some"] {
+        one(
+            &format!("collector: {{maxSurge: {surge}}}"),
+            &format!(
+                "spec.collector.maxSurge (line 4, column 25): {surge:?} is not a number of nodes; write 1"
+            ),
+        );
+    }
+    one(
+        "query: {podLabels: {'a b': c}}",
+        "spec.query.podLabels[\"a b\"] (line 4, column 30): \"a b\" is not a valid key",
+    );
+    one(
+        "query: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {}}}}",
+        "spec.query.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution (line 4, \
+         column 85): the field nodeSelectorTerms is missing",
+    );
+    one(
+        "storage: {managed: {topologySpreadConstraints: [{topologyKey: zone, maxSkew: 1, \
+         whenUnsatisfiable: Never}]}}",
+        "spec.storage.managed.topologySpreadConstraints[0].whenUnsatisfiable (line 4, column 102): must \
+         be DoNotSchedule or ScheduleAnyway",
     );
     one(
         "processing: {kubernetes: {labels: [a, a]}}",
@@ -67,14 +90,14 @@ fn fields_of_a_cluster() {
     );
     one(
         "processing: {kubernetes: {annotations: ['a b']}}",
-        "spec.processing.kubernetes.annotations[0] (line 4, column 43): \"a b\" is no key",
+        "spec.processing.kubernetes.annotations[0] (line 4, column 43): \"a b\" is not a valid key",
     );
     one(
         "images: {registry: 'https://a.example'}",
-        "spec.images.registry (line 4, column 22): \"https://a.example\" is no registry",
+        "spec.images.registry (line 4, column 22): \"https://a.example\" is not a valid registry",
     );
     one(
         "storage: {external: {url: 'http://a', tls: {caSecret: {name: s}}}}",
-        "spec.storage.external.tls (line 4, column 46): means nothing with http",
+        "spec.storage.external.tls (line 4, column 46): is not allowed with http",
     );
 }

@@ -11,6 +11,7 @@ use spanloom_plan::hash::hash_of;
 use spanloom_plan::leaf::Leaf;
 use spanloom_plan::render::{
     Known, LABEL_MANAGED_BY, LAST_GOOD_KEY, LastGood, MANAGER, Token, last_good_name,
+    wants_data_source,
 };
 use spanloom_plan::{Key, Owned, Pipeline};
 use tokio::sync::Mutex;
@@ -254,11 +255,16 @@ fn names(
     let (spec, store) = (&pipeline.spec, pipeline.runs_store());
     own(SECRET, "clickhouse", store);
     own(SECRET, "clickhouse-tls", store);
-    let datasources = spec.grafana.datasources.unwrap_or(true);
-    let has_token = datasources && spec.query.auth.is_some() && !grafana_operator;
+    let datasources = wants_data_source(pipeline);
+    let by_operator = grafana_operator && spec.grafana.instance_selector.is_some();
+    let has_token = datasources && spec.query.auth.is_some() && !by_operator;
     own(SECRET, "grafana-datasource", has_token);
     if grafana_operator {
-        own(GRAFANA_DATASOURCE, "grafana-datasource", datasources);
+        own(
+            GRAFANA_DATASOURCE,
+            "grafana-datasource",
+            datasources && by_operator,
+        );
     }
     for name in user_secrets(pipeline) {
         names.insert((SECRET, name));
@@ -330,7 +336,7 @@ pub fn known(
         known.volume_size = volume_size(pipeline, owned);
     }
     if let Some(auth) = &pipeline.spec.query.auth
-        && pipeline.spec.grafana.datasources.unwrap_or(true)
+        && wants_data_source(pipeline)
     {
         let name = &auth.tokens_secret.name;
         match token(of(owned, "Secret", name.clone())) {

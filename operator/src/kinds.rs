@@ -66,7 +66,7 @@ pub const PIPELINE: Kind = kind(
 );
 
 /// The kinds that are watched by label and pruned.
-pub const WATCHED: [Kind; 10] = [
+pub const WATCHED: [Kind; 11] = [
     kind("", "v1", "ConfigMap", "configmaps"),
     kind("", "v1", "Service", "services"),
     kind("", "v1", "ServiceAccount", "serviceaccounts"),
@@ -74,6 +74,12 @@ pub const WATCHED: [Kind; 10] = [
     kind("apps", "v1", "Deployment", "deployments"),
     kind("apps", "v1", "StatefulSet", "statefulsets"),
     kind("batch", "v1", "Job", "jobs"),
+    kind(
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
+    ),
     kind(
         "policy",
         "v1",
@@ -103,6 +109,11 @@ impl Kind {
             kind: self.kind.to_owned(),
             plural: self.plural.to_owned(),
         }
+    }
+
+    /// Whether charts of earlier releases give no right to it: where it is refused, there is none.
+    pub fn is_optional(&self) -> bool {
+        self.kind == "NetworkPolicy"
     }
 
     /// The kind of an object that the operator writes.

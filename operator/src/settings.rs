@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use spanloom_plan::Release;
+use spanloom_plan::release::NetworkPolicies;
 
 /// What the release tells the operator.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +36,23 @@ pub struct Settings {
     /// The tag of the programs' images.
     #[arg(long, env = "SPANLOOM_OPERATOR_IMAGE_TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub image_tag: String,
+    /// Digests of the programs' images as `program=sha256:…`, comma separated; they count more than the tag.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_IMAGE_DIGESTS",
+        value_delimiter = ',',
+        value_parser = digest
+    )]
+    pub image_digests: Vec<(String, String)>,
+    /// The architectures that the images are built for, comma separated, as the node label
+    /// `kubernetes.io/arch` has them; pods go to nodes of these only. Empty: to all.
+    #[arg(
+        long,
+        env = "SPANLOOM_OPERATOR_IMAGE_ARCHITECTURES",
+        value_delimiter = ',',
+        default_value = "amd64,arm64"
+    )]
+    pub image_architectures: Vec<String>,
     /// When images are pulled: `IfNotPresent`, `Always` or `Never`.
     #[arg(
         long,
@@ -56,6 +74,10 @@ pub struct Settings {
         default_value = "docker.io/clickhouse/clickhouse-server:26.7"
     )]
     pub clickhouse_image: String,
+    /// What NetworkPolicies let in, as JSON with `queryFrom`, `metricsFrom` and `apiServerPorts`; there are
+    /// none without it.
+    #[arg(long, env = "SPANLOOM_OPERATOR_NETWORK_POLICIES", value_parser = network_policies)]
+    pub network_policies: Option<NetworkPolicies>,
     /// Whether this version's CustomResourceDefinition is applied at the start.
     #[arg(long, env = "SPANLOOM_OPERATOR_APPLY_CRDS", default_value_t = true, action = clap::ArgAction::Set)]
     pub apply_crds: bool,
@@ -81,7 +103,7 @@ pub struct Settings {
     #[arg(long, env = "SPANLOOM_OPERATOR_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
     /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "0.0.0.0:9464")]
+    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "[::]:9464")]
     pub admin: SocketAddr,
 }
 
@@ -107,11 +129,37 @@ impl Settings {
             namespaces: self.namespaces(),
             image_registry: self.image_registry.clone(),
             image_tag: self.image_tag.clone(),
+            image_digests: self.image_digests.iter().cloned().collect(),
+            image_architectures: self
+                .image_architectures
+                .iter()
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .collect(),
             image_pull_policy: self.image_pull_policy.clone(),
             image_pull_secrets: self.image_pull_secrets.clone(),
             clickhouse_image: self.clickhouse_image.clone(),
+            network_policies: self.network_policies.clone(),
             rollout_deadline: seconds(self.rollout_deadline_seconds),
             migration_deadline: seconds(self.migration_deadline_seconds),
         }
     }
+}
+
+/// A program and the digest of its image.
+fn digest(text: &str) -> Result<(String, String), String> {
+    let (program, digest) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not program=sha256:…"))?;
+    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(format!(
+            "{digest:?} is not sha256: and 64 hexadecimal digits"
+        ));
+    }
+    Ok((program.to_owned(), digest.to_owned()))
+}
+
+fn network_policies(text: &str) -> Result<NetworkPolicies, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }

@@ -138,7 +138,11 @@ impl Watches {
         let mut owned = Owned::new();
         for kind in WATCHED {
             let shelf = self.objects.get(&(namespace.to_owned(), kind));
-            for object in of(shelf, kind, namespace, pipeline)? {
+            let found = match of(shelf, kind, namespace, pipeline) {
+                Err(error) if error.is_refused() && kind.is_optional() => Vec::new(),
+                found => found?,
+            };
+            for object in found {
                 owned.insert(key_of(&object), Value::clone(&object));
             }
         }

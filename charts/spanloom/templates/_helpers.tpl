@@ -40,6 +40,54 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- .Values.images.tag | default .Chart.AppVersion -}}
 {{- end -}}
 
+{{/* The operator's image: by digest where there is one. */}}
+{{- define "spanloom.operatorImage" -}}
+{{- $name := printf "%s/spanloom-operator" .Values.images.registry -}}
+{{- if .Values.images.digests.operator -}}
+{{- printf "%s@%s" $name .Values.images.digests.operator -}}
+{{- else -}}
+{{- printf "%s:%s" $name (include "spanloom.tag" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* ClickHouse's image. */}}
+{{- define "spanloom.clickhouseImage" -}}
+{{- if .Values.clickhouse.image -}}
+{{- .Values.clickhouse.image -}}
+{{- else if eq .Values.images.registry "ghcr.io/spanloom" -}}
+{{- printf "docker.io/clickhouse/clickhouse-server:%s" .Values.clickhouse.tag -}}
+{{- else -}}
+{{- printf "%s/clickhouse-server:%s" .Values.images.registry .Values.clickhouse.tag -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The operator's affinity: what the values say, and nodes that its image runs on. */}}
+{{- define "spanloom.operatorAffinity" -}}
+{{- $affinity := deepCopy .Values.operator.affinity -}}
+{{- if .Values.images.architectures -}}
+{{- $requirement := dict "key" "kubernetes.io/arch" "operator" "In" "values" .Values.images.architectures -}}
+{{- $node := get $affinity "nodeAffinity" | default dict -}}
+{{- $required := get $node "requiredDuringSchedulingIgnoredDuringExecution" | default dict -}}
+{{- $terms := list -}}
+{{- range get $required "nodeSelectorTerms" | default (list dict) -}}
+{{- $terms = append $terms (set . "matchExpressions" (append (get . "matchExpressions" | default list) $requirement)) -}}
+{{- end -}}
+{{- $_ := set $required "nodeSelectorTerms" $terms -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" $required -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- end -}}
+{{- toYaml $affinity -}}
+{{- end -}}
+
+{{/* Digests as the operator reads them. */}}
+{{- define "spanloom.digests" -}}
+{{- $pairs := list -}}
+{{- range $program, $digest := .Values.images.digests -}}
+{{- if $digest -}}{{- $pairs = append $pairs (printf "%s=%s" $program $digest) -}}{{- end -}}
+{{- end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
 {{/* Namespaces where the operator may work: the release's, and those that the values name. */}}
 {{- define "spanloom.namespaces" -}}
 {{- prepend .Values.operator.pipelineNamespaces .Release.Namespace | uniq | toJson -}}

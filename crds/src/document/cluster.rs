@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::scheduling::{
+    Affinity, LabelSelector, Scheduling, Toleration, TopologySpreadConstraint, with_scheduling,
+};
 use super::{NAME, SecretName};
 use crate::quantity::Amount;
 use crate::schema::{in_order, rule};
@@ -14,49 +17,40 @@ pub const MAX_REPLICAS: u32 = 100;
 /// The most pod labels, and annotations, that are copied to each span.
 pub const MAX_METADATA_KEYS: usize = 32;
 
-/// The agents, one on each node. All of it means nothing on a laptop.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = in_order::<Self>)]
-pub struct Collector {
-    /// What an agent asks for and may use; 100m CPU and 512Mi memory by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-    /// Taints that agents tolerate, so that those nodes have one too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
-    pub tolerations: Vec<Toleration>,
-    /// Labels of the nodes that have an agent; all nodes without it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32, "x-kubernetes-map-type" = "atomic"))]
-    pub node_selector: BTreeMap<String, String>,
-    /// The PriorityClass of agents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = NAME, "minLength" = 1, "maxLength" = 253))]
-    pub priority_class_name: Option<String>,
+with_scheduling! {
+    /// The collectors, one on each node. All of it means nothing on a laptop.
+    pub struct Collector {
+        /// What a collector requests and its limits; 100m CPU and 512Mi memory by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub resources: Option<Resources>,
+        /// How many nodes may have two collectors at once during a rollout: a number, or a
+        /// percentage of all nodes; `10%` by default. Nodes that are not Ready come on top.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1))]
+        pub max_surge: Option<Amount>,
+    }
 }
 
-/// The service that answers questions about traces. All of it means nothing on a laptop.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = in_order::<Self>)]
-pub struct Query {
-    /// How many pods; leave it out when an autoscaler owns the number. Without both there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1, "maximum" = MAX_REPLICAS))]
-    pub replicas: Option<u32>,
-    /// Who may ask; everyone that reaches it without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<QueryAuth>,
-    /// The certificate it serves; plain HTTP without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<QueryTls>,
-    /// What a pod asks for and may use; 100m CPU and 512Mi memory by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+with_scheduling! {
+    /// The service that answers queries. All of it means nothing on a laptop.
+    pub struct Query {
+        /// How many pods; leave it out when an autoscaler owns the number. Without both there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("minimum" = 1, "maximum" = MAX_REPLICAS))]
+        pub replicas: Option<u32>,
+        /// Who may query; everyone that reaches it without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub auth: Option<QueryAuth>,
+        /// The certificate it serves; plain HTTP without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tls: Option<QueryTls>,
+        /// What a pod requests and its limits; 100m CPU and 512Mi memory by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub resources: Option<Resources>,
+    }
 }
 
-/// Who may ask.
+/// Who may query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
@@ -81,11 +75,14 @@ pub struct QueryTls {
 #[schemars(extend("x-later" = ["dashboards", "alerts"]))]
 pub struct Grafana {
     /// Data sources for the query service: a labelled ConfigMap (a Secret when there is a token)
-    /// for the loader beside Grafana, or a GrafanaDatasource where the Grafana operator is
-    /// installed; `true` by default.
+    /// for the loader beside Grafana, or a GrafanaDatasource with `instanceSelector`; `false` by
+    /// default, as long as the query service does not have the whole API of a Tempo data source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = true))]
+    #[schemars(extend("x-default" = false))]
     pub datasources: Option<bool>,
+    /// Which instances of the Grafana operator get a GrafanaDatasource; there is none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_selector: Option<LabelSelector>,
 }
 
 /// Where images come from. All of it means nothing on a laptop.
@@ -108,6 +105,11 @@ pub struct Images {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || \
+     quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+    "requests must not exceed limits"
+)]))]
 pub struct Resources {
     /// What is set aside for it, such as `{cpu: 100m, memory: 256Mi}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -117,58 +119,4 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8))]
     pub limits: BTreeMap<String, Amount>,
-}
-
-/// A taint that a pod tolerates, with the fields that pods have.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = in_order::<Self>)]
-#[schemars(extend("x-kubernetes-validations" = [
-    rule(
-        "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
-        "value means nothing with Exists"
-    ),
-    rule(
-        "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-        "key is needed with Equal"
-    ),
-]))]
-pub struct Toleration {
-    /// The taint's key; all keys without it, with the operator `Exists`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxLength" = 317))]
-    pub key: Option<String>,
-    /// `Exists` or `Equal`, which is the default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operator: Option<TolerationOperator>,
-    /// The taint's value, with the operator `Equal`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxLength" = 63))]
-    pub value: Option<String>,
-    /// The taint's effect; all effects without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effect: Option<TaintEffect>,
-    /// How long a `NoExecute` taint is tolerated; for ever without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub toleration_seconds: Option<u32>,
-}
-
-/// How a toleration's value is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TolerationOperator {
-    /// Any value.
-    Exists,
-    /// This very value.
-    Equal,
-}
-
-/// What a taint does to pods that do not tolerate it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TaintEffect {
-    /// New ones are not placed.
-    NoSchedule,
-    /// New ones are placed elsewhere if there is room.
-    PreferNoSchedule,
-    /// They are sent away.
-    NoExecute,
 }

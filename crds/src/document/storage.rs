@@ -1,12 +1,29 @@
 //! Where traces are stored, and for how long.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::scheduling::{
+    Affinity, Scheduling, Toleration, TopologySpreadConstraint, with_scheduling,
+};
 use super::{NAME, Resources, SIZE};
 use crate::quantity::Quantity;
 use crate::schema::{in_order, rule};
+
+/// The shortest retention: less would throw away what is still on its way.
+pub(crate) const MIN_RETENTION_SECONDS: u64 = 3_600;
+/// The longest: ten years.
+pub(crate) const MAX_RETENTION_SECONDS: u64 = 3_650 * 86_400;
+
+/// The seconds of a duration such as `1d12h`, in CEL. A part of more digits is longer than any limit, and
+/// may not overflow.
+const RETENTION_SECONDS: &str = "self.findAll('[0-9]+[smhdw]').map(part, \
+     (size(part) > 11 ? 99999999999 : int(part.substring(0, size(part) - 1))) * \
+     (part.endsWith('s') ? 1 : part.endsWith('m') ? 60 : part.endsWith('h') ? 3600 : \
+     part.endsWith('d') ? 86400 : 604800)).sum()";
 
 /// Where traces are stored, and for how long.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,28 +43,27 @@ pub struct Storage {
     pub retention: Retention,
 }
 
-/// A ClickHouse that Spanloom runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = in_order::<Self>)]
-pub struct Managed {
-    /// The size of its volume, such as `50Gi`, which is the default; it can grow, not shrink. Means
-    /// nothing on a laptop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "50Gi", "pattern" = SIZE, "maxLength" = 24, "x-laptop" = ""))]
-    #[schemars(extend("x-kubernetes-validations" = [rule(
-        "quantity(string(self)).compareTo(quantity('1Gi')) >= 0",
-        "must be at least 1Gi"
-    )]))]
-    pub size: Option<Quantity>,
-    /// The StorageClass of its volume; the cluster's default one without it. It cannot be changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = NAME, "maxLength" = 253, "x-laptop" = ""))]
-    pub storage_class_name: Option<String>,
-    /// What its container asks for and may use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-laptop" = ""))]
-    pub resources: Option<Resources>,
+with_scheduling! {
+    /// A ClickHouse that Spanloom runs.
+    pub struct Managed {
+        /// The size of its volume, such as `50Gi`; it can grow, not shrink. Without it a new volume has
+        /// 50Gi, and one that exists keeps its size. Means nothing on a laptop.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("pattern" = SIZE, "maxLength" = 24, "x-laptop" = ""))]
+        #[schemars(extend("x-kubernetes-validations" = [rule(
+            "quantity(string(self)).compareTo(quantity('1Gi')) >= 0",
+            "must be at least 1Gi"
+        )]))]
+        pub size: Option<Quantity>,
+        /// The StorageClass of its volume; the cluster's default one without it. It cannot be changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("pattern" = NAME, "maxLength" = 253, "x-laptop" = ""))]
+        pub storage_class_name: Option<String>,
+        /// What its container requests, and its limits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("x-laptop" = ""))]
+        pub resources: Option<Resources>,
+    }
 }
 
 /// A ClickHouse of your own.
@@ -56,7 +72,7 @@ pub struct Managed {
 #[schemars(transform = in_order::<Self>)]
 #[schemars(extend("x-kubernetes-validations" = [rule(
     "!has(self.tls) || self.url.startsWith('https://')",
-    "tls means nothing with http"
+    "tls is not allowed with http"
 )]))]
 pub struct External {
     /// Its HTTP interface, such as `https://clickhouse.example:8443`.
@@ -130,6 +146,10 @@ pub struct Retention {
     /// How long traces are kept, such as `7d` (the default), `36h` or `1d12h`; at least `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "7d", "pattern" = "^([0-9]+[smhdw])+$", "maxLength" = 32))]
+    #[schemars(extend("x-kubernetes-validations" = [
+        rule(&format!("{RETENTION_SECONDS} >= {MIN_RETENTION_SECONDS}"), "must be at least 1h"),
+        rule(&format!("{RETENTION_SECONDS} <= {MAX_RETENTION_SECONDS}"), "must be at most 3650d"),
+    ]))]
     pub hot: Option<String>,
 }
 

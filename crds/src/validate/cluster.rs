@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::document::{
-    Collector, Images, Kubernetes, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Spec,
-    TolerationOperator,
+    Collector, Images, Kubernetes, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Scheduling,
+    Spec, TolerationOperator,
 };
 use crate::errors::Path;
 use crate::quantity::Amount;
@@ -29,12 +29,13 @@ pub(super) fn cluster(spec: &Spec, problems: &mut Problems) {
         if let Some(class) = &managed.storage_class_name {
             object_name(class, path.key("storageClassName"), problems);
         }
+        scheduling(managed.scheduling(), &path, problems);
     }
 }
 
 fn object_name(name: &str, path: Path, problems: &mut Problems) {
     if !is_dns_name(name, 253, true) {
-        let text = format!("{name:?} is no Kubernetes name");
+        let text = format!("{name:?} is not a valid Kubernetes name");
         problems.add(path, text, "use lower-case letters, digits and -");
     }
 }
@@ -54,7 +55,7 @@ fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
         for (n, key) in keys.iter().enumerate() {
             if !is_metadata_key(key) {
                 let advice = "write a key such as app.kubernetes.io/version";
-                problems.add(path.index(n), format!("{key:?} is no key"), advice);
+                problems.add(path.index(n), format!("{key:?} is not a valid key"), advice);
             } else if !seen.insert(key) {
                 let text = format!("{key:?} is given twice");
                 problems.add(path.index(n), text, "remove one");
@@ -89,19 +90,52 @@ fn collector(collector: &Collector, path: &Path, problems: &mut Problems) {
         let advice = "half of it holds spans on their way to the store";
         problems.add(path, "must be at least 128Mi", advice);
     }
-    for (n, toleration) in collector.tolerations.iter().enumerate() {
+    if let Some(surge) = &collector.max_surge
+        && !is_surge(surge)
+    {
+        let text = format!("{:?} is not a number of nodes", surge.text());
+        let advice = "write 1 or more, or a percentage from 1% to 100%";
+        problems.add(path.key("maxSurge"), text, advice);
+    }
+    scheduling(collector.scheduling(), path, problems);
+}
+
+/// A number of nodes, or a percentage of them.
+fn is_surge(surge: &Amount) -> bool {
+    match surge {
+        Amount::Number(number) => *number >= 1,
+        Amount::Text(text) => text
+            .strip_suffix('%')
+            .and_then(|digits| digits.parse::<u8>().ok())
+            .is_some_and(|percent| (1..=100).contains(&percent)),
+    }
+}
+
+fn scheduling(scheduling: Scheduling<'_>, path: &Path, problems: &mut Problems) {
+    for (n, toleration) in scheduling.tolerations.iter().enumerate() {
         let path = path.key("tolerations").index(n);
         let exists = toleration.operator == Some(TolerationOperator::Exists);
         if exists && toleration.value.is_some() {
-            problems.add(path.key("value"), "means nothing with Exists", "remove it");
+            let text = "is not allowed with the operator Exists";
+            problems.add(path.key("value"), text, "remove it");
         }
         if !exists && toleration.key.is_none() {
             let advice = "name the taint's key, or write operator: Exists";
-            problems.add(path, "needs a key with Equal", advice);
+            problems.add(path, "requires a key with the operator Equal", advice);
         }
     }
-    if let Some(class) = &collector.priority_class_name {
+    if let Some(class) = scheduling.priority_class_name {
         object_name(class, path.key("priorityClassName"), problems);
+    }
+    for (field, pairs) in [
+        ("podLabels", scheduling.pod_labels),
+        ("podAnnotations", scheduling.pod_annotations),
+    ] {
+        for key in pairs.keys().filter(|key| !is_metadata_key(key)) {
+            let text = format!("{key:?} is not a valid key");
+            let advice = "write a key such as example.com/team";
+            problems.add(path.key(field).key(key), text, advice);
+        }
     }
 }
 
@@ -121,6 +155,7 @@ fn query(query: &Query, path: &Path, problems: &mut Problems) {
         secret_name(&tls.secret.name, path.key("tls").key("secret"), problems);
     }
     resources(query.resources.as_ref(), path, problems);
+    scheduling(query.scheduling(), path, problems);
 }
 
 fn resources(resources: Option<&Resources>, path: &Path, problems: &mut Problems) {
@@ -146,7 +181,7 @@ fn resources(resources: Option<&Resources>, path: &Path, problems: &mut Problems
 fn amounts(amounts: &BTreeMap<String, Amount>, path: &Path, problems: &mut Problems) {
     for (name, amount) in amounts {
         if amount.milli().is_none() {
-            let text = format!("{:?} is no amount", amount.text());
+            let text = format!("{:?} is not a valid quantity", amount.text());
             problems.add(path.key(name), text, "write 100m, 0.5, 256Mi …");
         }
     }
@@ -161,7 +196,7 @@ fn images(images: &Images, path: &Path, problems: &mut Problems) {
             && !registry.contains("//")
             && !registry.ends_with('/');
         if !is_registry {
-            let text = format!("{registry:?} is no registry");
+            let text = format!("{registry:?} is not a valid registry");
             let advice = "write host/path, such as registry.example/mirror";
             problems.add(path.key("registry"), text, advice);
         }

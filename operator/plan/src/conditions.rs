@@ -2,7 +2,7 @@
 //! so that the status is written only when something did.
 
 use jiff::Timestamp;
-use spanloom_crds::status::{Agents, CONDITIONS, Condition, Endpoints, Rollout, Status};
+use spanloom_crds::status::{CONDITIONS, CollectorCount, Condition, Endpoints, Rollout, Status};
 
 use crate::nodes::Collectors;
 use crate::observe::{JobState, Workload};
@@ -15,13 +15,15 @@ use crate::rollout::{COMPLETE, FAILED, ROLLED_BACK, seconds};
 pub struct Seen {
     /// The managed store; none where it is the user's own.
     pub store: Option<Workload>,
+    /// How full its volume is, in percent, as a collector said.
+    pub store_used: Option<u8>,
     /// What ails the store's pod.
     pub store_trouble: Option<String>,
     /// The Job that makes the schema.
     pub schema: Option<JobState>,
     /// What ails the Job's pod.
     pub schema_trouble: Option<String>,
-    /// The agents.
+    /// The collectors' DaemonSet.
     pub agents: Workload,
     /// Where they are, and how many nodes should have one.
     pub collectors: Collectors,
@@ -29,7 +31,7 @@ pub struct Seen {
     pub waiting: i64,
     /// How their rollout stands.
     pub rollout: Option<Rollout>,
-    /// What ails an agent.
+    /// What ails a collector.
     pub agents_trouble: Option<String>,
     /// The query service.
     pub query: Workload,
@@ -49,7 +51,7 @@ pub enum Probed {
     /// It was not sent yet: something else is not ready.
     #[default]
     NotYet,
-    /// A span went through every agent and came back.
+    /// A span went through every collector and came back.
     All(usize),
     /// It did not come back, or was not taken.
     Lost(String),
@@ -71,9 +73,13 @@ fn said(status: &'static str, reason: &str, message: impl Into<String>) -> Said 
 /// The status after a pass.
 pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestamp) -> Status {
     let enabled = pipeline.enabled();
+    let used = match &seen.store {
+        Some(_) => step(seen.store_used, previous.store_used_percent),
+        None => None,
+    };
     let parts = [
         accepted(pipeline, seen),
-        store(seen),
+        store(seen, used),
         schema(seen),
         agents(seen),
         query(seen),
@@ -94,13 +100,24 @@ pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestam
         observed_generation: Some(pipeline.generation),
         conditions,
         endpoints: Some(endpoints(pipeline)),
-        agents: Some(Agents {
+        collectors: Some(CollectorCount {
             desired,
             ready,
             summary: format!("{ready}/{desired}"),
         }),
         spans_per_second: seen.spans_per_second.or(previous.spans_per_second),
+        store_used_percent: used,
         rollout: seen.rollout.clone(),
+    }
+}
+
+/// A level in steps of 5 percent. It stays where it is until it is clearly another one, so that the status
+/// is not written at each look.
+fn step(used: Option<u8>, before: Option<u8>) -> Option<u8> {
+    let used = used.or(before)?;
+    match before {
+        Some(before) if (before.saturating_sub(2)..before + 5).contains(&used) => Some(before),
+        _ => Some(used / 5 * 5),
     }
 }
 
@@ -190,7 +207,7 @@ fn accepted(pipeline: &Pipeline, seen: &Seen) -> Said {
     }
 }
 
-fn store(seen: &Seen) -> Said {
+fn store(seen: &Seen, used: Option<u8>) -> Said {
     let Some(store) = &seen.store else {
         // Our own way to it is the schema's Job; the agents' own is DataFlowing.
         return match seen.schema {
@@ -212,7 +229,22 @@ fn store(seen: &Seen) -> Said {
         };
     };
     if store.exists && store.ready >= 1 {
-        return said(TRUE, "Ready", "ClickHouse answers");
+        let Some(used) = used else {
+            return said(TRUE, "Ready", "ClickHouse answers");
+        };
+        let (reason, advice) = match used {
+            90.. => (
+                VOLUME_OVER_90,
+                "; make storage.managed.size larger, or retention shorter",
+            ),
+            80.. => (
+                VOLUME_OVER_80,
+                "; make storage.managed.size larger, or retention shorter",
+            ),
+            _ => ("Ready", ""),
+        };
+        let message = format!("ClickHouse answers; its volume is {used} % full{advice}");
+        return said(TRUE, reason, message);
     }
     let trouble = seen.store_trouble.as_deref().unwrap_or("no pod yet");
     said(
@@ -393,8 +425,15 @@ const CALM: [&str; 8] = [
     "Unmanaged",
 ];
 
+/// The store's volume fills up.
+const VOLUME_OVER_80: &str = "VolumeOver80Percent";
+/// The store's volume is nearly full.
+const VOLUME_OVER_90: &str = "VolumeOver90Percent";
+
 /// Reasons that need a person, whatever was before.
-const BAD: [&str; 10] = [
+const BAD: [&str; 12] = [
+    VOLUME_OVER_80,
+    VOLUME_OVER_90,
     "NoNodes",
     "RolledBack",
     "RolloutFailed",

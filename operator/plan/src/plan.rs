@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use spanloom_crds::status::Status;
 
 use crate::conditions::Seen;
@@ -13,7 +13,7 @@ use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 use crate::render::{
-    Desired, Known, LastGood, MAX_SURGE, REVISION, Stage, agents_hash, render, roll_back,
+    Desired, Known, LastGood, REVISION, Stage, agents_hash, render, roll_back, wanted_surge,
 };
 use crate::retry::Refusals;
 use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
@@ -86,7 +86,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         .owned
         .get(&("DaemonSet".to_owned(), pipeline.object("collector")));
     let placed = Workload::of_daemon_set(daemon_set).desired;
-    let surge = json!(MAX_SURGE);
+    let surge = wanted_surge(pipeline);
     known.max_surge = Some(max_surge(&surge, placed, &collectors, on_one_node));
     desired = render(pipeline, release, &known);
     if let Some(decision) = &decision {
@@ -227,9 +227,12 @@ fn see(observed: &Observed<'_>, desired: &[Desired], schema: Schema) -> Seen {
             .get(&(kind.to_owned(), pipeline.object(suffix)))
     };
     let query = Workload::of_replicas(find("Deployment", "query"));
+    let said = observed.agents.iter().filter_map(|a| a.status.as_ref());
+    let used = said.filter_map(|status| status.store_used_percent);
     let is_managed = desired.iter().any(|object| object.stage == Stage::Store);
     Seen {
         store: is_managed.then(|| Workload::of_replicas(find("StatefulSet", "clickhouse"))),
+        store_used: used.max(),
         store_trouble: trouble(pods.of("clickhouse")).or_else(|| told(observed, "StatefulSet")),
         schema: Some(schema.state),
         schema_trouble: schema.trouble,

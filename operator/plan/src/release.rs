@@ -1,11 +1,25 @@
 //! The release: what Helm's values say, and what all its pipelines have in common.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::pipeline::Unusable;
 use crate::render::collectors_binding;
+
+/// What the release's NetworkPolicies let in, beside what Spanloom itself needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkPolicies {
+    /// Who may query: peers of a NetworkPolicy; all pods without any.
+    pub query_from: Vec<Value>,
+    /// Who may read metrics: peers of a NetworkPolicy; all pods without any.
+    pub metrics_from: Vec<Value>,
+    /// The ports at which the API server is reached.
+    pub api_server_ports: Vec<u16>,
+}
 
 /// What the release says that decides what is placed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,12 +34,18 @@ pub struct Release {
     pub image_registry: String,
     /// The tag of the programs' images.
     pub image_tag: String,
+    /// Digests of the programs' images, which count more than the tag, by program.
+    pub image_digests: BTreeMap<String, String>,
+    /// The architectures that the images are built for; pods go to nodes of these only.
+    pub image_architectures: Vec<String>,
     /// When images are pulled.
     pub image_pull_policy: String,
     /// Secrets with the registry's credentials.
     pub image_pull_secrets: Vec<String>,
     /// The whole reference of the managed ClickHouse's image.
     pub clickhouse_image: String,
+    /// What NetworkPolicies let in; there are none without it.
+    pub network_policies: Option<NetworkPolicies>,
     /// How long a rollout of collectors may go without progress.
     pub rollout_deadline: Duration,
     /// How long a migration may take.
@@ -40,7 +60,10 @@ impl Release {
     pub fn image(&self, program: &str, registry: Option<&str>) -> String {
         let registry = registry.unwrap_or(&self.image_registry);
         let registry = registry.trim_end_matches('/');
-        format!("{registry}/spanloom-{program}:{}", self.image_tag)
+        match self.image_digests.get(program) {
+            Some(digest) => format!("{registry}/spanloom-{program}@{digest}"),
+            None => format!("{registry}/spanloom-{program}:{}", self.image_tag),
+        }
     }
 
     /// Whether pipelines of a namespace are served.
@@ -109,6 +132,13 @@ mod tests {
         let image = |registry| release().image("query", registry);
         assert_eq!(image(None), "example.test/spanloom/spanloom-query:1.2.3");
         assert_eq!(image(Some("other/")), "other/spanloom-query:1.2.3");
+        let pinned = Release {
+            image_digests: [("query".to_owned(), "sha256:ab".to_owned())].into(),
+            ..release()
+        };
+        let image = pinned.image("query", Some("other"));
+        assert_eq!(image, "other/spanloom-query@sha256:ab");
+        assert!(pinned.image("collector", None).ends_with(":1.2.3"));
     }
 
     #[test]

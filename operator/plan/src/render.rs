@@ -8,7 +8,9 @@ mod access;
 mod collector;
 mod common;
 mod grafana;
+mod network;
 mod query;
+mod scheduling;
 mod store;
 
 use serde::{Deserialize, Serialize};
@@ -21,11 +23,11 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
-pub use collector::MAX_SURGE;
+pub use collector::max_surge as wanted_surge;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };
-pub use grafana::Token;
+pub use grafana::{Token, is_wanted as wants_data_source};
 pub use store::{size_bytes, wanted_size};
 
 /// The annotation that names what was applied last.
@@ -119,6 +121,7 @@ pub fn render(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desi
     let mut objects = access::access(pipeline);
     objects.push(config_map(pipeline, &pipeline.agent_config()));
     objects.extend(collector::service(pipeline));
+    objects.extend(network::policies(pipeline, release));
     if pipeline.runs_store() {
         objects.extend(store::store(pipeline, release, known));
     }

@@ -176,7 +176,7 @@ fn prune(desired: &[Desired], around: &Surroundings<'_>) -> Vec<Step> {
 /// The claim is made larger when the spec asks for more, and never smaller.
 fn grow(around: &Surroundings<'_>) -> Option<Step> {
     let claim = around.claim.filter(|_| around.pipeline.runs_store())?;
-    let size = wanted_size(around.pipeline);
+    let size = wanted_size(around.pipeline)?;
     let has = claim["spec"]["resources"]["requests"]["storage"]
         .as_str()
         .and_then(size_bytes);

@@ -28,6 +28,7 @@ fn release() -> Release {
         image_registry: "ghcr.io/spanloom".to_owned(),
         image_tag: "1.2.3".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        image_architectures: vec!["amd64".to_owned(), "arm64".to_owned()],
         clickhouse_image: "example.test/clickhouse:1".to_owned(),
         migration_deadline: std::time::Duration::from_secs(3_600),
         ..Release::default()
@@ -111,9 +112,18 @@ fn full() -> Value {
         "collector": {
             "resources": resources, "nodeSelector": {"pool": "apps"},
             "tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 3}],
-            "priorityClassName": "system-node-critical",
+            "priorityClassName": "system-node-critical", "maxSurge": 3,
+            "podLabels": {"team": "a", "app.kubernetes.io/name": "not-ours"},
+            "podAnnotations": {"example.com/note": "b"},
         },
+        "grafana": {"datasources": true, "instanceSelector": {"matchLabels": {"dashboards": "grafana"}}},
         "query": {
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "query"}}}],
+            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                "topologyKey": "kubernetes.io/hostname",
+                "labelSelector": {"matchExpressions": [{"key": "noisy", "operator": "Exists"}]}}]}},
             "replicas": 3, "auth": {"tokensSecret": {"name": "tokens"}},
             "tls": {"secret": {"name": "query-tls"}}, "resources": resources,
         },
@@ -167,6 +177,24 @@ fn every_field() {
 }
 
 #[test]
+fn network_policies() {
+    let release = with_network_policies();
+    let objects = render(&pipeline(json!({})), &release, &known());
+    let policies: Vec<_> = objects
+        .into_iter()
+        .filter(|object| object.kind() == "NetworkPolicy")
+        .collect();
+    golden("network-policies", &policies);
+}
+
+fn with_network_policies() -> Release {
+    let mut release = release();
+    let policies = json!({"queryFrom": [], "metricsFrom": [], "apiServerPorts": [443, 6443]});
+    release.network_policies = serde_json::from_value(policies).unwrap();
+    release
+}
+
+#[test]
 fn every_field_is_known_to_kubernetes() {
     for spec in [json!({}), full()] {
         let token = Token {
@@ -177,7 +205,7 @@ fn every_field_is_known_to_kubernetes() {
             token: spec["query"].is_object().then_some(token),
             ..known()
         };
-        for desired in render(&pipeline(spec), &release(), &known) {
+        for desired in render(&pipeline(spec), &with_network_policies(), &known) {
             is_of_its_type(&desired.object);
         }
     }
@@ -197,6 +225,7 @@ fn is_of_its_type(object: &Value) {
         "Deployment" => reads::<api::apps::v1::Deployment>(object),
         "StatefulSet" => reads::<api::apps::v1::StatefulSet>(object),
         "Job" => reads::<api::batch::v1::Job>(object),
+        "NetworkPolicy" => reads::<api::networking::v1::NetworkPolicy>(object),
         "PodDisruptionBudget" => reads::<api::policy::v1::PodDisruptionBudget>(object),
         "Role" => reads::<api::rbac::v1::Role>(object),
         "RoleBinding" => reads::<api::rbac::v1::RoleBinding>(object),

@@ -5,6 +5,7 @@
 //! for what the house wants (least rights, `restricted` pods), [`variables`] for what the programs
 //! know, and programs of others for what Kubernetes wants. [`readme`] and [`schema`] keep the three places that name the values alike.
 
+mod flows;
 mod readme;
 mod render;
 mod rules;
@@ -22,7 +23,8 @@ const PLACED: &str = "operator/plan/tests/golden";
 /// The flags of `cargo xtask chart`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Args {
-    /// Write the table of values in the chart's README anew, from values.yaml
+    /// Write the table of values in the chart's README anew, from values.yaml, and the schema of
+    /// `pipeline.spec` in values.schema.json, from the CustomResourceDefinition
     Readme,
 }
 
@@ -34,7 +36,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match args {
         Args::Readme => {
             let text = readme::made(&folder())?;
-            std::fs::write(folder().join("README.md"), text).context("cannot write the README")
+            std::fs::write(folder().join("README.md"), text).context("cannot write the README")?;
+            let text = schema::made(&folder())?;
+            let path = folder().join("values.schema.json");
+            std::fs::write(path, text).context("cannot write values.schema.json")
         }
     }
 }
@@ -59,6 +64,11 @@ pub fn check() -> anyhow::Result<()> {
         "charts/spanloom/values.schema.json",
         schema::compare(&folder)?,
     )?;
+    ensure!(
+        std::fs::read_to_string(folder.join("values.schema.json"))? == schema::made(&folder)?,
+        "charts/spanloom/values.schema.json does not have the schema of pipeline.spec as it is now: run \
+         `cargo xtask chart readme`"
+    );
 
     let out = tempfile::tempdir().context("cannot make a folder for what helm renders")?;
     let sets = render::all(&folder, out.path())?;
@@ -82,6 +92,7 @@ pub fn check() -> anyhow::Result<()> {
         complain(&name, broken)?;
         manifests.push(path);
     }
+    check_flows(&sets)?;
     // Of a pipeline without a wish; others may ask for what checkov does not like.
     let placed = spanloom_e2e::workspace().join(PLACED).join("minimal.yaml");
     std::fs::copy(&placed, out.path().join("placed.yaml"))
@@ -90,6 +101,20 @@ pub fn check() -> anyhow::Result<()> {
     let python = spanloom_e2e::clients::python(&requirements)?;
     validate(&python, &manifests)?;
     checkov(&python, out.path())
+}
+
+/// The network flows of the docs are those of the chart's policies and of what the operator places.
+fn check_flows(sets: &[render::Rendered]) -> anyhow::Result<()> {
+    let placed = spanloom_e2e::workspace().join(PLACED);
+    let text = std::fs::read_to_string(placed.join("network-policies.yaml"))?;
+    let mut objects = render::read(&text)?;
+    // Values that name peers of their own are another cluster's business.
+    let set = sets
+        .iter()
+        .find(|set| set.name.contains("network-policies"));
+    objects.extend_from_slice(&set.context("no ci/network-policies.yaml")?.objects);
+    let docs = std::fs::read_to_string(spanloom_e2e::workspace().join("docs/operate.md"))?;
+    complain("docs/operate.md", flows::compare(&objects, &docs)?)
 }
 
 /// The chart, and what it installs, have the workspace's version.
@@ -159,6 +184,9 @@ mod tests {
         let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
         let made = super::readme::made(&folder).unwrap();
         assert!(readme == made, "run `cargo xtask chart readme`");
+        let schema = std::fs::read_to_string(folder.join("values.schema.json")).unwrap();
+        let made = super::schema::made(&folder).unwrap();
+        assert!(schema == made, "run `cargo xtask chart readme`");
         assert_eq!(
             super::schema::compare(&folder).unwrap(),
             Vec::<String>::new()

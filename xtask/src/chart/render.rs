@@ -36,9 +36,23 @@ const REFUSED: &[(&str, &str)] = &[
     ("images.pullPolicy=Sometimes", "/images/pullPolicy"),
     ("images.registry=ghcr.io/x/", "/images/registry"),
     ("images.pullSecrets=one", "/images/pullSecrets"),
-    ("clickhouse.image=", "/clickhouse/image"),
+    ("clickhouse.image=a b", "/clickhouse/image"),
+    ("images.digests.query=sha256:ab", "/images/digests/query"),
+    ("images.digests.quary=", "'quary' not allowed"),
+    (
+        "networkPolicies.apiServerPorts={a}",
+        "/networkPolicies/apiServerPorts",
+    ),
     ("pipeline.name=A_B", "/pipeline/name"),
     ("pipeline.spec=x", "/pipeline/spec"),
+    (
+        "pipeline.spec.samplin.head.ratio=1",
+        "'samplin' not allowed",
+    ),
+    (
+        "pipeline.spec.sampling.head.ratio=2",
+        "/pipeline/spec/sampling/head/ratio",
+    ),
     ("pipelines.enabled=true", "'pipelines' not allowed"),
     ("query.ingress.enabled=maybe", "/query/ingress/enabled"),
     (

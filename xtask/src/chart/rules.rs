@@ -55,6 +55,8 @@ pub fn check(objects: &[Value]) -> Vec<String> {
         );
         let mut says: Vec<String> = Vec::new();
         match text(&object["kind"]) {
+            // For people, by their own roles: none of our accounts is bound to it.
+            "ClusterRole" if is_aggregated(object) => check_aggregated(object, &mut says),
             "ClusterRole" => {
                 check_role(object, &mut says);
                 check_cluster_wide(object, &mut says);
@@ -75,6 +77,26 @@ pub fn check(objects: &[Value]) -> Vec<String> {
         broken.extend(says.into_iter().map(|say| format!("{name}: {say}")));
     }
     broken
+}
+
+/// Whether a role becomes part of the cluster's own `view`, `edit` or `admin`.
+fn is_aggregated(role: &Value) -> bool {
+    let labels = role["metadata"]["labels"].as_object();
+    let mut keys = labels.into_iter().flat_map(|labels| labels.keys());
+    keys.any(|key| key.starts_with("rbac.authorization.k8s.io/aggregate-to-"))
+}
+
+/// Such a role is about pipelines, and nothing else.
+fn check_aggregated(role: &Value, says: &mut Vec<String>) {
+    for rule in list(&role["rules"]) {
+        let is_ours = |resource: &&str| resource.starts_with("tracingpipelines");
+        if strings(&rule["apiGroups"]) != ["spanloom.dev"]
+            || !strings(&rule["resources"]).iter().all(is_ours)
+            || strings(&rule["verbs"]).contains(&"*")
+        {
+            says.push("gives people more than pipelines".to_owned());
+        }
+    }
 }
 
 fn check_role(role: &Value, says: &mut Vec<String>) {

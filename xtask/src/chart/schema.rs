@@ -1,4 +1,5 @@
-//! Whether values.schema.json knows the keys of values.yaml, and no others.
+//! Whether values.schema.json knows the keys of values.yaml, and no others; and its one part that is made:
+//! the schema of `pipeline.spec`, which is the CustomResourceDefinition's.
 
 use std::path::Path;
 
@@ -18,8 +19,50 @@ pub fn compare(chart: &Path) -> anyhow::Result<Vec<String>> {
     Ok(differences)
 }
 
+/// The schema of values, with that of `pipeline.spec` as the chart's CustomResourceDefinition has it.
+pub fn made(chart: &Path) -> anyhow::Result<String> {
+    let mut schema: Value =
+        serde_json::from_str(&std::fs::read_to_string(chart.join("values.schema.json"))?)?;
+    let definition = std::fs::read_to_string(chart.join("crds/tracingpipelines.yaml"))?;
+    let definition: Value = serde_yaml::from_str(&definition)?;
+    let version = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let spec = plain(&version["properties"]["spec"]);
+    schema["properties"]["pipeline"]["properties"]["spec"] = spec;
+    Ok(format!("{}\n", serde_json::to_string_pretty(&schema)?))
+}
+
+/// A structural schema as plain JSON Schema: without what is Kubernetes' own, and closed, since the API
+/// server would drop a field that it does not know.
+fn plain(schema: &Value) -> Value {
+    let Value::Object(map) = schema else {
+        return schema.clone();
+    };
+    let mut plain_map = serde_json::Map::new();
+    for (key, value) in map {
+        if key.starts_with("x-kubernetes-") || key == "default" || key == "format" {
+            continue;
+        }
+        let value = match (key.as_str(), value) {
+            ("properties", Value::Object(fields)) => fields
+                .iter()
+                .map(|(name, field)| (name.clone(), plain(field)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+            ("items" | "additionalProperties", value) => plain(value),
+            _ => value.clone(),
+        };
+        plain_map.insert(key.clone(), value);
+    }
+    if plain_map.contains_key("properties") {
+        plain_map.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+    Value::Object(plain_map)
+}
+
 fn walk(path: &str, values: &Value, schema: &Value, differences: &mut Vec<String>) {
-    let Some(properties) = schema["properties"].as_object() else {
+    // The spec's fields are the CustomResourceDefinition's.
+    let properties = schema["properties"].as_object();
+    let Some(properties) = properties.filter(|_| path != ".pipeline.spec") else {
         return;
     };
     if schema["additionalProperties"] != Value::Bool(false) {
@@ -36,7 +79,7 @@ fn walk(path: &str, values: &Value, schema: &Value, differences: &mut Vec<String
         }
     }
     // What a value may have beside its default: `limits` and the like.
-    let optional = path.ends_with(".resources");
+    let optional = path.ends_with(".resources") || path.ends_with(".digests");
     for key in properties
         .keys()
         .filter(|key| !optional && !values.contains_key(*key))

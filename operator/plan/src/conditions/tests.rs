@@ -83,30 +83,79 @@ fn all_is_well_only_when_all_is_well() {
     let schema = but(&|seen| seen.schema = Some(JobState::Running));
     says(&schema, "SchemaReady", "False", "Migrating");
     let agents = but(&|seen| seen.waiting = 1);
-    says(&agents, "AgentsReady", "False", "NotReady");
+    says(&agents, "CollectorsReady", "False", "NotReady");
     // Of four nodes that are not Ready, three by name: they change nothing.
     let dead = but(&|seen| {
         seen.agents.ready = 1;
         seen.collectors.dead = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
     });
-    says(&dead, "AgentsReady", "True", "Ready");
+    says(&dead, "CollectorsReady", "True", "Ready");
     let status = status(&pipeline(json!({})), &dead, &Status::default(), now());
-    let condition = status.conditions.iter().find(|c| c.type_ == "AgentsReady");
+    let condition = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "CollectorsReady");
     let message = &condition.unwrap().message;
     assert!(
         message.ends_with("; not Ready: a, b, c and 1 more"),
         "{message}"
     );
     let none = but(&|seen| seen.agents = workload(0));
-    says(&none, "AgentsReady", "False", "NoNodes");
+    says(&none, "CollectorsReady", "False", "NoNodes");
     let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());
-    says(&back, "AgentsReady", "False", "RolledBack");
+    says(&back, "CollectorsReady", "False", "RolledBack");
     let query = but(&|seen| seen.query.ready = 0);
     says(&query, "QueryReady", "False", "NotReady");
     let lost = but(&|seen| seen.probe = Probed::Lost("x".to_owned()));
     says(&lost, "DataFlowing", "False", "ProbeLost");
     let not_yet = but(&|seen| seen.probe = Probed::NotYet);
     says(&not_yet, "DataFlowing", "Unknown", "NotProbedYet");
+}
+
+#[test]
+fn a_level_is_written_only_when_it_is_clearly_another() {
+    let mut status = Status::default();
+    let mut levels = Vec::new();
+    for used in [
+        None,
+        Some(42),
+        Some(38),
+        Some(44),
+        Some(45),
+        Some(43),
+        Some(42),
+        None,
+        Some(91),
+    ] {
+        let seen = Seen {
+            store_used: used,
+            ..well()
+        };
+        status = super::status(&pipeline(json!({})), &seen, &status, now());
+        levels.push(status.store_used_percent);
+    }
+    let expected = [
+        None,
+        Some(40),
+        Some(40),
+        Some(40),
+        Some(45),
+        Some(45),
+        Some(40),
+        Some(40),
+        Some(90),
+    ];
+    assert_eq!(levels, expected);
+    let store = &status.conditions[1];
+    assert!(store.message.contains("90 % full; make"), "{store:?}");
+    assert_eq!(store.status, "True");
+    // Another's server is not ours to measure.
+    let external = Seen {
+        store: None,
+        ..well()
+    };
+    let status = super::status(&pipeline(json!({})), &external, &status, now());
+    assert_eq!(status.store_used_percent, None);
 }
 
 #[test]
@@ -139,7 +188,7 @@ fn a_second_look_changes_nothing() {
             query: "http://prod-query.tracing.svc:3200".to_owned(),
         }
     );
-    assert_eq!(first.agents.unwrap().summary, "2/2");
+    assert_eq!(first.collectors.unwrap().summary, "2/2");
 }
 
 #[test]
@@ -177,8 +226,8 @@ fn a_refused_document_leaves_the_rest_as_it_is() {
     assert_eq!(find("Accepted").reason, "InvalidFilter");
     assert_eq!(find("Accepted").observed_generation, Some(4));
     assert_eq!(find("Ready").status, "False");
-    assert_eq!(find("AgentsReady").status, "True");
-    assert_eq!(find("AgentsReady").observed_generation, Some(3));
+    assert_eq!(find("CollectorsReady").status, "True");
+    assert_eq!(find("CollectorsReady").observed_generation, Some(3));
 }
 
 #[test]
@@ -231,15 +280,22 @@ fn what_needs_a_person_is_a_warning() {
     check(&well(), &lost, &[("DataFlowing", true), ("Ready", true)]);
     let no_query = but(&|seen| seen.query.ready = 0);
     check(&well(), &no_query, &[("QueryReady", true), ("Ready", true)]);
+    // The volume fills: a person is told at 80 and at 90 percent.
+    let used = |percent: u8| but(&|seen| seen.store_used = Some(percent));
+    check(&well(), &used(79), &[]);
+    check(&used(79), &used(80), &[("StoreReady", true)]);
+    check(&used(80), &used(93), &[("StoreReady", true)]);
+    check(&used(93), &used(97), &[]);
+    check(&used(93), &used(40), &[("StoreReady", false)]);
     // A rollout is no trouble, until it is taken back.
     let rolling = but(&|seen| seen.rollout.as_mut().unwrap().state = "Progressing".to_owned());
     check(
         &well(),
         &rolling,
-        &[("AgentsReady", false), ("Ready", false)],
+        &[("CollectorsReady", false), ("Ready", false)],
     );
     let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());
-    check(&rolling, &back, &[("AgentsReady", true)]);
+    check(&rolling, &back, &[("CollectorsReady", true)]);
     // Of a new pipeline only what is known is told.
     let turned_first = |seen: &Seen| {
         let status = status(&pipeline(json!({})), seen, &Status::default(), now());

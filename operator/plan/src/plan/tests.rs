@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::*;
 use crate::observe::Pod;
 use crate::rollout::{PROGRESSING, ROLLED_BACK};

@@ -1,14 +1,15 @@
-//! The agents: a DaemonSet behind a Service that stays on the sender's node.
+//! The collectors: a DaemonSet behind a Service that stays on the sender's node.
 
 use serde_json::{Value, json};
-use spanloom_crds::{TaintEffect, Toleration, TolerationOperator};
+use spanloom_crds::Amount;
 
+use super::scheduling::schedule;
 use super::{Desired, Known, REVISION, Stage, common};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 
-/// For how long an agent goes on taking spans after it was told to end: until every node's proxy has
+/// For how long a collector goes on taking spans after it was told to end: until every node's proxy has
 /// taken it out of its rules.
 const DRAIN_DELAY_SECONDS: u32 = 5;
 /// For how long it then may store what it has.
@@ -38,13 +39,23 @@ pub(super) fn service(pipeline: &Pipeline) -> Vec<Desired> {
 }
 
 /// How many nodes may have two collectors at once during a rollout, where the spec gives no number.
-pub const MAX_SURGE: &str = "10%";
+const MAX_SURGE: &str = "10%";
+
+/// How many nodes may have two collectors at once during a rollout, as the spec says.
+pub fn max_surge(pipeline: &Pipeline) -> Value {
+    match &pipeline.spec.collector.max_surge {
+        Some(Amount::Number(number)) => json!(number),
+        Some(Amount::Text(text)) => json!(text),
+        None => json!(MAX_SURGE),
+    }
+}
 
 pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
-    let max_surge = known.max_surge.clone();
-    let max_surge = max_surge.unwrap_or_else(|| json!(MAX_SURGE));
+    let now = known.max_surge.clone();
+    let max_surge = now.unwrap_or_else(|| max_surge(pipeline));
     let pod = pod(pipeline, release);
-    let mut template = common::template(pipeline, known, "collector", pod);
+    let scheduling = pipeline.spec.collector.scheduling();
+    let mut template = common::template(pipeline, known, "collector", scheduling, pod);
     let revision = hash_of(&template);
     template["metadata"]["annotations"][REVISION] = json!(revision);
     Desired::new(
@@ -65,7 +76,6 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
 }
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
-    let collector = &pipeline.spec.collector;
     let store = common::store_access(pipeline);
     let mut pod = json!({
         "serviceAccountName": pipeline.object("collector"),
@@ -77,16 +87,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
         "volumes": store.volumes,
     });
     common::pull_with_secrets(&mut pod, pipeline, release);
-    if !collector.tolerations.is_empty() {
-        let tolerations = collector.tolerations.iter().map(toleration);
-        pod["tolerations"] = tolerations.collect();
-    }
-    if !collector.node_selector.is_empty() {
-        pod["nodeSelector"] = json!(collector.node_selector);
-    }
-    if let Some(class) = &collector.priority_class_name {
-        pod["priorityClassName"] = json!(class);
-    }
+    schedule(&mut pod, release, pipeline.spec.collector.scheduling());
     pod
 }
 
@@ -143,29 +144,4 @@ fn memory(pipeline: &Pipeline) -> String {
         .and_then(|memory| memory.milli())
         .map_or(MEMORY_BYTES, |milli| milli / 1_000);
     limit.to_string()
-}
-
-fn toleration(toleration: &Toleration) -> Value {
-    let mut value = json!({});
-    if let Some(key) = &toleration.key {
-        value["key"] = json!(key);
-    }
-    value["operator"] = json!(match toleration.operator {
-        Some(TolerationOperator::Exists) => "Exists",
-        Some(TolerationOperator::Equal) | None => "Equal",
-    });
-    if let Some(text) = &toleration.value {
-        value["value"] = json!(text);
-    }
-    if let Some(effect) = toleration.effect {
-        value["effect"] = json!(match effect {
-            TaintEffect::NoSchedule => "NoSchedule",
-            TaintEffect::PreferNoSchedule => "PreferNoSchedule",
-            TaintEffect::NoExecute => "NoExecute",
-        });
-    }
-    if let Some(seconds) = toleration.toleration_seconds {
-        value["tolerationSeconds"] = json!(seconds);
-    }
-    value
 }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use spanloom_crds::resolved::Server;
-use spanloom_crds::{API_VERSION, KIND, Resources};
+use spanloom_crds::{API_VERSION, KIND, Resources, Scheduling};
 
 use super::Known;
 use crate::hash::hash_of;
@@ -51,12 +51,32 @@ pub fn owned_selector(pipeline: &str) -> String {
 
 /// The template of a component's pods. It names the managed store's password without telling it, so that
 /// all who use it are renewed together when it is another one.
-pub(super) fn template(pipeline: &Pipeline, known: &Known, component: &str, spec: Value) -> Value {
-    let mut metadata = json!({"labels": labels(pipeline, component)});
+pub(super) fn template(
+    pipeline: &Pipeline,
+    known: &Known,
+    component: &str,
+    scheduling: Scheduling<'_>,
+    spec: Value,
+) -> Value {
+    let mut metadata = json!({"labels": {}});
+    for (key, value) in scheduling.pod_labels {
+        metadata["labels"][key] = json!(value);
+    }
+    for (key, value) in scheduling.pod_annotations {
+        metadata["annotations"][key] = json!(value);
+    }
+    // Ours come last: what a Service or we ourselves select by cannot be replaced.
+    merge(&mut metadata["labels"], labels(pipeline, component));
     if pipeline.runs_store() {
-        metadata["annotations"] = json!({CREDENTIALS: hash_of(&known.store_password)});
+        metadata["annotations"][CREDENTIALS] = json!(hash_of(&known.store_password));
     }
     json!({"metadata": metadata, "spec": spec})
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
 }
 
 /// The metadata of the object `<pipeline>-<suffix>`.

@@ -1,7 +1,8 @@
-//! Grafana's data source: an object of the Grafana operator where there is one, else a labelled
-//! ConfigMap for the loader beside Grafana, or a Secret when it holds a token.
+//! Grafana's data source: an object of the Grafana operator for the instances that the spec selects, else a
+//! labelled ConfigMap for the loader beside Grafana, or a Secret when it holds a token.
 
 use serde_json::{Value, json};
+use spanloom_crds::LabelSelector;
 
 use super::{Desired, Known, Stage, common};
 use crate::pipeline::Pipeline;
@@ -18,15 +19,19 @@ pub struct Token {
 pub(super) fn grafana(pipeline: &Pipeline, known: &Known) -> Option<Desired> {
     // Without its token a data source would only show errors.
     let has_token = pipeline.spec.query.auth.is_none() || known.token.is_some();
-    if !pipeline.spec.grafana.datasources.unwrap_or(true) || !has_token {
+    if !is_wanted(pipeline) || !has_token {
         return None;
     }
-    let object = if known.grafana_operator {
-        custom_resource(pipeline, known)
-    } else {
-        provisioning(pipeline, known)
+    let object = match &pipeline.spec.grafana.instance_selector {
+        Some(selector) if known.grafana_operator => custom_resource(pipeline, known, selector),
+        _ => provisioning(pipeline, known),
     };
     Some(Desired::new(Stage::Query, object))
+}
+
+/// Whether the spec asks for a data source.
+pub fn is_wanted(pipeline: &Pipeline) -> bool {
+    pipeline.spec.grafana.datasources.unwrap_or(false)
 }
 
 /// The query service's URL inside the cluster.
@@ -83,14 +88,14 @@ fn provisioning(pipeline: &Pipeline, known: &Known) -> Value {
     }
 }
 
-fn custom_resource(pipeline: &Pipeline, known: &Known) -> Value {
+fn custom_resource(pipeline: &Pipeline, known: &Known, selector: &LabelSelector) -> Value {
     // The token stays in its Secret: the Grafana operator reads it there.
     let reference = known
         .token
         .as_ref()
         .map(|token| format!("${{{}}}", token.key));
     let mut spec = json!({
-        "instanceSelector": {"matchLabels": {}},
+        "instanceSelector": selector,
         "allowCrossNamespaceImport": true,
         "datasource": data_source(pipeline, known, reference.as_deref()),
     });

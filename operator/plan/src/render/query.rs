@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::scheduling::schedule;
 use super::{Desired, Known, Stage, common};
 use crate::pipeline::Pipeline;
 use crate::release::Release;
@@ -17,6 +18,7 @@ pub(super) fn query(pipeline: &Pipeline, release: &Release, known: &Known) -> Ve
     } else {
         "http"
     };
+    let scheduling = pipeline.spec.query.scheduling();
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(),
         "spec": {
@@ -25,7 +27,7 @@ pub(super) fn query(pipeline: &Pipeline, release: &Release, known: &Known) -> Ve
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
             },
-            "template": common::template(pipeline, known, "query", pod(pipeline, release)),
+            "template": common::template(pipeline, known, "query", scheduling, pod(pipeline, release)),
         },
     });
     // Without a number of ours an autoscaler's stays.
@@ -66,8 +68,8 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let query = &pipeline.spec.query;
     let mut store = common::store_access(pipeline);
     let mut env = vec![
-        common::env("SPANLOOM_QUERY_LISTEN", "0.0.0.0:3200"),
-        common::env("SPANLOOM_QUERY_ADMIN_LISTEN", "0.0.0.0:9464"),
+        common::env("SPANLOOM_QUERY_LISTEN", "[::]:3200"),
+        common::env("SPANLOOM_QUERY_ADMIN_LISTEN", "[::]:9464"),
     ];
     env.append(&mut store.env);
     let mut secret_folder = |name: &str, variable: &str, folder: &str, secret: &str| {
@@ -125,5 +127,6 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
         "volumes": store.volumes,
     });
     common::pull_with_secrets(&mut pod, pipeline, release);
+    schedule(&mut pod, release, query.scheduling());
     pod
 }

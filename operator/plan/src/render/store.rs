@@ -1,9 +1,10 @@
 //! The managed ClickHouse, and the Job that brings a store's schema to this version.
 
 use serde_json::{Value, json};
-use spanloom_crds::Amount;
 use spanloom_crds::agent::CONFIG_KEY;
+use spanloom_crds::{Amount, Managed};
 
+use super::scheduling::schedule;
 use super::{Desired, Known, Stage, common};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
@@ -12,10 +13,11 @@ use crate::release::Release;
 /// The user of ClickHouse's official image.
 const CLICKHOUSE_USER: u32 = 101;
 
-/// The volume's size, where the document gives none.
-pub const DEFAULT_SIZE: &str = "50Gi";
+/// A new volume's size, where the spec gives none.
+const DEFAULT_SIZE: &str = "50Gi";
 
-/// The server's release beside the image's own: TLS, and no port without it.
+/// The server's configuration beside the image's own: TLS, and no port without it; of the system's own logs,
+/// which fill a volume that nobody looks at, only the two that show what the server did for us.
 const SERVER_CONFIG: &str = r#"<clickhouse>
   <listen_host>::</listen_host>
   <listen_host>0.0.0.0</listen_host>
@@ -34,6 +36,46 @@ const SERVER_CONFIG: &str = r#"<clickhouse>
       <disableProtocols>sslv2,sslv3,tlsv1,tlsv1_1</disableProtocols>
     </server>
   </openSSL>
+  <query_log>
+    <database>system</database>
+    <table>query_log</table>
+    <ttl>event_date + INTERVAL 3 DAY DELETE</ttl>
+  </query_log>
+  <part_log>
+    <database>system</database>
+    <table>part_log</table>
+    <ttl>event_date + INTERVAL 3 DAY DELETE</ttl>
+  </part_log>
+  <aggregated_zookeeper_log remove="1"/>
+  <asynchronous_insert_log remove="1"/>
+  <asynchronous_metric_log remove="1"/>
+  <azure_queue_log remove="1"/>
+  <background_schedule_pool_log remove="1"/>
+  <backup_log remove="1"/>
+  <blob_storage_log remove="1"/>
+  <crash_log remove="1"/>
+  <dead_letter_queue remove="1"/>
+  <delta_lake_metadata_log remove="1"/>
+  <error_log remove="1"/>
+  <filesystem_cache_log remove="1"/>
+  <filesystem_read_prefetches_log remove="1"/>
+  <histogram_metric_log remove="1"/>
+  <iceberg_metadata_log remove="1"/>
+  <latency_log remove="1"/>
+  <metric_log remove="1"/>
+  <opentelemetry_span_log remove="1"/>
+  <processors_profile_log remove="1"/>
+  <query_metric_log remove="1"/>
+  <query_thread_log remove="1"/>
+  <query_views_log remove="1"/>
+  <s3queue_log remove="1"/>
+  <session_log remove="1"/>
+  <text_log remove="1"/>
+  <trace_log remove="1"/>
+  <transactions_info_log remove="1"/>
+  <transposed_metric_log remove="1"/>
+  <zookeeper_connection_log remove="1"/>
+  <zookeeper_log remove="1"/>
   <logger>
     <console>1</console>
     <level>information</level>
@@ -97,13 +139,12 @@ fn tls_secret(pipeline: &Pipeline, known: &Known) -> Value {
     })
 }
 
-/// The size that the document asks of the volume.
-pub fn wanted_size(pipeline: &Pipeline) -> String {
+/// The size that the spec asks of the volume. Without one, a volume that exists keeps its size.
+pub fn wanted_size(pipeline: &Pipeline) -> Option<String> {
     let managed = pipeline.spec.storage.managed.as_ref();
-    match managed.and_then(|managed| managed.size.as_ref()) {
-        Some(spanloom_crds::Quantity::Bytes(bytes)) => bytes.to_string(),
-        Some(spanloom_crds::Quantity::Text(text)) => text.clone(),
-        None => DEFAULT_SIZE.to_owned(),
+    match managed.and_then(|managed| managed.size.as_ref())? {
+        spanloom_crds::Quantity::Bytes(bytes) => Some(bytes.to_string()),
+        spanloom_crds::Quantity::Text(text) => Some(text.clone()),
     }
 }
 
@@ -115,11 +156,12 @@ pub fn size_bytes(size: &str) -> Option<u128> {
 }
 
 fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
+    let unplaced = Managed::default();
     let managed = pipeline.spec.storage.managed.as_ref();
-    let size = known
-        .volume_size
-        .clone()
-        .unwrap_or_else(|| wanted_size(pipeline));
+    let size = known.volume_size.clone();
+    let size = size
+        .or_else(|| wanted_size(pipeline))
+        .unwrap_or_else(|| DEFAULT_SIZE.to_owned());
     let mut claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "data", "labels": common::component_labels(pipeline, "clickhouse")},
@@ -131,6 +173,9 @@ fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desire
     if let Some(class) = managed.and_then(|managed| managed.storage_class_name.as_ref()) {
         claim["spec"]["storageClassName"] = json!(class);
     }
+    let scheduling = managed.map_or_else(|| unplaced.scheduling(), Managed::scheduling);
+    let mut pod = pod(pipeline, release);
+    schedule(&mut pod, release, scheduling);
     Desired::new(
         Stage::Store,
         json!({
@@ -143,7 +188,7 @@ fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desire
                 // The claim outlives the set, whatever happens to it.
                 "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
                 "selector": {"matchLabels": common::component_labels(pipeline, "clickhouse")},
-                "template": common::template(pipeline, known, "clickhouse", pod(pipeline, release)),
+                "template": common::template(pipeline, known, "clickhouse", scheduling, pod),
                 "volumeClaimTemplates": [claim],
             },
         }),
@@ -237,8 +282,12 @@ pub(super) fn migrate(pipeline: &Pipeline, release: &Release, known: &Known) -> 
         "volumes": store.volumes,
     });
     common::pull_with_secrets(&mut pod, pipeline, release);
+    // It runs where the query service may.
+    let mut scheduling = pipeline.spec.query.scheduling();
+    scheduling.topology_spread_constraints = None;
+    schedule(&mut pod, release, scheduling);
     // A Job's template cannot be changed, so all of it is in the name.
-    let template = common::template(pipeline, known, "migrate", pod);
+    let template = common::template(pipeline, known, "migrate", scheduling, pod);
     let hash = hash_of(&json!({"template": template, "storage": pipeline.resolved.storage}));
     let short: String = hash.chars().take(8).collect();
     Desired::new(
