@@ -23,7 +23,8 @@ pub struct SearchArgs {
     /// Spans of this kind: internal, server, client, producer or consumer.
     #[arg(long)]
     kind: Option<String>,
-    /// Spans with this attribute, their own or their resource's; give it several times for several.
+    /// Spans with this attribute: their own, their resource's, or one of their events or links. Give it
+    /// several times for several. error=true finds spans with status error.
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<String>,
     /// Spans that took at least this long, like 100ms or 1.5s.
@@ -51,6 +52,8 @@ pub struct SearchArgs {
 struct Answer {
     traces: Vec<Trace>,
     truncated: bool,
+    #[serde(default)]
+    hint: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,6 +62,8 @@ struct Trace {
     trace_id: String,
     root_service: String,
     root_operation: String,
+    #[serde(default)]
+    root_missing: bool,
     start: String,
     duration_ns: String,
     span_count: u64,
@@ -68,7 +73,7 @@ struct Trace {
 /// Searches and prints.
 ///
 /// # Errors
-/// When the service cannot be asked, or refuses the question.
+/// When the query service cannot be reached, or refuses the request.
 pub fn run(args: SearchArgs) -> anyhow::Result<()> {
     args.service_args.show(
         "traces",
@@ -101,7 +106,9 @@ fn parameters(args: &SearchArgs) -> Vec<(&'static str, String)> {
 
 fn table(answer: &Answer, style: Style) -> String {
     if answer.traces.is_empty() {
-        return "no trace matches; try a longer --since, or fewer conditions\n".to_owned();
+        let hint = answer.hint.as_deref();
+        let hint = hint.unwrap_or("no trace matches; try a longer --since, or fewer conditions");
+        return format!("{}\n", render::clean(hint));
     }
     let mut text = String::new();
     let heading = format!(
@@ -139,11 +146,13 @@ fn root(trace: &Trace, width: usize, style: Style) -> String {
     /// A narrow terminal wraps rather than hides what the trace is.
     const WIDTH_MIN: usize = 20;
     let width = width.max(WIDTH_MIN);
-    if trace.root_service.is_empty() {
-        return style.paint(Paint::Dim, "root span not received");
-    }
+    // A trace whose root is not stored is named by its entry span.
+    let mark = match trace.root_missing {
+        true => " [root span not received]",
+        false => "",
+    };
     let service = render::cut(&render::clean(&trace.root_service), width);
-    let operation = format!(" {}", render::clean(&trace.root_operation));
+    let operation = format!(" {}{mark}", render::clean(&trace.root_operation));
     let operation = render::cut(&operation, width - render::text_width(&service));
     format!(
         "{}{operation}",
@@ -160,6 +169,7 @@ mod tests {
             trace_id: "0123456789abcdef0123456789abcdef".into(),
             root_service: root_service.into(),
             root_operation: root_operation.into(),
+            root_missing: false,
             start: "2026-01-31T12:00:00.123456789Z".into(),
             duration_ns: "12345678".into(),
             span_count: 7,
@@ -168,6 +178,7 @@ mod tests {
         Answer {
             traces: vec![trace],
             truncated: false,
+            hint: None,
         }
     }
 
@@ -203,6 +214,12 @@ mod tests {
             width: 120,
             colour: false,
         };
-        assert!(table(&answer("", ""), style).contains("root span not received"));
+        let mut answer = answer("cart", "GET");
+        assert!(!table(&answer, style).contains("not received"));
+        answer.traces[0].root_missing = true;
+        assert!(table(&answer, style).contains("cart GET [root span not received]"));
+        answer.traces.clear();
+        answer.hint = Some("try this".to_owned());
+        assert_eq!(table(&answer, style), "try this\n");
     }
 }

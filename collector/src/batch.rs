@@ -3,9 +3,7 @@
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::{self, Measures};
-use spanloom_store::block::{
-    AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, Side, SpanBlock,
-};
+use spanloom_store::block::{AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, SpanBlock};
 
 /// The block, under the pipeline's name for it.
 #[derive(Debug)]
@@ -61,10 +59,8 @@ impl Batch for StoreBatch {
                 time_ns: half.time_ns,
                 trace_id: half.trace_id,
                 span_id: half.span_id,
-                side: match half.side {
-                    measure::Side::Client => Side::Client,
-                    measure::Side::Server => Side::Server,
-                },
+                parent_span_id: half.parent_span_id,
+                kind: half.kind,
                 service: measures.text(half.service),
                 duration_ns: half.duration_ns,
                 error: half.error,

@@ -75,6 +75,28 @@ pub fn node_modules(client: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
+/// The program of a folder with `go.mod`, `go.sum` and `main.go`.
+///
+/// # Errors
+/// When Go is missing, or the program cannot be built.
+pub fn go_program(source: &Path) -> anyhow::Result<PathBuf> {
+    let version = output_of(Command::new("go").arg("version"))
+        .context("Go 1.26 or newer is needed as `go`")?;
+    let files = ["go.mod", "go.sum", "main.go"].map(|name| source.join(name));
+    let [modules, sums, main] = &files;
+    let folder = install("go", &[modules, sums, main], &version, |folder| {
+        std::fs::create_dir_all(folder)?;
+        let mut go = Command::new("go");
+        go.args(["build", "-mod=readonly", "-o"])
+            .arg(folder.join("program"));
+        run(go
+            .arg(".")
+            .env("GOFLAGS", "-buildvcs=false")
+            .current_dir(source))
+    })?;
+    Ok(folder.join("program"))
+}
+
 /// Runs `make` on the folder of these files unless an earlier run has finished it.
 fn install(
     kind: &str,

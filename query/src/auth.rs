@@ -2,7 +2,9 @@
 //!
 //! Each file of the directory holds tokens, one a line. The directory is read when a request comes
 //! in, at most once a second, so a token that was taken out is refused a second later; there is no
-//! task to own. What cannot be read holds no token: without any, every request is refused.
+//! task to own. A directory or file that is gone holds no token: without any, every request is refused.
+//! Where reading fails for another reason (too many open files, a disk that does not answer) the tokens
+//! that were read last stay valid until it succeeds.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -69,7 +71,7 @@ impl Tokens {
     fn allow(&self, headers: &HeaderMap) -> bool {
         let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read.elapsed() >= INTERVAL {
-            known.take(&self.directory, read(&self.directory), &self.metrics);
+            known.renew(&self.directory, read(&self.directory), &self.metrics);
         }
         bearer(headers).is_some_and(|token| known.has(token))
     }
@@ -87,6 +89,14 @@ impl Known {
             found | u8::from(std::hint::black_box(differ) == 0)
         });
         found == 1
+    }
+
+    /// Takes over what was read now, unless it is only a part of what is there.
+    fn renew(&mut self, directory: &Path, found: Found, metrics: &Metrics) {
+        match found.failed {
+            true => self.complain(directory, found.complaints),
+            false => self.take(directory, found, metrics),
+        }
     }
 
     /// Takes over what was read now and says what has changed.
@@ -112,6 +122,20 @@ impl Known {
         metrics.tokens(found.digests.len());
         self.digests = found.digests;
     }
+
+    /// Says what is wrong when nothing could be read, once.
+    fn complain(&mut self, directory: &Path, complaints: Vec<String>) {
+        self.read = Instant::now();
+        if complaints != self.said {
+            for complaint in &complaints {
+                tracing::error!(
+                    directory = %directory.display(),
+                    "tokens: {complaint}; the tokens that were read before stay valid"
+                );
+            }
+            self.said = complaints;
+        }
+    }
 }
 
 /// What a directory holds.
@@ -120,6 +144,14 @@ struct Found {
     digests: BTreeSet<TokenDigest>,
     /// What cannot be used and why, without the tokens.
     complaints: Vec<String>,
+    /// Whether something that is there could not be read this time.
+    failed: bool,
+}
+
+/// Whether an error says nothing of what is there.
+fn may_pass(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, NotADirectory, NotFound};
+    !matches!(error.kind(), InvalidData | NotADirectory | NotFound)
 }
 
 fn read(directory: &Path) -> Found {
@@ -128,6 +160,7 @@ fn read(directory: &Path) -> Found {
     {
         Ok(names) => names,
         Err(error) => {
+            found.failed = may_pass(&error);
             found.complaints.push(format!("cannot be read: {error}"));
             return found;
         }
@@ -141,9 +174,12 @@ fn read(directory: &Path) -> Found {
         let name = name.to_string_lossy();
         match text(&path) {
             Ok(text) => add(&name, &text, &mut found),
-            Err(reason) => found
-                .complaints
-                .push(format!("{name} is left out: {reason}")),
+            Err(reason) => {
+                found.failed |= matches!(&reason, Unusable::Unread(error) if may_pass(error));
+                found
+                    .complaints
+                    .push(format!("{name} is left out: {reason}"));
+            }
         }
     }
     if found.digests.is_empty() && found.complaints.is_empty() {
@@ -152,15 +188,26 @@ fn read(directory: &Path) -> Found {
     found
 }
 
-fn text(path: &Path) -> Result<String, String> {
-    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
+/// Why a file holds no tokens.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("{0}")]
+    Unread(#[from] std::io::Error),
+    #[error("it is not a file")]
+    NotAFile,
+    #[error("it is larger than {BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+fn text(path: &Path) -> Result<String, Unusable> {
+    let meta = std::fs::metadata(path)?;
     if !meta.is_file() {
-        return Err("it is not a file".to_owned());
+        return Err(Unusable::NotAFile);
     }
     if meta.len() > BYTES_MAX {
-        return Err(format!("it is larger than {BYTES_MAX} bytes"));
+        return Err(Unusable::TooLarge);
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    Ok(std::fs::read_to_string(path)?)
 }
 
 fn add(name: &str, text: &str, found: &mut Found) {

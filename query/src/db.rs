@@ -19,20 +19,23 @@ use crate::sql::Sql;
 /// seen.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Health checks and the operator's probes at once.
+const CHECKS_MAX: usize = 4;
+
 /// Why a query has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// ClickHouse stopped the query at its time limit, or did not answer in time.
-    #[error("the query was stopped at its limit of {0:?}")]
+    #[error("query timed out after {0:?}")]
     Timeout(Duration),
     /// The query wanted more memory than it may have.
-    #[error("the query needs more than its limit of {0} bytes of memory")]
+    #[error("query exceeded its memory limit of {0} bytes")]
     Memory(u64),
     /// All slots were taken until the request's time was over.
-    #[error("no slot for the query became free in time")]
+    #[error("too many concurrent queries")]
     Overloaded,
     /// ClickHouse is away, refuses us, or has no schema yet.
-    #[error("ClickHouse cannot answer: {0}")]
+    #[error("ClickHouse is unavailable: {0}")]
     Unavailable(String),
     /// The query or its rows are not what we think: a fault of ours.
     #[error("ClickHouse refused the query: {0}")]
@@ -58,28 +61,28 @@ impl From<DbError> for Problem {
             DbError::Timeout(limit) => Self::new(
                 ProblemKind::Timeout,
                 format!(
-                    "the query was stopped at its limit of {} s; ask for a shorter window, or name \
-                     a service or an operation",
+                    "query timed out after {} s; try a shorter time range, or give a service or an \
+                     operation",
                     limit.as_secs_f64()
                 ),
             ),
             DbError::Memory(bytes) => Self::new(
                 ProblemKind::TooMuchMemory,
                 format!(
-                    "the query needs more than its limit of {} MiB of memory; ask for a shorter \
-                     window, or name a service or an operation",
+                    "query exceeded its memory limit of {} MiB; try a shorter time range, or give a \
+                     service or an operation",
                     bytes >> 20
                 ),
             ),
             DbError::Overloaded => Self::new(
                 ProblemKind::Overloaded,
-                "as many queries run as may run at once; try again",
+                "too many concurrent queries; try again",
             ),
             DbError::Unavailable(reason) => {
                 tracing::warn!(reason, "clickhouse is not available");
                 Self::new(
                     ProblemKind::Unavailable,
-                    "ClickHouse cannot be asked now; try again",
+                    "ClickHouse is unavailable; try again",
                 )
             }
             DbError::Failed(reason) => {
@@ -113,6 +116,9 @@ impl Deadline {
 pub struct Db {
     client: Client,
     slots: Semaphore,
+    /// Health checks have slots of their own: slow queries of people must not take the pod out of its
+    /// Service.
+    check_slots: Semaphore,
     limits: Limits,
     metrics: Metrics,
 }
@@ -140,6 +146,7 @@ impl Db {
         Ok(Self {
             client,
             slots: Semaphore::new(limits.concurrent_queries),
+            check_slots: Semaphore::new(CHECKS_MAX),
             limits,
             metrics,
         })
@@ -175,6 +182,29 @@ impl Db {
         Ok(rows)
     }
 
+    /// As [`Self::rows`], for a health check or a probe: it does not wait for the queries of people.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn check<T>(
+        &self,
+        name: &'static str,
+        sql: &Sql,
+        deadline: Deadline,
+    ) -> Result<Vec<T>, DbError>
+    where
+        T: RowOwned + RowRead,
+    {
+        let mut rows = Vec::new();
+        let take = |row| {
+            rows.push(row);
+            Flow::More
+        };
+        self.counted(&self.check_slots, name, sql, deadline, take)
+            .await?;
+        Ok(rows)
+    }
+
     /// Gives each row of a query to `take`, which says whether it wants more.
     ///
     /// # Errors
@@ -189,8 +219,22 @@ impl Db {
     where
         T: RowOwned + RowRead,
     {
+        self.counted(&self.slots, name, sql, deadline, take).await
+    }
+
+    async fn counted<T>(
+        &self,
+        slots: &Semaphore,
+        name: &'static str,
+        sql: &Sql,
+        deadline: Deadline,
+        take: impl FnMut(T) -> Flow,
+    ) -> Result<(), DbError>
+    where
+        T: RowOwned + RowRead,
+    {
         let begun = Instant::now();
-        let result = self.run(sql, deadline, take).await;
+        let result = self.run(slots, sql, deadline, take).await;
         let outcome = result.as_ref().map_or_else(DbError::label, |()| "ok");
         self.metrics.queried(
             &QueryLabels {
@@ -207,6 +251,7 @@ impl Db {
 
     async fn run<T>(
         &self,
+        slots: &Semaphore,
         sql: &Sql,
         deadline: Deadline,
         mut take: impl FnMut(T) -> Flow,
@@ -214,7 +259,7 @@ impl Db {
     where
         T: RowOwned + RowRead,
     {
-        let slot = tokio::time::timeout(deadline.left()?, self.slots.acquire());
+        let slot = tokio::time::timeout(deadline.left()?, slots.acquire());
         let _slot = slot
             .await
             .map_err(|_| DbError::Overloaded)?
@@ -271,7 +316,7 @@ impl Db {
             limit: LIMIT,
         };
         let sql = Sql::new("SELECT toUInt8(1) FROM spans LIMIT 0");
-        self.rows::<u8>("ping", &sql, deadline).await.map(drop)
+        self.check::<u8>("ping", &sql, deadline).await.map(drop)
     }
 }
 

@@ -19,7 +19,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug, Parser)]
 #[command(name = "spanloom-query", version)]
 struct Args {
-    /// Where to serve the API and the page.
+    /// Where to serve the API and the web UI.
     #[arg(
         long,
         env = "SPANLOOM_QUERY_LISTEN",

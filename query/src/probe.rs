@@ -36,7 +36,7 @@ pub async fn probe(
         let detail = "a trace id is 1 to 32 hexadecimal digits";
         return Err(Problem::parameter("trace_id", detail));
     };
-    let rows = app.db.rows("probe", &sql(id), app.db.deadline()).await?;
+    let rows = app.db.check("probe", &sql(id), app.db.deadline()).await?;
     let spans = rows.first().copied().unwrap_or(0);
     Ok(Json(Probe { spans }))
 }

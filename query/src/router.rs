@@ -76,9 +76,7 @@ async fn not_found(request: Request) -> Problem {
     let path: String = request.uri().path().chars().take(200).collect();
     Problem::new(
         ProblemKind::NotFound,
-        format!(
-            "nothing is served at {path}; /api/v1/openapi.json lists the API, /ui/ is the page"
-        ),
+        format!("{path} not found; /api/v1/openapi.json lists the API, /ui/ is the web UI"),
     )
 }
 

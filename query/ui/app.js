@@ -1,6 +1,6 @@
 // The first page: recent traces with filters, a trace's waterfall, services and dependencies.
 
-import { count, duration, el, table, time } from "./format.js";
+import { colours, count, duration, el, table, time, zone } from "./format.js";
 import { waterfall } from "./waterfall.js";
 
 const WINDOWS = [["15m", 900], ["1h", 3600], ["6h", 21600], ["24h", 86400], ["7d", 604800]];
@@ -23,9 +23,23 @@ async function ask(path, parameters = {}) {
   return body;
 }
 
-function windowOf(seconds) {
-  const end = Math.ceil(Date.now() / 1000);
-  return { start: end - seconds, end };
+/** The window of a page: `from` and `to` of its URL (in the reader's time zone), or the last hours. */
+function windowOf(query, fallback) {
+  const at = (name) => Date.parse(query.get(name) || "") / 1000;
+  const now = Math.ceil(Date.now() / 1000);
+  if (query.get("from")) {
+    const [start, end] = [at("from"), query.get("to") ? at("to") : now];
+    if (!Number.isFinite(start) || !Number.isFinite(end)) throw new Error("From and To must be dates with a time");
+    if (start > end) throw new Error("From is later than To");
+    return { start, end };
+  }
+  return { start: now - secondsOf(query, fallback), end: now };
+}
+
+/** The fields of an absolute time range; they win over "Last" when From is given. */
+function rangeFields(query) {
+  const moment = (name) => el("input", { type: "datetime-local", step: "1", value: query.get(name) || "" });
+  return [field(`From (${zone()})`, "from", moment("from")), field("To", "to", moment("to"))];
 }
 
 function secondsOf(query, fallback) {
@@ -67,13 +81,13 @@ function filters(query, services) {
     field("Longer than", "minDuration", text("minDuration", "100ms")),
     field("Shorter than", "maxDuration", text("maxDuration", "2s")),
     field("Last", "last", choice(WINDOWS.map(([name]) => [name, name]), query.get("last") || "1h")),
+    ...rangeFields(query),
     el("button", {}, "Search"));
 }
 
 function traceRow(trace) {
-  const name = trace.rootService
-    ? [el("b", {}, trace.rootService), ` ${trace.rootOperation}`]
-    : [el("span", { class: "dim" }, "root span not received")];
+  const name = [el("b", {}, trace.rootService), ` ${trace.rootOperation}`];
+  if (trace.rootMissing) name.push(el("span", { class: "dim" }, " (root span not received)"));
   const errors = trace.errorCount > 0
     ? el("span", { class: "bad" }, count(trace.errorCount)) : el("span", { class: "dim" }, "0");
   return [
@@ -86,19 +100,19 @@ function traceRow(trace) {
 async function tracesPage(query) {
   const names = ["service", "operation", "status", "tag", "minDuration", "maxDuration"];
   const search = Object.fromEntries(names.map((name) => [name, query.get(name) || ""]));
-  const window = windowOf(secondsOf(query, "1h"));
+  const window = windowOf(query, "1h");
   const listed = await ask("services");
   const rows = [];
   const holder = el("div", {});
   const load = async (cursor) => {
     const page = await ask("traces", { ...search, ...window, limit: 50, cursor });
     rows.push(...page.traces.map(traceRow));
-    const headings = ["Start", "Trace", "#Duration", "#Spans", "#Errors", "ID"];
+    const headings = [`Start (${zone()})`, "Trace", "#Duration", "#Spans", "#Errors", "ID"];
     const next = el("button", { class: "more", type: "button" }, "Older traces");
     next.addEventListener("click", () => guard(() => load(page.nextCursor)));
     holder.replaceChildren(
       rows.length > 0 ? table(headings, rows)
-        : el("p", { class: "note" }, "No trace matches. A longer time, or fewer conditions?"),
+        : el("p", { class: "note" }, page.hint || "No more traces match."),
       page.nextCursor ? next : "");
   };
   const form = filters(query, listed.services);
@@ -111,17 +125,17 @@ async function tracesPage(query) {
 
 async function tracePage(id) {
   const trace = await ask(`traces/${encodeURIComponent(id)}`);
-  const root = trace.spans.find((span) => !span.parentSpanId) || trace.spans[0];
   const fact = (name, content) => el("span", {}, `${name} `, el("b", {}, content));
   const errors = trace.errorCount > 0
     ? el("span", { class: "bad" }, trace.errorCount === 1 ? "1 error" : `${count(trace.errorCount)} errors`) : undefined;
   const parts = [
-    el("h1", {}, root ? `${root.service}: ${root.name}` : trace.traceId),
+    el("h1", {}, `${trace.rootService}: ${trace.rootOperation}`,
+      trace.rootMissing ? el("span", { class: "dim" }, " (root span not received)") : undefined),
     el("p", { class: "facts" },
-      fact("Start", time(trace.start)), fact("Duration", duration(trace.durationNs)),
+      fact("Start", `${time(trace.start)} ${zone()}`), fact("Duration", duration(trace.durationNs)),
       fact("Spans", count(trace.spanCount)), fact("Services", count(trace.services.length)), errors,
       el("code", {}, trace.traceId)),
-    waterfall(trace),
+    waterfall(trace, colours(trace.services)),
   ];
   if (trace.truncated) {
     parts.splice(2, 0, el("p", { class: "note bad" }, "This trace is too large: only its earliest spans are here."));
@@ -134,7 +148,12 @@ async function tracePage(id) {
 function windowPicker(page, query, fallback, extra = {}) {
   const select = choice(WINDOWS.map(([name]) => [name, name]), query.get("last") || fallback);
   select.addEventListener("change", () => { location.hash = link(page, { ...extra, last: select.value }); });
-  return el("form", { class: "filters" }, field("Last", "last", select));
+  const submit = (event) => {
+    event.preventDefault();
+    location.hash = link(page, { ...extra, ...Object.fromEntries(new FormData(event.target)) });
+  };
+  return el("form", { class: "filters", onsubmit: submit },
+    field("Last", "last", select), ...rangeFields(query), el("button", {}, "Show"));
 }
 
 function rate(errors, all) {
@@ -144,20 +163,22 @@ function rate(errors, all) {
 
 async function servicesPage(query) {
   const last = query.get("last") || "1h";
-  const { operations } = await ask("latency", windowOf(secondsOf(query, "1h")));
+  const range = { last, from: query.get("from"), to: query.get("to") };
+  const { operations } = await ask("latency", windowOf(query, "1h"));
   const rows = operations.map((row) => [
-    el("a", { href: link("traces", { service: row.service, last }) }, row.service),
-    el("a", { href: link("traces", { service: row.service, operation: row.operation, last }) }, row.operation),
+    el("a", { href: link("traces", { service: row.service, ...range }) }, row.service),
+    el("a", { href: link("traces", { service: row.service, operation: row.operation, ...range }) }, row.operation),
+    el("span", { class: "dim" }, row.kind),
     count(row.count), rate(row.errorCount, row.count),
     duration(row.p50Ns), duration(row.p95Ns), duration(row.p99Ns),
   ]);
-  const headings = ["Service", "Operation", "#Spans", "#Errors", "#p50", "#p95", "#p99"];
+  const headings = ["Service", "Operation", "Kind", "#Spans", "#Errors", "#p50", "#p95", "#p99"];
   return [el("h1", {}, "Services"), windowPicker("services", query, "1h"),
     rows.length > 0 ? table(headings, rows) : el("p", { class: "note" }, "No spans in this time.")];
 }
 
 async function dependenciesPage(query) {
-  const { dependencies } = await ask("dependencies", windowOf(secondsOf(query, "1h")));
+  const { dependencies } = await ask("dependencies", windowOf(query, "1h"));
   const rows = dependencies.map((row) => [
     row.caller, row.callee, el("span", { class: "dim" }, row.connectionType.replace("_", " ") || "service"),
     count(row.count), rate(row.errorCount, row.count), duration(row.averageNs), duration(row.p95Ns),

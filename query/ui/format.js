@@ -48,11 +48,32 @@ export function value(typed) {
   return String(typed.value);
 }
 
-/** A colour class for a service: the same name always has the same. */
-export function colour(service) {
-  let hash = 0;
-  for (const char of service) hash = (hash * 31 + char.codePointAt(0)) >>> 0;
-  return `c${hash % 8}`;
+/** The name of the reader's time zone, for times that are shown in it. */
+export function zone() {
+  const parts = new Intl.DateTimeFormat("en", { timeZoneName: "short" }).formatToParts(new Date());
+  return parts.find((part) => part.type === "timeZoneName").value;
+}
+
+/** How many colours there are: `c0` and so on in app.css. */
+const COLOURS = 8;
+
+/**
+ * A colour class for each of a trace's services, by name. A service has the same in every trace unless
+ * another of this one has it already: no two share one as long as there are enough.
+ */
+export function colours(services) {
+  const taken = new Array(COLOURS).fill(0);
+  const classes = new Map();
+  for (const service of [...services].sort()) {
+    let hash = 0;
+    for (const char of service) hash = (hash * 31 + char.codePointAt(0)) >>> 0;
+    let place = hash % COLOURS;
+    const least = Math.min(...taken);
+    while (taken[place] > least) place = (place + 1) % COLOURS;
+    taken[place] += 1;
+    classes.set(service, `c${place}`);
+  }
+  return classes;
 }
 
 /** A table from headings (`"#…"` for numbers) and rows of cells. */

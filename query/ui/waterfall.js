@@ -1,6 +1,6 @@
 // A trace's waterfall: one row a span, a bar on a common time axis, details below a row on demand.
 
-import { colour, count, duration, el, time, value } from "./format.js";
+import { count, duration, el, time, value } from "./format.js";
 
 /** Rows that are made at a time; a trace of 100,000 spans must not freeze the page. */
 const ROWS_AT_ONCE = 1000;
@@ -8,7 +8,8 @@ const ROWS_AT_ONCE = 1000;
 /** Indentation stops growing here, so that deep spans can still be read. */
 const INDENT_MAX = 24;
 
-export function waterfall(trace) {
+/** `colours` has a class for each service. */
+export function waterfall(trace, colours) {
   const begin = BigInt(trace.startUnixNano);
   const total = Math.max(Number(trace.durationNs), 1);
   const rows = el("div", { role: "list" });
@@ -17,7 +18,7 @@ export function waterfall(trace) {
   let shown = 0;
   const show = () => {
     const next = trace.spans.slice(shown, shown + ROWS_AT_ONCE);
-    rows.append(...next.map((span) => item(span, begin, total)));
+    rows.append(...next.map((span) => item(span, begin, total, colours.get(span.service))));
     shown += next.length;
     more.hidden = shown >= trace.spans.length;
     more.textContent = `Show more (${count(trace.spans.length - shown)} left)`;
@@ -41,11 +42,11 @@ function moveFocus(rows, event) {
   }
 }
 
-function item(span, begin, total) {
+function item(span, begin, total, colour) {
   const failed = span.status === "error";
   const left = Math.min(Math.max(Number(BigInt(span.startUnixNano) - begin) / total, 0), 1);
   const width = Math.min(Number(span.durationNs) / total, 1 - left);
-  const bar = el("span", { class: `bar ${colour(span.service)}` });
+  const bar = el("span", { class: `bar ${colour}` });
   bar.style.left = `${left * 100}%`;
   bar.style.width = `${width * 100}%`;
   const label = el("span", { class: "time" }, duration(span.durationNs));
@@ -57,7 +58,7 @@ function item(span, begin, total) {
     label.classList.add("inside");
   }
   const name = el("span", { class: "label" },
-    el("span", { class: `dot ${colour(span.service)}` }),
+    el("span", { class: `dot ${colour}` }),
     el("span", { class: "name" }, span.name || "(no name)"),
     ...marks(span).map((text) => el("span", { class: "mark" }, text)),
     el("span", { class: "dim" }, span.service));

@@ -7,6 +7,7 @@
 #[path = "."]
 mod scenario {
     mod arguments;
+    mod hotrod;
     mod life;
     mod sdk;
     mod sdk_rust;

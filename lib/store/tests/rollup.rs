@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use spanloom_otlp::record::{SpanKind, StatusCode};
 use spanloom_store::WriteOutcome;
-use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock};
+use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, SpanBlock};
 
 async fn send(db: &Database, halves: &[HalfEdgeRow<'_>]) {
     let mut block = SpanBlock::new(&pool());
@@ -34,7 +34,8 @@ fn client(n: u8, minute: u64) -> HalfEdgeRow<'static> {
         time_ns: T0 + minute * MINUTE + u64::from(n) * SECOND / 10,
         trace_id: [n; 16],
         span_id: [n; 8],
-        side: Side::Client,
+        parent_span_id: [0; 8],
+        kind: SpanKind::Client,
         service: "shop",
         duration_ns: 200_000_000,
         error: false,
@@ -45,7 +46,9 @@ fn client(n: u8, minute: u64) -> HalfEdgeRow<'static> {
 
 fn server(n: u8, minute: u64) -> HalfEdgeRow<'static> {
     HalfEdgeRow {
-        side: Side::Server,
+        span_id: [n + 100; 8],
+        parent_span_id: [n; 8],
+        kind: SpanKind::Server,
         service: "cart",
         duration_ns: 100_000_000,
         ..client(n, minute)
@@ -107,12 +110,24 @@ async fn peers_without_instrumentation_are_virtual_nodes() {
         ..client(3, 0)
     };
     let root = HalfEdgeRow {
-        span_id: [0; 8],
+        parent_span_id: [0; 8],
         ..server(4, 0)
+    };
+    let itself = HalfEdgeRow {
+        peer: "shop",
+        ..client(7, 0)
     };
     send(
         &db,
-        &[database, queue, unknown, client(5, 0), root, server(6, 0)],
+        &[
+            database,
+            queue,
+            unknown,
+            client(5, 0),
+            root,
+            server(6, 0),
+            itself,
+        ],
     )
     .await;
     refresh(&db).await;
@@ -187,4 +202,214 @@ async fn an_hour_is_the_sum_of_its_minutes() {
     );
     assert_eq!(db.text(hours).await, expected);
     assert_eq!(db.text(minutes).await, expected);
+}
+
+/// A half-edge by its trace, span, parent, kind and service.
+fn half(trace: u8, span: u8, parent: u8, kind: SpanKind, service: &str) -> HalfEdgeRow<'_> {
+    HalfEdgeRow {
+        trace_id: [trace; 16],
+        span_id: [span; 8],
+        parent_span_id: [parent; 8],
+        kind,
+        service,
+        connection_type: match kind {
+            SpanKind::Producer | SpanKind::Consumer => ConnectionType::MessagingSystem,
+            _ => ConnectionType::Unset,
+        },
+        peer: match kind {
+            SpanKind::Producer => "orders",
+            _ => "",
+        },
+        ..client(span, 0)
+    }
+}
+
+const CALLS: &str = "SELECT concat(client, '>', server, ' ', toString(connection_type), ' ', \
+    toString(sum(count))) FROM edges WHERE (tenant, minute, version) IN \
+    (SELECT tenant, minute, max(version) FROM edges GROUP BY tenant, minute) \
+    GROUP BY client, server, connection_type ORDER BY ALL";
+
+/// What each group of spans makes; in this order and in the other, a refresh between them.
+#[tokio::test]
+async fn what_is_a_call() {
+    use SpanKind::{Client, Consumer, Internal, Producer, Server};
+    let kafka = |half| HalfEdgeRow {
+        connection_type: ConnectionType::MessagingSystem,
+        ..half
+    };
+    let groups: &[(&[HalfEdgeRow<'_>], &[&str])] = &[
+        // A service that is in its caller's process, without a server span of its own.
+        (
+            &[
+                half(1, 1, 0, Server, "customer"),
+                HalfEdgeRow {
+                    peer: "mysql",
+                    connection_type: ConnectionType::Database,
+                    ..half(1, 2, 1, Client, "mysql")
+                },
+            ],
+            &["customer>mysql unset 1"],
+        ),
+        (
+            &[
+                half(2, 1, 0, Server, "driver"),
+                half(2, 2, 1, Client, "redis"),
+                half(2, 3, 1, Client, "redis"),
+                half(2, 4, 1, Internal, "driver"),
+            ],
+            &["driver>redis unset 2"],
+        ),
+        (
+            &[half(3, 1, 0, Internal, "a"), half(3, 2, 1, Server, "b")],
+            &["a>b unset 1"],
+        ),
+        (
+            &[half(4, 1, 0, Client, "a"), half(4, 2, 1, Internal, "b")],
+            &["a>b unset 1"],
+        ),
+        // A client and a server that share an id, and what the server does.
+        (
+            &[
+                half(5, 1, 0, Server, "web"),
+                HalfEdgeRow {
+                    peer: "api.example",
+                    ..half(5, 2, 1, Client, "web")
+                },
+                half(5, 2, 1, Server, "api"),
+                half(5, 3, 2, Client, "api"),
+                half(5, 4, 2, Internal, "web"),
+            ],
+            &["web>api unset 1"],
+        ),
+        // A service that calls itself, and spans that only lie below each other.
+        (
+            &[half(6, 1, 0, Client, "self"), half(6, 2, 1, Server, "self")],
+            &["self>self unset 1"],
+        ),
+        (
+            &[
+                half(7, 1, 0, Server, "one"),
+                half(7, 2, 1, Client, "one"),
+                half(7, 3, 2, Internal, "one"),
+                half(7, 4, 3, Consumer, "one"),
+            ],
+            &[],
+        ),
+        // By a link, from another trace, and in the same one beside a parent of the same service.
+        (
+            &[
+                half(8, 1, 0, Producer, "p"),
+                half(9, 5, 0, Consumer, "c"),
+                half(8, 5, 1, Consumer, "c"),
+            ],
+            &["p>c messaging_system 1"],
+        ),
+        (
+            &[
+                half(10, 1, 0, Internal, "p"),
+                half(10, 2, 1, Producer, "p"),
+                half(10, 3, 1, Consumer, "c"),
+                half(10, 3, 2, Consumer, "c"),
+            ],
+            &["p>c messaging_system 1"],
+        ),
+        // Several consumers; two messages that one consumer takes at once.
+        (
+            &[
+                half(11, 1, 0, Producer, "p"),
+                half(11, 2, 1, Consumer, "c"),
+                half(11, 3, 1, Consumer, "d"),
+                half(11, 4, 1, Consumer, "d"),
+            ],
+            &["p>c messaging_system 1", "p>d messaging_system 1"],
+        ),
+        (
+            &[
+                half(12, 1, 0, Producer, "p"),
+                half(13, 1, 0, Producer, "p"),
+                half(12, 9, 1, Consumer, "c"),
+                half(13, 9, 1, Consumer, "c"),
+            ],
+            &["p>c messaging_system 2"],
+        ),
+        // Receive and process.
+        (
+            &[
+                half(14, 1, 0, Producer, "p"),
+                half(14, 2, 1, Client, "c"),
+                half(14, 3, 2, Consumer, "c"),
+                half(14, 3, 1, Consumer, "c"),
+            ],
+            &["p>c messaging_system 1"],
+        ),
+        // Nobody takes the message; a peer that is only the service's own name.
+        (
+            &[half(15, 1, 0, Producer, "p")],
+            &["p>orders messaging_system 1"],
+        ),
+        (
+            &[kafka(HalfEdgeRow {
+                peer: "x",
+                ..half(16, 1, 0, Client, "x")
+            })],
+            &[],
+        ),
+        // Twice delivered.
+        (
+            &[
+                half(17, 1, 0, Client, "a"),
+                half(17, 1, 0, Client, "a"),
+                half(17, 2, 1, Server, "b"),
+                half(17, 2, 1, Server, "b"),
+                half(17, 3, 9, Server, "b"),
+            ],
+            &["a>b unset 1"],
+        ),
+    ];
+    let db = database().await;
+    db.execute("SYSTEM STOP VIEW edges_rollup").await;
+    db.execute("SYSTEM START VIEW edges_rollup").await;
+    for (halves, expect) in groups {
+        for reversed in [false, true] {
+            db.execute("TRUNCATE TABLE half_edges").await;
+            db.execute("TRUNCATE TABLE edges").await;
+            let mut halves = halves.to_vec();
+            if reversed {
+                halves.reverse();
+            }
+            let (first, second) = halves.split_at(halves.len() / 2);
+            for part in [first, second] {
+                send(&db, part).await;
+                refresh(&db).await;
+            }
+            let calls = db.text(CALLS).await;
+            let lines: Vec<_> = calls.lines().collect();
+            assert_eq!(&lines, expect, "reversed {reversed}: {halves:#?}");
+        }
+    }
+}
+
+/// Writers of before schema version 4 sent a client's half and a server's, by the parent's id.
+#[tokio::test]
+async fn halves_of_earlier_writers() {
+    let db = database().await;
+    let insert = |side: &str, span: u8, service: &str, peer: &str| {
+        format!(
+            "INSERT INTO half_edges (time, trace_id, span_id, side, service, duration_ns, error, peer, \
+             connection_type) SELECT fromUnixTimestamp64Nano({T0}), toFixedString('{}', 16), \
+             toFixedString('{span:08}', 8), '{side}', '{service}', 1, false, '{peer}', 'unset'",
+            "t".repeat(16)
+        )
+    };
+    for statement in [
+        insert("client", 1, "a", "b.example"),
+        insert("server", 1, "b", ""),
+        insert("client", 2, "a", "c.example"),
+        insert("server", 3, "b", ""),
+    ] {
+        db.execute(&statement).await;
+    }
+    refresh(&db).await;
+    let expect = "a>b unset 1\na>c.example virtual_node 1";
+    assert_eq!(db.text(CALLS).await, expect);
 }

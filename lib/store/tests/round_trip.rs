@@ -9,9 +9,7 @@ use spanloom_otlp::record::{
     Attr, EventRecord, LinkRecord, ResourceRecord, ScopeRecord, SpanKind, SpanRecord, SpanSink,
     StatusCode, Value,
 };
-use spanloom_store::block::{
-    AccountRow, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock, TableId,
-};
+use spanloom_store::block::{AccountRow, ConnectionType, HalfEdgeRow, RedRow, SpanBlock, TableId};
 use spanloom_store::{WriteOutcome, schema};
 
 /// An `ArrayValue` of the string "a" and the integer 7, and a `KeyValueList` {"k": true}.
@@ -316,7 +314,8 @@ async fn measures_come_back() {
         time_ns: T0,
         trace_id: [1; 16],
         span_id: [2; 8],
-        side: Side::Client,
+        parent_span_id: [3; 8],
+        kind: SpanKind::Client,
         service: "shop",
         duration_ns: 5,
         error: true,
@@ -333,12 +332,12 @@ async fn measures_come_back() {
         "2026-11-21 00:00:00\tshop\tGET /a\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}\n\
          2026-11-21 00:00:00\tshop\tGET /b\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}"
     );
-    let halves = "SELECT time, hex(trace_id), hex(span_id), side, service, duration_ns, error, peer, \
+    let halves = "SELECT time, hex(trace_id), hex(span_id), hex(parent_span_id), side, kind, service, duration_ns, error, peer, \
                   connection_type, inserted_at > now() - 60 FROM half_edges";
     assert_eq!(
         db.text(halves).await,
         "2026-11-21 00:00:00.000000000\t01010101010101010101010101010101\t0202020202020202\t\
-         client\tshop\t5\ttrue\tmysql\tdatabase\t1"
+         0303030303030303\tspan\tCLIENT\tshop\t5\ttrue\tmysql\tdatabase\t1"
     );
 }
 

@@ -7,7 +7,7 @@ use common::proxy::{Action, Proxy};
 use common::*;
 use spanloom_otlp::record::{SpanKind, SpanRecord, SpanSink, StatusCode};
 use spanloom_store::block::{
-    AccountRow, BatchId, ConnectionType, HalfEdgeRow, RedRow, Side, SpanBlock, TableId,
+    AccountRow, BatchId, ConnectionType, HalfEdgeRow, RedRow, SpanBlock, TableId,
 };
 use spanloom_store::{Connection, RefusedRows, WriteOutcome, Writer, WriterConfig};
 use std::time::{Duration, Instant};
@@ -36,7 +36,8 @@ fn whole_batch() -> spanloom_store::Frozen {
         time_ns: T0,
         trace_id: [1; 16],
         span_id: [2; 8],
-        side: Side::Client,
+        parent_span_id: [3; 8],
+        kind: SpanKind::Client,
         service: "shop",
         duration_ns: 5,
         error: false,

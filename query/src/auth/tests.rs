@@ -167,3 +167,35 @@ fn a_swapped_link_is_seen_within_a_second() {
         std::thread::yield_now();
     }
 }
+
+/// Links that lead to each other stand for a disk that fails: they are there and cannot be read.
+#[test]
+fn tokens_stay_valid_while_they_cannot_be_read() {
+    let there = folder(&[("people", "first")]);
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut known = Known {
+        digests: BTreeSet::new(),
+        said: Vec::new(),
+        read: Instant::now(),
+    };
+    known.renew(&there.path, read(&there.path), &metrics);
+    assert!(known.has(b"first"));
+
+    let (one, other) = (there.path.join("people"), there.path.join("..other"));
+    std::fs::remove_file(&one).unwrap();
+    std::os::unix::fs::symlink(&other, &one).unwrap();
+    std::os::unix::fs::symlink(&one, &other).unwrap();
+    let found = read(&there.path);
+    assert!(found.failed && found.digests.is_empty(), "{found:?}");
+    known.renew(&there.path, found, &metrics);
+    assert!(known.has(b"first"));
+
+    // What is gone, or can be read again, counts.
+    std::fs::remove_file(&one).unwrap();
+    std::fs::write(&one, "second").unwrap();
+    known.renew(&there.path, read(&there.path), &metrics);
+    assert!(known.has(b"second") && !known.has(b"first"));
+    std::fs::remove_file(&one).unwrap();
+    known.renew(&there.path, read(&there.path), &metrics);
+    assert!(!known.has(b"second"));
+}

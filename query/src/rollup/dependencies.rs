@@ -67,6 +67,7 @@ impl From<Edge> for Dependency {
         } else {
             (server, row.server_total_ns, "server")
         };
+        let histogram = histogram.with_sum(total_ns);
         Self {
             caller: row.key.caller,
             callee: row.key.callee,

@@ -2,13 +2,17 @@
 //!
 //! The store rolls half-edges up every few seconds: a minute that got new halves is appended again
 //! with a higher version, and only its highest counts. What arrived since then would be missing, so
-//! the minutes it touches are joined here, from all their halves, and take the place of their
-//! rollups.
+//! the minutes it touches are joined here, from all their halves and with the store's own SQL, and take
+//! the place of their rollups.
 
 use std::collections::BTreeMap;
 
 use clickhouse::Row;
 use serde::Deserialize;
+use spanloom_store::schema::rollup::{
+    CALLERS, CALLS, CAN_BE_CHILD, CHILDREN, EDGE, EDGE_ERRORS, EDGE_JOIN, IS_EDGE, ONE_CALLER,
+    ONE_CHILD, PAIRING_SECONDS, SKEW_SECONDS,
+};
 
 use crate::db::{Db, DbError, Text};
 use crate::rollup::{Minutes, ROWS_MAX};
@@ -109,14 +113,15 @@ fn live_minutes_sql(window: Minutes) -> Sql {
         "WITH greatest((SELECT toInt64(intDiv(max(version), 1000)) FROM edges) - 10000, \
          toInt64(toUnixTimestamp64Milli(now64(3))) - 300000) AS since_ms \
          SELECT DISTINCT toInt64(toUnixTimestamp(toStartOfMinute(time))) AS minute_seconds \
-         FROM half_edges WHERE tenant = '' AND side = 'client' \
+         FROM half_edges WHERE tenant = '' AND side != 'server' \
          AND time >= now64(3) - toIntervalMinute(30) AND toStartOfMinute(time) >= toDateTime(",
     );
     sql.int(window.from)
         .push(") AND toStartOfMinute(time) < toDateTime(")
         .int(window.to);
     sql.push(
-        ") AND (trace_id, span_id) IN (SELECT trace_id, span_id FROM half_edges \
+        ") AND (trace_id, span_id) GLOBAL IN (\
+         SELECT trace_id, arrayJoin([span_id, parent_span_id]) FROM half_edges \
          WHERE tenant = '' AND inserted_at >= fromUnixTimestamp64Milli(since_ms)) \
          ORDER BY minute_seconds DESC LIMIT ",
     );
@@ -146,49 +151,51 @@ fn rolled_up_sql(window: Minutes, live: &[i64]) -> Sql {
     sql
 }
 
-/// The edges of the minutes in `live`, paired as the store's rollup pairs them: a call counts in
-/// the minute of its client's half, and without a server's half the client's peer is the server.
+/// The edges of the minutes in `live`, paired as the store's rollup pairs them.
 fn live_sql(live: &[i64]) -> Option<Sql> {
     let (first, last) = (live.iter().min()?, live.iter().max()?);
-    let mut sql = Sql::new(
-        "SELECT toString(c.service) AS caller, \
-         toString(if(s.found = 1, s.service, c.peer)) AS callee, \
-         multiIf(s.found = 1 AND c.connection_type = 'virtual_node', 'unset', \
-         s.found = 0 AND c.connection_type = 'unset', 'virtual_node', \
-         toString(c.connection_type)) AS connection, \
-         count() AS calls, countIf(c.error OR s.error) AS errors, \
-         sum(c.duration_ns) AS client_total_ns, sum(s.duration_ns) AS server_total_ns, \
-         sumMap(map(c.bucket, toUInt64(1))) AS client_merged, \
-         sumMapIf(map(s.bucket, toUInt64(1)), s.found = 1) AS server_merged FROM (\
-         SELECT trace_id, span_id, service, duration_ns, error, peer, connection_type, ",
-    );
-    const BUCKET: &str =
-        "toInt16(least(240, greatest(-168, ceil(8 * log2(duration_ns / 100000000))))) AS bucket";
-    sql.push(BUCKET)
-        .push(" FROM half_edges WHERE tenant = '' AND side = 'client'");
+    let mut sql = Sql::new("WITH callers AS (");
+    sql.push(CALLERS)
+        .push(" FROM half_edges WHERE tenant = '' AND side != 'server'");
     sql.push(" AND toStartOfMinute(time) >= toDateTime(")
         .int(*first);
     sql.push(") AND toStartOfMinute(time) <= toDateTime(")
         .int(*last);
-    sql.push(") AND has(").ints(live);
-    sql.push(
-        ", toInt64(toUnixTimestamp(toStartOfMinute(time)))) \
-         LIMIT 1 BY trace_id, span_id, service) AS c LEFT JOIN (\
-         SELECT trace_id, span_id, service, duration_ns, error, 1 AS found, ",
-    );
-    sql.push(BUCKET)
-        .push(" FROM half_edges WHERE tenant = '' AND side = 'server'");
+    sql.push(") AND has(")
+        .ints(live)
+        .push(", toInt64(toUnixTimestamp(toStartOfMinute(time)))) ")
+        .push(ONE_CALLER);
+    sql.push("), children AS (").push(CHILDREN);
+    sql.push(" FROM half_edges WHERE tenant = '' AND ")
+        .push(CAN_BE_CHILD);
     // Clocks may differ, and a consumer may start long after its producer.
     sql.push(" AND toStartOfMinute(time) >= toDateTime(")
-        .int(first - 300);
+        .int(first - i64::from(SKEW_SECONDS));
     sql.push(") AND toStartOfMinute(time) <= toDateTime(")
-        .int(last + 1800);
-    sql.push(
-        ") LIMIT 1 BY trace_id, span_id, service) AS s \
-         ON c.trace_id = s.trace_id AND c.span_id = s.span_id \
-         WHERE s.found = 1 OR c.peer != '' GROUP BY caller, callee, connection \
-         ORDER BY caller, callee, connection LIMIT ",
-    );
+        .int(last + i64::from(PAIRING_SECONDS))
+        .push(") ")
+        .push(ONE_CHILD);
+    sql.push("), ")
+        .push(CALLS)
+        .push(" SELECT toString(client) AS caller, toString(server) AS callee, connection_type AS connection, ")
+        .push("calls, errors, client_total_ns, server_total_ns, client_merged, server_merged FROM (SELECT ")
+        .push(EDGE)
+        .push(", count() AS calls, ")
+        .push(EDGE_ERRORS)
+        .push(" AS errors, sum(c.duration_ns) AS client_total_ns, sum(s.callee_ns) AS server_total_ns, ");
+    const CLIENT_MERGED: &str = "sumMap(map(toInt16(least(240, greatest(-168, \
+         ceil(8 * log2(c.duration_ns / 100000000))))), toUInt64(1))) AS client_merged, ";
+    const SERVER_MERGED: &str = "sumMapIf(map(toInt16(least(240, greatest(-168, \
+         ceil(8 * log2(s.callee_ns / 100000000))))), toUInt64(1)), s.found) AS server_merged";
+    sql.push(CLIENT_MERGED)
+        .push(SERVER_MERGED)
+        .push(" FROM callers AS c ")
+        .push(EDGE_JOIN)
+        .push(" WHERE ")
+        .push(IS_EDGE)
+        .push(
+            " GROUP BY client, server, connection_type) ORDER BY caller, callee, connection LIMIT ",
+        );
     sql.uint(ROWS_MAX as u64 + 1)
         .push(" SETTINGS join_use_nulls = 0");
     Some(sql)

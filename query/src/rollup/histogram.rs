@@ -3,7 +3,8 @@
 //! Bucket `k` counts durations in (base·2^((k-1)/8), base·2^(k/8)]. A quantile is told as the value
 //! in its bucket whose relative distance to both bounds is the same, so it errs by at most 4.34 %:
 //! `(2^(1/8) - 1) / (2^(1/8) + 1)`. Interpolating inside the bucket would err by up to 9 % when the
-//! values crowd at one bound.
+//! values crowd at one bound. Where all values are in one bucket their mean is told, which is the value
+//! itself of a single one and never beyond the least or the greatest.
 
 /// The base of RED buckets: 2 ms.
 pub const RED_BASE_NS: f64 = 2e6;
@@ -18,6 +19,8 @@ pub struct Histogram {
     /// In the order of their keys.
     buckets: Vec<(i16, u64)>,
     count: u64,
+    /// The mean of the values, where their sum is known.
+    mean_ns: Option<u64>,
 }
 
 impl Histogram {
@@ -31,7 +34,17 @@ impl Histogram {
             base_ns,
             buckets,
             count,
+            mean_ns: None,
         }
+    }
+
+    /// With the sum of all values; one that saturated is no help.
+    pub fn with_sum(mut self, sum_ns: u64) -> Self {
+        self.mean_ns = match sum_ns {
+            u64::MAX => None,
+            sum => sum.checked_div(self.count),
+        };
+        self
     }
 
     /// Whether nothing was counted.
@@ -55,7 +68,10 @@ impl Histogram {
         for (key, count) in &self.buckets {
             below = below.saturating_add(*count);
             if below >= rank {
-                return self.middle(*key);
+                return match self.mean_ns {
+                    Some(mean) if *count == self.count => mean,
+                    _ => self.middle(*key),
+                };
             }
         }
         0
@@ -90,6 +106,13 @@ mod tests {
             Histogram::new(RED_BASE_NS, vec![(-168, 1)]).quantile(0.99),
             1
         );
+        let one = Histogram::new(RED_BASE_NS, vec![(0, 0), (3, 4)]).with_sum(10_000_003);
+        assert_eq!(
+            (one.quantile(0.5), one.quantile(0.99)),
+            (2_500_000, 2_500_000)
+        );
+        let full = Histogram::new(RED_BASE_NS, vec![(0, 4)]).with_sum(u64::MAX);
+        assert!(full.quantile(0.5) < 2_000_001);
         let unsorted = Histogram::new(RED_BASE_NS, vec![(8, 1), (0, 99)]);
         assert!(unsorted.quantile(0.99) < 2_000_000);
         assert!(unsorted.quantile(1.0) > 3_600_000);

@@ -12,16 +12,17 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::db::Text;
-use crate::params::{Allowed, Params};
+use crate::params::{Allowed, Params, SPAN_KINDS};
 use crate::problem::{Problem, ProblemDocument};
 use crate::rollup::histogram::{Histogram, RED_BASE_NS};
 use crate::rollup::{Minutes, ROWS_MAX, cut};
 use crate::sql::Sql;
 use crate::times::Window;
+use crate::trace::span::name_of;
 
 /// What the route takes.
 pub const ALLOWED: Allowed = Allowed {
-    once: &["service", "operation", "start", "end"],
+    once: &["service", "operation", "kind", "start", "end"],
     repeated: &[],
 };
 
@@ -30,13 +31,14 @@ pub const ALLOWED: Allowed = Allowed {
 pub struct LatencyList {
     /// The whole minutes that contain the window that was asked for; the end is exclusive.
     pub window: Window,
-    /// By service, then by operation.
+    /// By service, then by operation, then by kind.
     pub operations: Vec<OperationLatency>,
     /// Whether there are more.
     pub truncated: bool,
 }
 
-/// All spans of a service's operation, before sampling.
+/// All spans of one name and kind of a service, before sampling. A span that was delivered again in another
+/// request is counted again.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationLatency {
@@ -44,6 +46,8 @@ pub struct OperationLatency {
     pub service: String,
     /// The spans' name.
     pub operation: String,
+    /// Their kind: unspecified, internal, server, client, producer or consumer.
+    pub kind: String,
     /// How many there are.
     pub count: u64,
     /// Those with status error.
@@ -62,6 +66,7 @@ pub struct OperationLatency {
 struct LatencyRow {
     service_name: Text,
     operation: Text,
+    kind_number: i8,
     spans: u64,
     errors: u64,
     total_ns: u64,
@@ -70,11 +75,12 @@ struct LatencyRow {
 
 impl From<LatencyRow> for OperationLatency {
     fn from(row: LatencyRow) -> Self {
-        let histogram = Histogram::new(RED_BASE_NS, row.merged);
+        let histogram = Histogram::new(RED_BASE_NS, row.merged).with_sum(row.total_ns);
         let quantile = |q| histogram.quantile(q).to_string();
         Self {
             service: row.service_name.0,
             operation: row.operation.0,
+            kind: name_of(&SPAN_KINDS, row.kind_number),
             count: row.spans,
             error_count: row.errors,
             average_ns: row.total_ns.checked_div(row.spans).unwrap_or(0).to_string(),
@@ -85,7 +91,9 @@ impl From<LatencyRow> for OperationLatency {
     }
 }
 
-/// Tells latency by service and operation.
+/// Tells latency by service, operation and kind.
+///
+/// A span that was delivered again in another request is counted again.
 #[utoipa::path(
     get,
     path = "/api/v1/latency",
@@ -94,6 +102,8 @@ impl From<LatencyRow> for OperationLatency {
     params(
         ("service" = Option<String>, Query, description = "Only this service"),
         ("operation" = Option<String>, Query, description = "Only this operation"),
+        ("kind" = Option<String>, Query,
+            description = "Only this kind: unspecified, internal, server, client, producer or consumer"),
         ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
         ("end" = String, Query, description = "The window's end: RFC 3339 or Unix seconds"),
     ),
@@ -113,13 +123,16 @@ pub async fn latency(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Laten
     if let Some(operation) = params.one("operation") {
         and.push(" AND name = ").string(operation);
     }
+    if let Some(kind) = params.kind()? {
+        and.push(" AND toInt8(kind) = ").int(kind.into());
+    }
     let mut sql = Sql::new(
         "SELECT toString(service) AS service_name, toString(name) AS operation, \
-         sum(m.spans) AS spans, sum(m.errors) AS errors, sum(m.total_ns) AS total_ns, \
+         toInt8(kind) AS kind_number, sum(m.spans) AS spans, sum(m.errors) AS errors, sum(m.total_ns) AS total_ns, \
          sumMap(m.counts) AS merged FROM ",
     );
     sql.append(&window.measures(&and));
-    sql.push(" AS m GROUP BY service, name ORDER BY service, name LIMIT ")
+    sql.push(" AS m GROUP BY service, name, kind ORDER BY service, name, kind LIMIT ")
         .uint(ROWS_MAX as u64 + 1);
     if window.is_short() {
         sql.push(" SETTINGS max_threads = 1");

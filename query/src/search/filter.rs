@@ -3,27 +3,24 @@
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::search::cursor::Question;
-use crate::search::tag::{may_be_of_either, resource_tag, tag};
+use crate::search::tag::{Parts, Tag};
 use crate::sql::Sql;
 
 /// More tags than this in one search are refused: each may read a map.
 const TAGS_MAX: usize = 16;
 
-/// `status` conditions by OTLP's number.
-const STATUS_CONDITIONS: [&str; 3] = [
-    " AND status = 'UNSET'",
-    " AND status = 'OK'",
-    " AND status = 'ERROR'",
-];
+/// Conditions on the status by OTLP's number.
+pub(super) const STATUS_EQUALS: [&str; 3] =
+    ["status = 'UNSET'", "status = 'OK'", "status = 'ERROR'"];
 
-/// `kind` conditions by OTLP's number.
-const KIND_CONDITIONS: [&str; 6] = [
-    " AND kind = 'UNSPECIFIED'",
-    " AND kind = 'INTERNAL'",
-    " AND kind = 'SERVER'",
-    " AND kind = 'CLIENT'",
-    " AND kind = 'PRODUCER'",
-    " AND kind = 'CONSUMER'",
+/// Conditions on the kind by OTLP's number.
+const KIND_EQUALS: [&str; 6] = [
+    "kind = 'UNSPECIFIED'",
+    "kind = 'INTERNAL'",
+    "kind = 'SERVER'",
+    "kind = 'CLIENT'",
+    "kind = 'PRODUCER'",
+    "kind = 'CONSUMER'",
 ];
 
 /// What a span must be to match.
@@ -39,7 +36,7 @@ pub struct Filter {
     kind: Option<i8>,
     duration_min_ns: Option<u64>,
     duration_max_ns: Option<u64>,
-    tags: Vec<(String, String)>,
+    tags: Vec<Tag>,
 }
 
 impl Filter {
@@ -88,50 +85,65 @@ impl Filter {
             question.part(&[u8::from(bound.is_some())]);
             question.part(&bound.unwrap_or(0).to_be_bytes());
         }
-        for (key, value) in &self.tags {
-            question.part(key.as_bytes()).part(value.as_bytes());
+        for tag in &self.tags {
+            question.part(tag.text().as_bytes());
         }
         question.mark()
     }
 
     /// The conditions on a span whose start is in `from_ns..=to_ns`, without WHERE.
-    pub fn conditions(&self, from_ns: i64, to_ns: i64, resources: Resources) -> Sql {
+    pub fn conditions(&self, from_ns: i64, to_ns: i64, places: Places) -> Sql {
         let mut sql = self.columns(from_ns, to_ns);
-        for (place, (key, value)) in self.tags.iter().enumerate() {
+        for (place, tag) in self.tags.iter().enumerate() {
             sql.push(" AND (")
-                .append(&tag(key, value, resources.may_have(place)))
+                .append(&tag.condition(places.parts(place)))
                 .push(")");
         }
         sql
     }
 
-    /// The query that says which of the tags are those of a resource in `from_ns..=to_ns`, for
-    /// [`Resources::found`]. `None` where no tag can be one.
+    /// Whether a tag has a column: then it is worth asking first whether spans have it elsewhere.
+    pub fn has_columns(&self) -> bool {
+        self.tags.iter().any(Tag::has_column)
+    }
+
+    /// The query that says which of the tags are in a resource or scope of `from_ns..=to_ns`, for
+    /// [`Places::shared`]. `None` without tags.
     ///
-    /// A tag may be the span's or its resource's, and ClickHouse cannot skip what only one side of
-    /// an OR rules out. The resource is one narrow column, so asking it first costs little; mostly
-    /// it has no such tag, and then the attributes' own index does the rest.
-    pub fn resources_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
-        let mut bits = Sql::default();
-        for (place, (key, value)) in self.tags.iter().enumerate() {
-            if !may_be_of_either(key, value) {
-                continue;
-            }
-            if !bits.is_empty() {
-                bits.push(" + ");
-            }
-            bits.push("if(").append(&resource_tag(key, value));
-            bits.push(", ").uint(1 << place).push(", 0)");
-        }
-        if bits.is_empty() {
-            return None;
-        }
+    /// ClickHouse cannot skip what only one side of an OR rules out. The resource is one narrow column, so
+    /// asking it first costs little; mostly it has no such tag, and then the attributes' own index does the
+    /// rest.
+    pub fn shared_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
+        let tags = self.tags.iter().enumerate();
+        let bits = bits(tags.map(|(place, tag)| (place, tag.shared())))?;
         let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
         // Each resource is looked at once: as a condition it would be once for each block of rows.
         sql.append(&bits)
-            .push(")) FROM (SELECT DISTINCT resource FROM spans WHERE ")
+            .push(")) FROM (SELECT DISTINCT resource, scope_attributes FROM spans WHERE ")
             .append(&self.columns(from_ns, to_ns))
             .push(")");
+        Some(sql)
+    }
+
+    /// The query that says which of the tags with a column spans of `from_ns..=to_ns` have elsewhere too, for
+    /// [`Places::beside`]. `None` where no tag has a column.
+    pub fn beside_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
+        let tags = || {
+            let tags = self.tags.iter().enumerate();
+            tags.filter(|(_, tag)| tag.has_column())
+        };
+        let bits = bits(tags().map(|(place, tag)| (place, tag.beside())))?;
+        let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
+        sql.append(&bits)
+            .push(")) FROM spans WHERE ")
+            .append(&self.columns(from_ns, to_ns));
+        // The indexes of the keys leave hardly anything to read.
+        sql.push(" AND (");
+        for (number, (_, tag)) in tags().enumerate() {
+            sql.push(if number == 0 { "" } else { " OR " })
+                .append(&tag.beside());
+        }
+        sql.push(")");
         Some(sql)
     }
 
@@ -158,8 +170,11 @@ impl Filter {
         let numbered = |texts: &'static [&'static str], number: Option<i8>| {
             number.and_then(|number| texts.get(usize::try_from(number).ok()?).copied())
         };
-        sql.push(numbered(&STATUS_CONDITIONS, self.status).unwrap_or_default());
-        sql.push(numbered(&KIND_CONDITIONS, self.kind).unwrap_or_default());
+        let status = numbered(&STATUS_EQUALS, self.status);
+        let kind = numbered(&KIND_EQUALS, self.kind);
+        for condition in [status, kind].into_iter().flatten() {
+            sql.push(" AND ").push(condition);
+        }
         if let Some(ns) = self.duration_min_ns {
             sql.push(" AND duration_ns >= ").uint(ns);
         }
@@ -170,37 +185,53 @@ impl Filter {
     }
 }
 
-/// Which of a filter's tags the resources of a window may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resources(u64);
-
-impl Resources {
-    /// Any of them.
-    pub const UNKNOWN: Self = Self(u64::MAX);
-
-    /// What the query of [`Filter::resources_sql`] found.
-    pub fn found(bits: u64) -> Self {
-        Self(bits)
+/// The sum of the bits of those tags whose condition holds.
+fn bits(tags: impl Iterator<Item = (usize, Sql)>) -> Option<Sql> {
+    let mut bits = Sql::default();
+    for (place, condition) in tags {
+        bits.push(if bits.is_empty() { "if(" } else { " + if(" });
+        bits.append(&condition).push(", ").uint(1 << place);
+        bits.push(", 0)");
     }
+    (!bits.is_empty()).then_some(bits)
+}
 
-    fn may_have(self, place: usize) -> bool {
-        self.0 >> place & 1 == 1
+/// Where the spans of a window may have a filter's tags, a bit for each tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// In the resource or the scope.
+    pub shared: u64,
+    /// Elsewhere than in the column that the tag has.
+    pub beside: u64,
+}
+
+impl Places {
+    /// Anywhere.
+    pub const UNKNOWN: Self = Self {
+        shared: u64::MAX,
+        beside: u64::MAX,
+    };
+
+    fn parts(self, place: usize) -> Parts {
+        let bit = |bits: u64| bits >> place & 1 == 1;
+        Parts {
+            shared: bit(self.shared),
+            beside: bit(self.beside),
+        }
     }
 }
 
 /// The tags in an order of their own, so that the order of giving does not matter to a cursor.
-fn read_tags(params: &Params) -> Result<Vec<(String, String)>, Problem> {
+fn read_tags(params: &Params) -> Result<Vec<Tag>, Problem> {
     let mut tags = Vec::new();
     for text in params.all("tag") {
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => tags.push((key.to_owned(), value.to_owned())),
-            _ => {
-                return Err(Problem::parameter(
-                    "tag",
-                    "a tag is key=value, like http.route=/cart",
-                ));
-            }
-        }
+        let Some(tag) = Tag::read(text) else {
+            return Err(Problem::parameter(
+                "tag",
+                "a tag is key=value, like http.route=/cart",
+            ));
+        };
+        tags.push(tag);
     }
     if tags.len() > TAGS_MAX {
         let detail = format!("{} tags; at most {TAGS_MAX} may be given", tags.len());
@@ -221,21 +252,27 @@ mod tests {
         Filter::read(&Params::read(&uri, ALLOWED)?)
     }
 
+    const NONE: Places = Places {
+        shared: 0,
+        beside: 0,
+    };
+
     /// The columns of `spans` that a tag's condition names.
     #[track_caller]
-    fn check_columns(tag: &str, expect: &[&str]) {
-        const COLUMNS: [&str; 8] = [
+    fn check_columns(tag: &str, places: Places, expect: &[&str]) {
+        const COLUMNS: [&str; 9] = [
             "service ",
             "http_route",
             "http_response_status_code",
+            "status ",
+            "status_message",
             "resource,",
             "attr_str",
             "attr_int",
-            "attr_double",
-            "attr_other",
+            "events",
         ];
         let filter = read(&format!("tag={tag}")).unwrap();
-        let text = filter.conditions(0, 1, Resources::UNKNOWN).text();
+        let text = filter.conditions(0, 1, places).text();
         let named = COLUMNS
             .iter()
             .copied()
@@ -244,58 +281,70 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_reads_only_what_may_hold_it() {
-        check_columns("service.name%3Dcart", &["service "]);
-        check_columns("http.route%3D/cart", &["http_route", "resource,"]);
-        check_columns("http.route%3D", &["resource,"]);
+    fn a_tag_is_looked_for_in_its_column_alone_when_spans_have_it_nowhere_else() {
+        check_columns("service.name%3Dcart", NONE, &["service "]);
+        check_columns("http.route%3D/cart", NONE, &["http_route"]);
+        check_columns("http.route%3D", NONE, &[]);
+        let code = "http.response.status_code";
         check_columns(
-            "http.response.status_code%3D404",
+            &format!("{code}%3D404"),
+            NONE,
             &["http_response_status_code"],
         );
-        check_columns("http.response.status_code%3Dx", &[]);
-        check_columns("http.response.status_code%3D0", &[]);
-        check_columns("user.id%3Dabc", &["resource,", "attr_str"]);
-        check_columns("user.id%3D", &["resource,", "attr_str"]);
-        check_columns(
-            "user.id%3D12",
-            &["resource,", "attr_str", "attr_int", "attr_double"],
-        );
-        check_columns(
-            "user.id%3D0",
-            &["resource,", "attr_str", "attr_int", "attr_double"],
-        );
-        check_columns("user.id%3D1.5", &["resource,", "attr_str", "attr_double"]);
-        check_columns("user.id%3Dinf", &["resource,", "attr_str"]);
-        check_columns("user.id%3Dtrue", &["resource,", "attr_str", "attr_other"]);
+        check_columns("error%3Dtrue", NONE, &["status "]);
+        check_columns("otel.status_code%3Derror", NONE, &["status "]);
+        check_columns("otel.status_description%3Dx", NONE, &["status_message"]);
+        // Without a column it is looked for in the attributes, which have indexes.
+        check_columns("user.id%3Dabc", NONE, &["attr_str", "events"]);
+        check_columns("user.id%3D12", NONE, &["attr_str", "attr_int", "events"]);
+        check_columns("error%3Dfalse", NONE, &["attr_str", "events"]);
     }
 
     #[test]
-    fn a_tag_that_no_resource_has_is_looked_for_in_spans_alone() {
-        let query = "tag=a%3D1&tag=http.route%3D/x&tag=http.response.status_code%3D404\
-                     &tag=service.name%3Dcart&tag=z%3D";
-        let filter = read(query).unwrap();
-        let asked = filter.resources_sql(0, 1).unwrap();
-        assert_eq!(asked.text().matches("groupBitOr").count(), 1);
-        // In the order of the keys: a, http.response.status_code, http.route, service.name, z.
-        for (place, key) in [(0, "a"), (2, "http.route"), (4, "z")] {
-            let text = filter.conditions(0, 1, Resources::found(1 << place)).text();
-            assert!(text.contains("JSONExtract"), "{key}: {text}");
-        }
-        for other in [0b0_1010, !0b1_0101, 0] {
-            let text = filter.conditions(0, 1, Resources::found(other)).text();
-            assert!(!text.contains("resource"), "{text}");
-        }
-        let empty = read("tag=http.route%3D").unwrap();
-        let text = empty.conditions(0, 1, Resources::found(0)).text();
-        assert!(text.ends_with(" AND (false)"), "{text}");
+    fn a_tag_may_be_anywhere() {
+        let all = Places::UNKNOWN;
+        let more = ["resource,", "attr_str", "events"];
+        check_columns("user.id%3Dabc", all, &more);
+        check_columns(
+            "http.route%3D/cart",
+            all,
+            &[&["http_route"], &more[..]].concat(),
+        );
+        check_columns(
+            "service.name%3Dcart",
+            all,
+            &[&["service "], &more[..]].concat(),
+        );
+        check_columns("http.route%3D", all, &more);
+        let shared = Places { beside: 0, ..all };
+        check_columns("http.route%3D/cart", shared, &["http_route", "resource,"]);
+    }
+
+    #[test]
+    fn each_tag_has_a_bit() {
+        let filter = read("tag=z%3D&tag=http.route%3D/x&tag=a%3D1").unwrap();
+        // In the order of the tags: a, http.route, z.
+        let text = filter.shared_sql(0, 1).unwrap().text();
+        assert_eq!(text.matches(":UInt64}, 0)").count(), 3, "{text}");
+        let text = filter.beside_sql(0, 1).unwrap().text();
+        assert_eq!(text.matches(":UInt64}, 0)").count(), 1, "{text}");
+        let places = Places {
+            shared: 0b001,
+            beside: 0b100,
+        };
+        let parts: Vec<_> = (0..3).map(|place| places.parts(place)).collect();
+        let parts = parts.iter().map(|parts| (parts.shared, parts.beside));
+        let expect = [(true, false), (false, false), (false, true)];
+        assert_eq!(parts.collect::<Vec<_>>(), expect);
+        assert!(read("tag=a%3D1").unwrap().beside_sql(0, 1).is_none());
     }
 
     #[test]
     fn without_a_tag_no_attributes_are_read() {
         let query = "service=a&operation=b&status=error&kind=server&minDuration=1ms&maxDuration=2s";
         let filter = read(query).unwrap();
-        assert!(filter.resources_sql(0, 1).is_none());
-        let text = filter.conditions(0, 1, Resources::UNKNOWN).text();
+        assert!(filter.shared_sql(0, 1).is_none());
+        let text = filter.conditions(0, 1, Places::UNKNOWN).text();
         assert!(
             !text.contains("attr_") && !text.contains("resource"),
             "{text}"

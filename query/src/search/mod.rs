@@ -3,6 +3,7 @@
 pub mod cursor;
 pub mod filter;
 pub mod page;
+mod summary;
 mod tag;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument};
 use crate::search::filter::Filter;
 use crate::search::page::Found;
+use crate::search::summary::Summary;
 use crate::times::{Window, rfc3339};
 
 /// What the route takes.
@@ -54,6 +56,9 @@ pub struct TraceList {
     pub next_cursor: Option<String>,
     /// The window that was searched: spans that start in it, bounds included.
     pub window: Window,
+    /// What to try when nothing matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// One trace, as a list shows it.
@@ -62,10 +67,14 @@ pub struct TraceList {
 pub struct TraceSummary {
     /// 32 hexadecimal digits.
     pub trace_id: String,
-    /// The root span's service; empty while no root span has come.
+    /// The service of the span that names the trace: its root; of several the longest, then the
+    /// earliest.
     pub root_service: String,
-    /// The root span's name; empty while no root span has come.
+    /// The name of the same span.
     pub root_operation: String,
+    /// Whether no root span is stored: then the trace is named by its entry span, the longest of those
+    /// whose parents are missing.
+    pub root_missing: bool,
     /// The first span's start (RFC 3339 with nanoseconds).
     pub start: String,
     /// The same in nanoseconds since 1970.
@@ -78,35 +87,23 @@ pub struct TraceSummary {
     pub error_count: u64,
 }
 
-impl From<Found> for TraceSummary {
-    fn from(found: Found) -> Self {
-        let trace_id = hex(&found.place.trace_id);
-        let Some(trace) = found.indexed else {
-            // Its index row is not in yet; one span is what is known.
-            return Self {
-                trace_id,
-                root_service: String::new(),
-                root_operation: String::new(),
-                start: rfc3339(found.place.time_ns),
-                start_unix_nano: found.place.time_ns.to_string(),
-                duration_ns: "0".to_owned(),
-                span_count: 1,
-                error_count: 0,
-            };
-        };
+impl From<(Found, Summary)> for TraceSummary {
+    fn from((found, summary): (Found, Summary)) -> Self {
+        let (root_service, root_operation) = summary.name;
         Self {
-            trace_id,
-            root_service: trace.root_service.0,
-            root_operation: trace.root_operation.0,
-            start: rfc3339(trace.start_ns),
-            start_unix_nano: trace.start_ns.to_string(),
-            duration_ns: trace
+            trace_id: hex(&found.place.trace_id),
+            root_service,
+            root_operation,
+            root_missing: summary.root_missing,
+            start: rfc3339(summary.start_ns),
+            start_unix_nano: summary.start_ns.to_string(),
+            duration_ns: summary
                 .end_ns
-                .saturating_sub(trace.start_ns)
+                .saturating_sub(summary.start_ns)
                 .max(0)
                 .to_string(),
-            span_count: trace.spans,
-            error_count: trace.errors,
+            span_count: summary.spans,
+            error_count: summary.errors,
         }
     }
 }
@@ -126,9 +123,10 @@ impl From<Found> for TraceSummary {
         ("kind" = Option<String>, Query,
             description = "unspecified, internal, server, client, producer or consumer"),
         ("tag" = Option<Vec<String>>, Query, explode, style = Form,
-            description = "key=value: an attribute of the span or of its resource; give it several \
-                           times for several. A value that reads as a number or a boolean also \
-                           matches attributes of these types"),
+            description = "key=value: an attribute of the span, its resource, scope, events or links, as the \
+                           trace shows it, whatever its type; an element of an array; for keys in a map \
+                           the path (a.b). Give it several times for several. error=true is status error, \
+                           otel.status_description the status message"),
         ("minDuration" = Option<String>, Query,
             description = "The span's least duration: 10ms, 1.5s, 2m"),
         ("maxDuration" = Option<String>, Query, description = "The span's greatest duration"),
@@ -155,15 +153,53 @@ pub async fn search(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<TraceL
         .one("cursor")
         .map(|text| cursor::decode(text, question))
         .transpose()?;
-    let page = page::page(&app.db, &filter, after, limit, app.db.deadline()).await?;
+    let deadline = app.db.deadline();
+    let page = page::page(&app.db, &filter, after, limit, deadline).await?;
     let last = page.traces.last().map(|found| found.place);
     let next_cursor = last
         .filter(|_| page.more)
         .map(|place| cursor::encode(place, question));
+    let hint = (page.traces.is_empty() && after.is_none()).then(|| hint(&params));
+    let traces = summary::summaries(&app.db, page.traces, deadline).await?;
     Ok(Json(TraceList {
-        traces: page.traces.into_iter().map(TraceSummary::from).collect(),
+        traces: traces.into_iter().map(TraceSummary::from).collect(),
         truncated: page.more,
         next_cursor,
+        hint,
         window: Window::new(filter.start_ns, filter.end_ns),
     }))
+}
+
+/// What to try when nothing matches: one span must meet every condition, and that is what is mostly
+/// forgotten.
+fn hint(params: &Params) -> String {
+    const CONDITIONS: [&str; 7] = [
+        "service",
+        "operation",
+        "status",
+        "kind",
+        "tag",
+        "minDuration",
+        "maxDuration",
+    ];
+    let given: Vec<_> = CONDITIONS
+        .into_iter()
+        .filter(|name| params.all(name).any(|value| !value.is_empty()))
+        .collect();
+    match given.as_slice() {
+        [] => {
+            "no spans are stored in this time range; try a longer one, or check that spans arrive: \
+               GET /api/v1/accounts counts them"
+                .to_owned()
+        }
+        [one] => format!(
+            "no span in this time range matches {one}; try a longer range, or check the value: names \
+             and values are compared exactly, with upper and lower case"
+        ),
+        several => format!(
+            "no span in this time range matches all of {}; one span must match them all. Try a longer \
+             range, or leave one of them out",
+            several.join(", ")
+        ),
+    }
 }

@@ -17,9 +17,9 @@ use std::collections::{HashMap, HashSet};
 use clickhouse::Row;
 use serde::Deserialize;
 
-use crate::db::{Db, DbError, Deadline, Text};
+use crate::db::{Db, DbError, Deadline};
 use crate::search::cursor::Place;
-use crate::search::filter::{Filter, Resources};
+use crate::search::filter::{Filter, Places};
 use crate::sql::Sql;
 
 /// How much longer a chunk is than the one before: at least, when that nearly filled the page, and at
@@ -35,13 +35,9 @@ pub struct Indexed {
     pub start_ns: i64,
     /// The last span's end.
     pub end_ns: i64,
-    /// The root span's service; empty while no root has come.
-    pub root_service: Text,
-    /// The root span's name; empty while no root has come.
-    pub root_operation: Text,
-    /// All spans of the trace.
+    /// All spans of the trace, those that were delivered twice counted twice.
     pub spans: u64,
-    /// Those with status ERROR.
+    /// Those with status ERROR, likewise.
     pub errors: u64,
 }
 
@@ -103,13 +99,18 @@ pub async fn page(
     let mut places = Vec::new();
     let newest = after.map_or(filter.end_ns, |place| place.time_ns.min(filter.end_ns));
     let mut chunks = Chunks::new(filter.start_ns, newest, filter.first_chunk_ns());
-    let mut resources = Resources::UNKNOWN;
+    // The first chunk is short: only what has a column of its own is so much faster there that it is worth
+    // asking first whether the column is enough.
+    let mut tags = match filter.has_columns() {
+        true => search.places(chunks.peek()).await?,
+        false => Places::UNKNOWN,
+    };
     'window: while let Some((from_ns, to_ns)) = chunks.next() {
         let before = places.len();
         // Only the first chunk can hold traces at the cursor's own nanosecond.
         let mut behind = after;
         loop {
-            let sql = candidates_sql(filter, (from_ns, to_ns), resources, behind, wanted);
+            let sql = candidates_sql(filter, (from_ns, to_ns), tags, behind, wanted);
             let batch: Vec<Candidate> = db.rows("search", &sql, deadline).await?;
             let read_all = batch.len() < wanted;
             behind = batch.last().map(Candidate::place);
@@ -122,7 +123,7 @@ pub async fn page(
             }
         }
         chunks.grow(places.len() - before, wanted - places.len());
-        resources = search.resources(chunks.peek()).await?;
+        tags = search.places(chunks.peek()).await?;
     }
     let more = places.len() >= wanted;
     places.truncate(limit);
@@ -185,19 +186,22 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Which of the filter's tags the resources of a chunk have.
-    async fn resources(&self, chunk: Option<(i64, i64)>) -> Result<Resources, DbError> {
-        let sql = chunk.and_then(|(from, to)| self.filter.resources_sql(from, to));
-        let Some(sql) = sql else {
-            return Ok(Resources::UNKNOWN);
+    /// Where the spans of a chunk may have the filter's tags.
+    async fn places(&self, chunk: Option<(i64, i64)>) -> Result<Places, DbError> {
+        let Some((from_ns, to_ns)) = chunk else {
+            return Ok(Places::UNKNOWN);
         };
-        let rows: Vec<u64> = self
-            .db
-            .rows("search_resources", &sql, self.deadline)
-            .await?;
-        Ok(rows
-            .first()
-            .map_or(Resources::UNKNOWN, |bits| Resources::found(*bits)))
+        let (shared, beside) = tokio::try_join!(
+            self.bits("search_shared", self.filter.shared_sql(from_ns, to_ns)),
+            self.bits("search_beside", self.filter.beside_sql(from_ns, to_ns)),
+        )?;
+        Ok(Places { shared, beside })
+    }
+
+    async fn bits(&self, name: &'static str, sql: Option<Sql>) -> Result<u64, DbError> {
+        let Some(sql) = sql else { return Ok(0) };
+        let rows: Vec<u64> = self.db.rows(name, &sql, self.deadline).await?;
+        Ok(rows.first().copied().unwrap_or(u64::MAX))
     }
 
     /// Leaves out the traces of this page and of earlier ones.
@@ -259,7 +263,7 @@ impl Search<'_> {
         let mut sql = Sql::new(NEWEST);
         let conditions = self
             .filter
-            .conditions(cursor.time_ns, to_ns, Resources::UNKNOWN);
+            .conditions(cursor.time_ns, to_ns, Places::UNKNOWN);
         sql.append(&conditions).push(" AND ");
         sql.trace_id_in(suspects.iter().copied())
             .push(" GROUP BY trace_id");
@@ -280,12 +284,12 @@ const NEWEST: &str =
 fn candidates_sql(
     filter: &Filter,
     (from_ns, to_ns): (i64, i64),
-    resources: Resources,
+    tags: Places,
     behind: Option<Place>,
     limit: usize,
 ) -> Sql {
     let mut sql = Sql::new(NEWEST);
-    sql.append(&filter.conditions(from_ns, to_ns, resources))
+    sql.append(&filter.conditions(from_ns, to_ns, tags))
         .push(" GROUP BY trace_id");
     if let Some(place) = behind {
         sql.push(" HAVING newest_ns < ").int(place.time_ns);
@@ -311,8 +315,7 @@ pub async fn indexed(
     }
     let mut sql = Sql::new(
         "SELECT trace_id, toUnixTimestamp64Nano(min(start)) AS start_ns, \
-         toUnixTimestamp64Nano(max(end)) AS end_ns, toString(max(root_service)) AS root_service, \
-         toString(max(root_name)) AS root_operation, sum(span_count) AS spans, \
+         toUnixTimestamp64Nano(max(end)) AS end_ns, sum(span_count) AS spans, \
          sum(error_count) AS errors FROM trace_index WHERE tenant = '' AND ",
     );
     sql.trace_id_in(ids).push(" GROUP BY trace_id");

@@ -1,165 +1,330 @@
-//! The condition that a span or its resource has a tag: in its column, or in the attributes' maps and the
-//! resource's JSON.
+//! The condition that a span has a tag: in a column of its own, in the span's attributes, events and links,
+//! or in what it shares with others, its resource and scope.
+//!
+//! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked
+//! for. What has a column mostly has it for a text (or a code) alone: `http.response.status_code` as a text
+//! lies in a map. ClickHouse skips what its indexes rule out in *all* parts of an OR, and columns have no
+//! index, so whoever builds a search says which of the three are worth looking at ([`Parts`]).
+
+mod value;
 
 use spanloom_store::schema::promoted::{Kind, PROMOTED_RESOURCE, PROMOTED_SPAN, Promoted, SERVICE};
+use spanloom_store::schema::spans::NESTED_KEYS;
 
 use crate::sql::Sql;
 
-/// Whether a tag may be the span's or its resource's, so that its condition is an OR of both.
-pub(super) fn may_be_of_either(key: &str, value: &str) -> bool {
-    let column_alone = resource_column(key).is_some() && !value.is_empty();
-    !column_alone && span_column(key).is_none_or(|promoted| promoted.kind != Kind::Code)
+use self::value::{Value, json_path};
+
+/// A tag is cut at so many of its `=`, since a key may contain some.
+const CUTS_MAX: usize = 4;
+
+/// Where a tag is looked for besides its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// In the resource and the scope.
+    pub(super) shared: bool,
+    /// Where it has a column, also in the attributes, events and links.
+    pub(super) beside: bool,
 }
 
-/// The column of a resource's attribute.
-fn resource_column(key: &str) -> Option<&'static Promoted> {
-    let mut columns = PROMOTED_RESOURCE.iter().chain([&SERVICE]);
-    columns.find(|promoted| promoted.key == key)
+/// A tag as it was given, and what it may mean.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag {
+    text: String,
 }
 
-/// The column of a span's attribute.
-fn span_column(key: &str) -> Option<&'static Promoted> {
-    PROMOTED_SPAN.iter().find(|promoted| promoted.key == key)
-}
-
-/// The condition that a span, or its resource unless that is known to have no such tag, has `key` with
-/// `value`.
-pub(super) fn tag(key: &str, value: &str, in_resource: bool) -> Sql {
-    if let Some(promoted) = resource_column(key).filter(|_| !value.is_empty()) {
-        return resource_in_column(promoted, value);
+impl Tag {
+    /// The tag of `key=value`; none where there is no key.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let tag = Self {
+            text: text.to_owned(),
+        };
+        let read = tag.cuts().next().is_some();
+        read.then_some(tag)
     }
-    let resource = in_resource.then(|| resource_tag(key, value));
-    let condition = match span_column(key) {
-        Some(promoted) if promoted.kind == Kind::Code => span_in_column(promoted, value),
-        Some(promoted) => either(span_in_column(promoted, value), resource),
-        None => either(Some(span_tag(key, value)), resource),
-    };
-    condition.unwrap_or_else(|| Sql::new("false"))
-}
 
-/// The condition that the resource has a value in its column, or where that is younger than spans may be,
-/// beside it.
-fn resource_in_column(promoted: &Promoted, value: &str) -> Sql {
-    let mut sql = Sql::new(promoted.column);
-    sql.push(" = ").string(value);
-    if !promoted.is_complete() {
-        sql.push(" OR ").append(&resource_tag(promoted.key, value));
+    /// The tag as it was given.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
-    sql
-}
 
-/// The condition that the span has a value in its column, or where that is younger than spans may be, beside
-/// it. `None` where it cannot have it.
-fn span_in_column(promoted: &Promoted, value: &str) -> Option<Sql> {
-    let mut column = Sql::new(promoted.column);
-    column.push(" = ");
-    // A column holds no empty value, and no 0: they mean that there is no such attribute.
-    let has_place = match promoted.kind {
-        Kind::Name | Kind::Text => {
-            column.string(value);
-            !value.is_empty()
-        }
-        Kind::Code => {
-            let code: u16 = value.parse().unwrap_or(0);
-            column.uint(code.into());
-            code != 0
-        }
-    };
-    let beside = (!promoted.is_complete()).then(|| span_tag(promoted.key, value));
-    either(has_place.then_some(column), beside)
-}
-
-/// The condition that one of the two holds that are there.
-fn either(one: Option<Sql>, other: Option<Sql>) -> Option<Sql> {
-    match (one, other) {
-        (Some(mut one), Some(other)) => {
-            one.push(" OR ").append(&other);
-            Some(one)
-        }
-        (one, other) => one.or(other),
+    /// The keys and values that the text may mean.
+    fn cuts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let places = self.text.match_indices('=').map(|(place, _)| place);
+        places
+            .filter(|place| *place > 0)
+            .take(CUTS_MAX)
+            .filter_map(|place| {
+                let (key, rest) = self.text.split_at_checked(place)?;
+                Some((key, rest.strip_prefix('=')?))
+            })
     }
-}
 
-/// The condition on the attribute maps; only those maps are read that can hold such a value.
-fn span_tag(key: &str, value: &str) -> Sql {
-    let mut sql = Sql::default();
-    if value.is_empty() {
-        sql.push("(mapContains(attr_str, ")
-            .string(key)
-            .push(") AND attr_str[")
-            .string(key);
-        sql.push("] = '')");
-        return sql;
+    /// Whether a column may have it.
+    pub(super) fn has_column(&self) -> bool {
+        self.cuts().any(|(key, value)| column(key, value).is_some())
     }
-    sql.push("attr_str[").string(key).push("] = ").string(value);
-    match number(value) {
-        Some(Number::Int(int)) => {
-            // A missing key reads as 0.
-            if int == 0 {
-                sql.push(" OR mapContains(attr_int, ")
-                    .string(key)
-                    .push(") AND attr_int[");
-                sql.string(key).push("] = 0");
-            } else {
-                sql.push(" OR attr_int[").string(key).push("] = ").int(int);
+
+    /// The condition that a span has the tag.
+    pub(super) fn condition(&self, parts: Parts) -> Sql {
+        let mut any = Any::default();
+        for (key, value) in self.cuts() {
+            let column = column(key, value);
+            if parts.beside || column.is_none() {
+                any.or(attributes(key, value));
+                any.or(nested(key, value));
             }
-            // The nearest double is what a person means who types a whole number.
-            #[expect(clippy::cast_precision_loss)]
-            push_double(&mut sql, key, int as f64);
+            if let Some(column) = column {
+                any.or(column);
+            }
+            if parts.shared {
+                any.or(shared(key, value));
+            }
         }
-        Some(Number::Double(double)) => push_double(&mut sql, key, double),
-        None => {}
+        any.sql()
     }
-    if matches!(value, "true" | "false") {
-        sql.push(" OR attr_other[")
-            .string(key)
-            .push("] = ")
-            .string(value);
+
+    /// The condition that the resource or the scope has the tag.
+    pub(super) fn shared(&self) -> Sql {
+        let mut any = Any::default();
+        for (key, value) in self.cuts() {
+            any.or(shared(key, value));
+        }
+        any.sql()
     }
+
+    /// The condition that a span has the key among its attributes, events or links, whatever its value:
+    /// indexes answer it.
+    pub(super) fn beside(&self) -> Sql {
+        let mut any = Any::default();
+        for (key, value) in self.cuts() {
+            if column(key, value).is_none() {
+                continue;
+            }
+            for map in [
+                "mapContains(attr_str, ",
+                "mapContains(attr_int, ",
+                "mapContains(attr_double, ",
+                "mapContains(attr_other, ",
+            ] {
+                any.or(call(map, key));
+            }
+            any.or(has_nested_key(key));
+            for (base, _) in paths(key) {
+                any.or(call("mapContains(attr_other, ", base));
+                any.or(has_nested_key(base));
+            }
+        }
+        any.sql()
+    }
+}
+
+/// Conditions of which one must hold.
+#[derive(Default)]
+struct Any(Sql);
+
+impl Any {
+    fn or(&mut self, condition: Sql) {
+        if !self.0.is_empty() {
+            self.0.push(" OR ");
+        }
+        self.0.append(&condition);
+    }
+
+    fn sql(self) -> Sql {
+        match self.0.is_empty() {
+            true => Sql::new("false"),
+            false => self.0,
+        }
+    }
+}
+
+/// `function` applied to a text; the literal brings the bracket.
+fn call(function: &'static str, argument: &str) -> Sql {
+    let mut sql = Sql::new(function);
+    sql.string(argument).push(")");
     sql
 }
 
-fn push_double(sql: &mut Sql, key: &str, double: f64) {
-    if double == 0.0 {
-        sql.push(" OR mapContains(attr_double, ")
-            .string(key)
-            .push(") AND attr_double[");
-        sql.string(key).push("] = 0");
-    } else {
-        sql.push(" OR attr_double[")
-            .string(key)
-            .push("] = ")
-            .double(double);
+/// The condition on the column that holds such values of this key, if there is one.
+fn column(key: &str, value: &str) -> Option<Sql> {
+    let status = |number: usize| super::filter::STATUS_EQUALS.get(number).copied();
+    match key {
+        "error" if value == "true" => return status(2).map(Sql::new),
+        "otel.status_code" => {
+            let names = crate::params::SPAN_STATUSES;
+            let number = names
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(value))?;
+            return status(number).map(Sql::new);
+        }
+        "otel.status_description" | "status.message" => {
+            let mut sql = Sql::new("status_message = ");
+            sql.string(value);
+            return Some(sql);
+        }
+        _ => {}
     }
+    let all = PROMOTED_SPAN
+        .iter()
+        .chain(&PROMOTED_RESOURCE)
+        .chain([&SERVICE]);
+    in_column(all.into_iter().find(|promoted| promoted.key == key)?, value)
 }
 
-/// The condition on the resource. ClickHouse reads JSON row by row, but looks for a text in a
-/// dictionary-encoded column once per entry: only rows whose resource holds parts of the key and of
-/// the value have their JSON read.
-pub(super) fn resource_tag(key: &str, value: &str) -> Sql {
-    let number = number(value);
-    // A number may be stored in another form than it is given in, unless it is a plain integer.
-    let as_given = match number {
-        Some(Number::Int(int)) => int.to_string() == value,
-        Some(Number::Double(_)) => false,
-        None => true,
+fn in_column(promoted: &Promoted, value: &str) -> Option<Sql> {
+    let mut sql = Sql::new(promoted.column);
+    sql.push(" = ");
+    // A column holds no empty value, and no 0: they mean that there is no such attribute. That is what a
+    // key with a column is then looked for beside it.
+    match promoted.kind {
+        Kind::Name | Kind::Text => sql.string(value),
+        Kind::Code => {
+            let code = value::Number::of(value).and_then(value::Number::int);
+            let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0);
+            sql.uint(code.into())
+        }
     };
-    let mut sql = Sql::default();
-    for part in [Some(key), Some(value).filter(|_| as_given)]
-        .into_iter()
-        .flatten()
-    {
-        let run = never_escaped(part);
-        if !run.is_empty() {
-            sql.push("position(resource, ")
-                .string(run)
-                .push(") > 0 AND ");
+    match promoted.kind {
+        Kind::Name | Kind::Text if value.is_empty() => Some(Sql::new("false")),
+        Kind::Code => {
+            sql.push(" AND ").push(promoted.column).push(" != 0");
+            Some(sql)
         }
+        _ => Some(sql),
     }
-    sql.push("(")
-        .append(&resource_json(key, value, number))
-        .push(")");
+}
+
+/// The condition on the attribute maps.
+fn attributes(key: &str, value: &str) -> Sql {
+    let wanted = Value::of(value);
+    let mut any = Any::default();
+    let mut text = Sql::default();
+    if value.is_empty() {
+        // A missing key reads as an empty text.
+        text = call("mapContains(attr_str, ", key);
+        text.push(" AND ");
+    }
+    text.push("attr_str[")
+        .string(key)
+        .push("] = ")
+        .string(value);
+    any.or(text);
+    if let Some(number) = wanted.number {
+        if let Some(int) = number.int() {
+            let mut sql = Sql::default();
+            if int == 0 {
+                sql = call("mapContains(attr_int, ", key);
+                sql.push(" AND ");
+            }
+            sql.push("attr_int[").string(key).push("] = ").int(int);
+            any.or(sql);
+        }
+        let double = number.double();
+        let mut sql = Sql::default();
+        if double == 0.0 {
+            sql = call("mapContains(attr_double, ", key);
+            sql.push(" AND ");
+        }
+        sql.push("attr_double[").string(key).push("] = ");
+        sql.double(double);
+        any.or(sql);
+    }
+    if let Some((before, behind)) = value::special_double(value) {
+        let mut sql = call("mapContains(attr_double, ", key);
+        sql.push(" AND ").push(before).string(key).push(behind);
+        any.or(sql);
+    }
+    let mut other = call("mapContains(attr_other, ", key);
+    let mut stored = Sql::new("attr_other[");
+    stored.string(key).push("]");
+    other.push(" AND ").append(&wanted.matches(&stored));
+    any.or(other);
+    for (base, path) in paths(key) {
+        let mut sql = call("mapContains(attr_other, ", base);
+        let mut stored = Sql::new("JSONExtractRaw(attr_other[");
+        stored.string(base).push("]");
+        json_path(&mut stored, path);
+        sql.push(" AND ").append(&wanted.matches(&stored));
+        any.or(sql);
+    }
+    any.sql()
+}
+
+/// The condition that one of the keys of events and links is this one.
+fn has_nested_key(key: &str) -> Sql {
+    let mut sql = Sql::new("has(");
+    sql.push(NESTED_KEYS).push(", ").string(key).push(")");
     sql
+}
+
+/// The condition on the attributes of events and links.
+fn nested(key: &str, value: &str) -> Sql {
+    let wanted = Value::of(value);
+    let mut any = Any::default();
+    let bases = [(key, "")].into_iter().chain(paths(key));
+    for (base, path) in bases {
+        let mut sql = has_nested_key(base);
+        let mut stored = Sql::new("JSONExtractRaw(j, ");
+        stored.string(base);
+        match path {
+            "" => _ = stored.push(")"),
+            path => json_path(&mut stored, path),
+        }
+        sql.push(" AND arrayExists(j -> ")
+            .append(&wanted.matches(&stored));
+        sql.push(
+            ", arrayConcat(tupleElement(events, 'attributes'), tupleElement(links, 'attributes')))",
+        );
+        any.or(sql);
+    }
+    any.sql()
+}
+
+/// The condition on the resource and on the scope.
+fn shared(key: &str, value: &str) -> Sql {
+    let mut any = Any::default();
+    any.or(json_object("resource", key, value));
+    any.or(json_object("scope_attributes", key, value));
+    any.sql()
+}
+
+/// The condition on a column of JSON objects. ClickHouse reads JSON row by row, but looks for a text in a
+/// dictionary-encoded column once per entry: only rows that hold a part of the key have their JSON read.
+fn json_object(column: &'static str, key: &str, value: &str) -> Sql {
+    let wanted = Value::of(value);
+    let mut any = Any::default();
+    let bases = [(key, "")].into_iter().chain(paths(key));
+    for (base, path) in bases {
+        let mut sql = Sql::default();
+        let run = never_escaped(base);
+        if !run.is_empty() {
+            sql.push("position(").push(column).push(", ").string(run);
+            sql.push(") > 0 AND ");
+        }
+        let mut stored = Sql::new("JSONExtractRaw(");
+        stored.push(column).push(", ").string(base);
+        match path {
+            "" => _ = stored.push(")"),
+            path => json_path(&mut stored, path),
+        }
+        any.or({
+            sql.append(&wanted.matches(&stored));
+            sql
+        });
+    }
+    any.sql()
+}
+
+/// The keys of maps that a key may reach into: `a.b.c` may be `b.c` in the map `a`, or `c` in `a.b`.
+fn paths(key: &str) -> impl Iterator<Item = (&str, &str)> {
+    const PATHS_MAX: usize = 3;
+    let dots = key.match_indices('.').map(|(place, _)| place);
+    dots.take(PATHS_MAX).filter_map(|place| {
+        let (base, rest) = key.split_at_checked(place)?;
+        let path = rest.strip_prefix('.')?;
+        (!base.is_empty() && !path.is_empty()).then_some((base, path))
+    })
 }
 
 /// The longest part of a text that every JSON writer writes as it is.
@@ -170,113 +335,5 @@ fn never_escaped(text: &str) -> &str {
         .unwrap_or_default()
 }
 
-fn resource_json(key: &str, value: &str, number: Option<Number>) -> Sql {
-    let mut sql = Sql::default();
-    if value.is_empty() {
-        sql.push("JSONExtractRaw(resource, ")
-            .string(key)
-            .push(") = '\"\"'");
-        return sql;
-    }
-    sql.push("JSONExtractString(resource, ")
-        .string(key)
-        .push(") = ")
-        .string(value);
-    match number {
-        Some(Number::Int(int)) => {
-            sql.push(" OR JSONExtractRaw(resource, ")
-                .string(key)
-                .push(") = ");
-            sql.string(&int.to_string());
-        }
-        Some(Number::Double(double)) => {
-            sql.push(" OR JSONType(resource, ")
-                .string(key)
-                .push(") = 'Double'");
-            sql.push(" AND JSONExtractFloat(resource, ")
-                .string(key)
-                .push(") = ")
-                .double(double);
-        }
-        None => {}
-    }
-    if matches!(value, "true" | "false") {
-        sql.push(" OR JSONExtractRaw(resource, ")
-            .string(key)
-            .push(") = ")
-            .string(value);
-    }
-    sql
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Number {
-    Int(i64),
-    Double(f64),
-}
-
-/// The number that a tag's value reads as.
-fn number(value: &str) -> Option<Number> {
-    if let Ok(int) = value.parse() {
-        return Some(Number::Int(int));
-    }
-    // Rust also reads "inf" and "nan", which no one writes as a tag to find a double.
-    let looks_like_one = value.bytes().any(|byte| byte.is_ascii_digit());
-    value
-        .parse()
-        .ok()
-        .filter(|double: &f64| looks_like_one && double.is_finite())
-        .map(Number::Double)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A column of a later version: spans from before have the value in a map, or only in the resource.
-    #[test]
-    fn a_column_that_is_younger_than_spans_is_not_asked_alone() {
-        #[track_caller]
-        fn check(sql: Option<Sql>, expect: &str) {
-            let text = sql.map(|sql| sql.text());
-            assert_eq!(text.as_deref().unwrap_or_default(), expect);
-        }
-        let later = |promoted: &Promoted| Promoted {
-            since: 2,
-            ..*promoted
-        };
-        let route = span_column("http.route").unwrap();
-        check(span_in_column(route, "/x"), "http_route = {p0:String}");
-        check(span_in_column(route, ""), "");
-        check(
-            span_in_column(&later(route), "/x"),
-            "http_route = {p0:String} OR attr_str[{p1:String}] = {p2:String}",
-        );
-        check(
-            span_in_column(&later(route), ""),
-            "(mapContains(attr_str, {p0:String}) AND attr_str[{p1:String}] = '')",
-        );
-        let code = span_column("http.response.status_code").unwrap();
-        check(span_in_column(code, "x"), "");
-        let text = span_in_column(&later(code), "404").unwrap().text();
-        assert!(
-            text.contains("= {p0:UInt64} OR ") && text.contains("attr_int["),
-            "{text}"
-        );
-        let pod = resource_column("k8s.pod.name").unwrap();
-        let text = resource_in_column(pod, "a").text();
-        assert_eq!(text, "k8s_pod_name = {p0:String}");
-        let text = resource_in_column(&later(pod), "a").text();
-        assert!(text.starts_with("k8s_pod_name = {p0:String} OR "), "{text}");
-        assert!(text.contains("JSONExtractString(resource, "), "{text}");
-    }
-
-    #[test]
-    fn parts_that_no_writer_escapes() {
-        assert_eq!(never_escaped("host.name"), "host.name");
-        assert_eq!(never_escaped("a/bcd\"e"), "bcd");
-        assert_eq!(never_escaped("naïves"), "ves");
-        assert_eq!(never_escaped("💡"), "");
-        assert_eq!(never_escaped(""), "");
-    }
-}
+mod tests;

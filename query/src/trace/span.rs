@@ -24,6 +24,14 @@ pub fn name_of(names: &[&str], number: i8) -> String {
 pub struct Trace {
     /// 32 hexadecimal digits.
     pub trace_id: String,
+    /// The service of the span that names the trace: its root; of several the longest, then the
+    /// earliest.
+    pub root_service: String,
+    /// The name of the same span.
+    pub root_operation: String,
+    /// Whether no root span is stored: then the trace is named by its entry span, the longest of those
+    /// whose parents are missing.
+    pub root_missing: bool,
     /// The first span's start (RFC 3339 with nanoseconds).
     pub start: String,
     /// The same in nanoseconds since 1970.

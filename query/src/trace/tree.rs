@@ -2,6 +2,9 @@
 //!
 //! Works on indices and explicit stacks, so that depth costs no stack; every span is placed exactly
 //! once, whatever the parent ids say.
+//!
+//! A client and a server span may share one id, as Zipkin's do (B3 propagation): then the server stands
+//! below the client, and what names that id as its parent stands below the one of its own service.
 
 use std::collections::HashMap;
 
@@ -14,6 +17,33 @@ pub struct Node {
     pub parent: [u8; 8],
     /// Its start.
     pub start_ns: i64,
+    /// The number of its service.
+    pub service: usize,
+    /// Which end of a call it is.
+    pub side: Side,
+}
+
+/// Which end of a call a span is, by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Side {
+    /// A client or producer span.
+    Caller,
+    /// A server or consumer span.
+    Callee,
+    /// Neither.
+    #[default]
+    Inner,
+}
+
+impl Side {
+    /// The side of a span kind, by its number in the store.
+    pub fn of_kind(kind: i8) -> Self {
+        match kind {
+            2 | 5 => Self::Callee,
+            3 | 4 => Self::Caller,
+            _ => Self::Inner,
+        }
+    }
 }
 
 /// A span's place in the tree.
@@ -32,7 +62,7 @@ pub struct Placed {
 
 const NONE: usize = usize::MAX;
 
-/// Puts `nodes`, whose ids differ, in tree order.
+/// Puts `nodes`, which differ in their id, service or side, in tree order.
 pub fn order(nodes: &[Node]) -> Vec<Placed> {
     let mut by_start: Vec<usize> = (0..nodes.len()).collect();
     by_start.sort_unstable_by_key(|index| key(nodes, *index));
@@ -72,16 +102,51 @@ fn at(list: &[usize], index: usize) -> usize {
     list.get(index).copied().unwrap_or(NONE)
 }
 
+/// The nodes that have an id.
+#[derive(Clone, Copy)]
+struct Holders {
+    first: usize,
+    caller: Option<usize>,
+    callee: Option<usize>,
+}
+
 /// The index of each node's parent, if it is there.
 fn parents(nodes: &[Node]) -> Vec<usize> {
-    let by_id: HashMap<[u8; 8], usize> = nodes
-        .iter()
-        .enumerate()
-        .map(|(index, node)| (node.id, index))
-        .collect();
+    let mut by_id: HashMap<[u8; 8], Holders> = HashMap::with_capacity(nodes.len());
+    // Only of ids that several nodes have.
+    let mut by_service: HashMap<([u8; 8], usize), usize> = HashMap::new();
+    let mut shared = false;
+    for (index, node) in nodes.iter().enumerate() {
+        let holders = by_id.entry(node.id).or_insert(Holders {
+            first: index,
+            caller: None,
+            callee: None,
+        });
+        shared |= holders.first != index;
+        match node.side {
+            Side::Caller => _ = holders.caller.get_or_insert(index),
+            Side::Callee => _ = holders.callee.get_or_insert(index),
+            Side::Inner => {}
+        }
+    }
+    if shared {
+        for (index, node) in nodes.iter().enumerate() {
+            let place = by_service.entry((node.id, node.service)).or_insert(index);
+            // What a service does for a call hangs below the call's server span.
+            if node.side == Side::Callee {
+                *place = index;
+            }
+        }
+    }
     let parent = |node: &Node| {
+        let own = by_id.get(&node.id)?;
+        if let Some(caller) = own.caller.filter(|_| node.side == Side::Callee) {
+            return Some(caller);
+        }
         let named = (node.parent != [0; 8]).then_some(node.parent)?;
-        by_id.get(&named).copied()
+        let holders = by_id.get(&named)?;
+        let of_service = by_service.get(&(named, node.service)).copied();
+        Some(of_service.or(holders.callee).unwrap_or(holders.first))
     };
     nodes
         .iter()
@@ -219,6 +284,8 @@ mod tests {
             id: id.to_be_bytes(),
             parent: parent.to_be_bytes(),
             start_ns,
+            service: 0,
+            side: Side::Inner,
         }
     }
 
@@ -279,6 +346,67 @@ mod tests {
         check(&[(1, 0, 0), (2, 3, 1), (3, 2, 2), (5, 5, 4)], "1 2! .3 5!");
     }
 
+    /// Nodes as (id, parent, service, side); each placed one as `<dots for depth><service><id>`.
+    #[track_caller]
+    fn check_shared(nodes: &[(u64, u64, u8, Side)], expect: &str) {
+        let nodes: Vec<_> = (0..)
+            .zip(nodes)
+            .map(|(at, (id, parent, service, side))| Node {
+                service: usize::from(*service),
+                side: *side,
+                ..node(*id, *parent, at)
+            })
+            .collect();
+        let text = order(&nodes).into_iter().map(|placed| {
+            let node = nodes[placed.index];
+            let service = char::from(u8::try_from(node.service).unwrap());
+            let id = u64::from_be_bytes(node.id);
+            let orphan = if placed.orphan { "!" } else { "" };
+            format!("{}{service}{id}{orphan}", ".".repeat(placed.depth))
+        });
+        assert_eq!(text.collect::<Vec<_>>().join(" "), expect);
+    }
+
+    #[test]
+    fn a_client_and_a_server_that_share_an_id() {
+        use Side::{Callee, Caller, Inner};
+        let (web, api, db) = (b'w', b'a', b'd');
+        check_shared(
+            &[
+                (1, 0, web, Callee),
+                (2, 1, web, Caller),
+                (2, 1, api, Callee),
+                (3, 2, api, Caller),
+                (3, 2, db, Callee),
+                (4, 2, web, Inner),
+            ],
+            "w1 .w2 ..a2 ...a3 ....d3 ..w4",
+        );
+        // The server came first, the client has no parent, or never came.
+        check_shared(&[(2, 0, api, Callee), (2, 0, web, Caller)], "w2 .a2");
+        check_shared(
+            &[(1, 0, web, Callee), (2, 1, api, Callee), (3, 2, api, Inner)],
+            "w1 .a2 ..a3",
+        );
+        // A service that calls itself.
+        check_shared(
+            &[(2, 0, web, Caller), (2, 0, web, Callee), (3, 2, web, Inner)],
+            "w2 .w2 ..w3",
+        );
+        // Two servers of one client; a third service's child hangs below one of them.
+        check_shared(
+            &[
+                (2, 0, web, Caller),
+                (2, 0, api, Callee),
+                (2, 0, db, Callee),
+                (3, 2, b'x', Inner),
+            ],
+            "w2 .a2 ..x3 .d2",
+        );
+        // Ids that name each other.
+        check_shared(&[(2, 2, web, Caller), (2, 2, api, Callee)], "w2! .a2");
+    }
+
     #[test]
     fn a_long_chain() {
         let nodes: Vec<_> = (0..100_000).map(|n| node(n + 1, n, 0)).collect();
@@ -290,12 +418,17 @@ mod tests {
     proptest! {
         #[test]
         fn each_span_once_and_below_its_parent(
-            edges in prop::collection::vec((0_u64..40, -5_i64..5), 0..40),
+            edges in prop::collection::vec((0_u64..40, 0_u64..40, -5_i64..5, 0_usize..6), 0..40),
+            shared in any::<bool>(),
         ) {
             let nodes: Vec<_> = edges
                 .iter()
                 .enumerate()
-                .map(|(n, (parent, at))| node(n as u64 + 1, *parent, *at))
+                .map(|(n, (id, parent, at, more))| Node {
+                    service: more % 2,
+                    side: [Side::Inner, Side::Caller, Side::Callee][more / 2],
+                    ..node(if shared { id / 3 } else { n as u64 + 1 }, *parent, *at)
+                })
                 .collect();
             let placed = order(&nodes);
             let mut seen: Vec<_> = placed.iter().map(|placed| placed.index).collect();
@@ -306,7 +439,9 @@ mod tests {
                 let node = nodes[placed.index];
                 prop_assert!(placed.depth <= path.len());
                 path.truncate(placed.depth);
-                prop_assert!(placed.depth == 0 || path.last() == Some(&node.parent));
+                let above = path.last();
+                let shares = node.side == Side::Callee && above == Some(&node.id);
+                prop_assert!(placed.depth == 0 || above == Some(&node.parent) || shares);
                 prop_assert_eq!(placed.orphan, placed.depth == 0 && node.parent != [0; 8]);
                 path.push(node.id);
             }

@@ -123,7 +123,7 @@ async fn health_needs_no_token_and_tells_nothing() {
     let answer = ask(server.admin_address().unwrap(), "GET", "/readyz").await;
     assert_eq!(answer.status, 503);
     assert!(
-        answer.text.contains("ClickHouse cannot answer"),
+        answer.text.contains("ClickHouse is unavailable"),
         "{}",
         answer.text
     );

@@ -4,6 +4,7 @@
 
 mod access;
 mod accounts;
+mod agree;
 mod encoding;
 mod errors;
 mod harness;

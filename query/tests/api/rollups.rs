@@ -86,7 +86,18 @@ async fn services_operations_and_latency() {
             &format!("/api/v1/latency?{}", window(0, 119)),
         )
         .await;
-    assert_eq!(all["operations"].as_array().unwrap().len(), 2);
+    // Kinds of one name are told apart, and can be asked for.
+    let kinds = |answer: &Value| {
+        let rows = answer["operations"].as_array().unwrap().iter();
+        rows.map(|row| format!("{} {}", row["service"], row["kind"]).replace('"', ""))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&all), ["a/b server", "a/b client", "cart server"]);
+    let path = format!("/api/v1/latency?{}&kind=client", window(0, 119));
+    let clients = service.get("/api/v1/latency", &path).await;
+    assert_eq!(kinds(&clients), ["a/b client"]);
+    // A single value is its own percentile.
+    assert_eq!(clients["operations"][0]["p99Ns"], "5000000");
     let none = service
         .get(
             "/api/v1/latency",
@@ -209,8 +220,8 @@ async fn dependencies_from_the_rollup_and_what_it_lacks() {
     assert_eq!(
         edges(&answer),
         [
-            "web>cart() 20/2 avg 100 p95 96 server",
-            "web>pg(database) 5/1 avg 200 p95 191 client",
+            "web>cart() 20/2 avg 100 p95 100 server",
+            "web>pg(database) 5/1 avg 200 p95 200 client",
         ]
     );
 
@@ -242,9 +253,9 @@ async fn dependencies_from_the_rollup_and_what_it_lacks() {
         .as_secs();
     let path = format!("{route}?start={}&end={now}", now - 300);
     let expect = [
-        "cart>partner(virtual_node) 1/0 avg 50 p95 48 client",
-        "cart>redis(database) 1/0 avg 50 p95 48 client",
-        "web>cart() 2/1 avg 90 p95 88 server",
+        "cart>partner(virtual_node) 1/0 avg 50 p95 50 client",
+        "cart>redis(database) 1/0 avg 50 p95 50 client",
+        "web>cart() 2/1 avg 90 p95 90 server",
     ];
     assert_eq!(edges(&service.get(route, &path).await), expect);
     // Rolled up, they are told once all the same.

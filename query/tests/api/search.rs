@@ -82,7 +82,7 @@ async fn filters() {
         ("tag=user%3DAnn", &[]),
         ("tag=user%3Dann&tag=n%3D5", &[1]),
         ("tag=n%3D5", &[2, 1]),
-        ("tag=n%3D5.0", &[]),
+        ("tag=n%3D5.0", &[2]),
         ("tag=items%3D3", &[1]),
         ("tag=zero%3D0", &[2]),
         ("tag=score%3D1.5", &[2]),
@@ -141,8 +141,13 @@ async fn what_a_list_shows() {
     assert_eq!(trace["spanCount"], 2);
     assert_eq!(trace["errorCount"], 0);
     assert_eq!(answer["traces"][0]["errorCount"], 1);
+    assert_eq!(trace["rootMissing"], false);
+    // While no root is there, its entry span names it.
     let no_root = service.search("service=mail").await;
-    assert_eq!(no_root["traces"][0]["rootService"], "");
+    let trace = &no_root["traces"][0];
+    assert_eq!(trace["rootService"], "mail");
+    assert_eq!(trace["rootOperation"], "send");
+    assert_eq!(trace["rootMissing"], true);
 }
 
 /// Traces that overlap, share their newest nanosecond, and reach over many chunks of the window.
@@ -197,27 +202,4 @@ async fn pages_cover_every_trace_once_in_order() {
         }
         assert_eq!(found, expect, "limit {limit}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_a_tag_without_a_column_reads_attributes() {
-    let service = Service::start().await;
-    service.insert(&shop()).await;
-    // A table without the maps answers whatever does not read them.
-    service.sql("RENAME TABLE spans TO whole_spans").await;
-    service
-        .sql(
-            "CREATE VIEW spans AS SELECT * EXCEPT (attr_str, attr_int, attr_double, attr_other, \
-             events, links) FROM whole_spans",
-        )
-        .await;
-    let columns = "service=cart&operation=GET%20/cart&status=error&kind=server&minDuration=1ms\
-                   &maxDuration=2s&tag=http.route%3D/pay&tag=http.response.status_code%3D500\
-                   &tag=service.version%3D1.1&tag=service.name%3Dcart";
-    check_ids(columns, &service.search(columns).await, &[2]);
-    let query = format!("start={}&end={}&tag=user%3Dann", T0 - 10, T0 + 10);
-    assert_eq!(
-        service.ask(&format!("/api/v1/traces?{query}")).await.status,
-        500
-    );
 }

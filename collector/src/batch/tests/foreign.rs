@@ -70,7 +70,7 @@ impl Store {
                 sumMap(buckets) FROM red GROUP BY ALL ORDER BY ALL",
             "SELECT hour, service, name, kind, sum(count), sum(error_count), sumMap(buckets) \
                 FROM red_hours GROUP BY ALL ORDER BY ALL",
-            "SELECT time, hex(trace_id), hex(span_id), side, service, duration_ns, error, peer, \
+            "SELECT time, hex(trace_id), hex(span_id), hex(parent_span_id), kind, service, duration_ns, error, peer, \
                 connection_type FROM half_edges ORDER BY ALL",
             "SELECT minute, client, server, connection_type, count, error_count, \
                 client_duration_sum_ns, server_duration_sum_ns, client_buckets, server_buckets \

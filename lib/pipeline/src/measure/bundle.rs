@@ -5,7 +5,8 @@
 //! ```text
 //! Bundle   1 version   2 texts, repeated   3 RED cells, repeated   4 half-edges, repeated   5 accounts, repeated
 //! RedCell  1 minute   2 service   3 name   4 kind   5 status   6 sum of durations   7 first bucket (zigzag)   8 counts, packed
-//! HalfEdge 1 time (fixed64)   2 trace id   3 span id   4 side   5 service   6 duration   7 error   8 peer   9 connection type
+//! HalfEdge 1 time (fixed64)   2 trace id   3 span id   5 service   6 duration   7 error   8 peer   9 connection type
+//!          10 kind   11 parent's span id
 //! Account  1 minute   2 node   3 agent   4 stage   5 reason   6 spans   7 bytes
 //! ```
 //!
@@ -20,7 +21,7 @@ use spanloom_otlp::wire::{FIXED64, LEN, Reader, VARINT, key};
 use spanloom_otlp::write::{bytes, fixed64, message, uint, varint};
 use thiserror::Error;
 
-use super::{AccountRow, ConnectionType, Counts, HalfEdge, Measures, RedCell, Side, TextId};
+use super::{AccountRow, ConnectionType, Counts, HalfEdge, Measures, RedCell, TextId};
 
 /// The version that is written, and the highest that can be read.
 pub const VERSION: u32 = 1;
@@ -178,30 +179,35 @@ fn write_half_edge(out: &mut Vec<u8>, half: &HalfEdge) {
     fixed64(out, 1, half.time_ns);
     bytes(out, 2, &half.trace_id);
     bytes(out, 3, &half.span_id);
-    number(out, 4, half.side as u64);
     number(out, 5, u64::from(half.service.0));
     number(out, 6, half.duration_ns);
     number(out, 7, u64::from(half.error));
     number(out, 8, u64::from(half.peer.0));
     number(out, 9, half.connection_type as u64);
+    number(out, 10, half.kind as u64);
+    if half.parent_span_id != [0; 8] {
+        bytes(out, 11, &half.parent_span_id);
+    }
 }
 
 fn read_half_edge(mut fields: Reader<'_>, measures: &Measures) -> Result<HalfEdge, BundleError> {
     let (mut time_ns, mut duration_ns, mut error) = (0, 0, false);
     let (mut trace_id, mut span_id): (&[u8], &[u8]) = (&[], &[]);
-    let (mut side, mut connection, mut service, mut peer) = (0, 0, 0, 0);
+    let mut parent_span_id: &[u8] = &[0; 8];
+    let (mut kind, mut connection, mut service, mut peer) = (0, 0, 0, 0);
     while !fields.is_empty() {
         let key = fields.key()?;
         match split(key) {
             (1, FIXED64) => time_ns = fields.fixed64()?,
             (2, LEN) => trace_id = fields.bytes()?,
             (3, LEN) => span_id = fields.bytes()?,
-            (4, VARINT) => side = fields.varint()?,
             (5, VARINT) => service = fields.varint()?,
             (6, VARINT) => duration_ns = fields.varint()?,
             (7, VARINT) => error = fields.varint()? != 0,
             (8, VARINT) => peer = fields.varint()?,
             (9, VARINT) => connection = fields.varint()?,
+            (10, VARINT) => kind = narrow(fields.varint()?, "a kind")?,
+            (11, LEN) => parent_span_id = fields.bytes()?,
             _ => fields.skip(key)?,
         }
     }
@@ -212,7 +218,10 @@ fn read_half_edge(mut fields: Reader<'_>, measures: &Measures) -> Result<HalfEdg
             .try_into()
             .map_err(|_| out_of_range("a trace id"))?,
         span_id: span_id.try_into().map_err(|_| out_of_range("a span id"))?,
-        side: Side::from_number(side).ok_or(out_of_range("the side of a half-edge"))?,
+        parent_span_id: parent_span_id
+            .try_into()
+            .map_err(|_| out_of_range("a parent's span id"))?,
+        kind: SpanKind::from_i32(kind),
         service: measures.text_id(service)?,
         duration_ns,
         error,

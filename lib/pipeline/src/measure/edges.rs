@@ -1,30 +1,16 @@
-//! Half-edges: one end of a call between services. The store joins the client's and the server's.
+//! Half-edges: spans as ends of calls. The store finds what is above and below each.
 //!
-//! What names the other end, where it is never instrumented itself, follows the service graph of
-//! Grafana Tempo.
+//! Every span has one, whatever its kind: a parent and a child of two services are a call, and only the
+//! store knows both. A consumer has one more for each span that it links to. What names the other end of a
+//! client's call, where it is never instrumented itself, follows the service graph of Grafana Tempo.
 
+use foldhash::HashSet;
 use spanloom_otlp::record::{Attr, SpanKind, SpanRecord, StatusCode, Value};
 
 use super::{Recorder, TextId};
 
-/// Which end of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Side {
-    /// A client or producer span.
-    Client = 1,
-    /// A server or consumer span.
-    Server = 2,
-}
-
-impl Side {
-    /// The side with this number.
-    pub(super) fn from_number(number: u64) -> Option<Self> {
-        [Self::Client, Self::Server]
-            .into_iter()
-            .find(|&side| side as u64 == number)
-    }
-}
+/// More links of one consumer than these are not followed.
+const LINKS_MAX: usize = 128;
 
 /// What lies between the ends of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -48,70 +34,116 @@ impl ConnectionType {
     }
 }
 
-/// One end of a call.
+/// A span as the end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HalfEdge {
     /// Start of the span, nanoseconds since the Unix epoch.
     pub time_ns: u64,
-    /// The trace.
+    /// The trace; for a link the trace that is linked to.
     pub trace_id: [u8; 16],
-    /// The client span's id: on the server side the parent's; zero for a server span without one.
+    /// The span.
     pub span_id: [u8; 8],
-    /// Which end this is.
-    pub side: Side,
-    /// The service at this end.
+    /// Its parent, or the span that is linked to; zeros for none, and where it is known to be no call.
+    pub parent_span_id: [u8; 8],
+    /// The span's kind.
+    pub kind: SpanKind,
+    /// The span's service.
     pub service: TextId,
     /// The span's duration.
     pub duration_ns: u64,
     /// Whether the span's status is an error.
     pub error: bool,
-    /// What the client calls the other end; empty on the server's side or when it says nothing.
+    /// What a client calls the other end; empty when it says nothing.
     pub peer: TextId,
     /// What lies between.
     pub connection_type: ConnectionType,
 }
 
-pub(super) fn half_edge(
-    recorder: &mut Recorder,
-    service: TextId,
-    span: &SpanRecord<'_>,
-) -> HalfEdge {
-    let side = match span.kind {
-        SpanKind::Client | SpanKind::Producer => Side::Client,
-        _ => Side::Server,
+/// Adds the half-edges of a span.
+pub(super) fn record(recorder: &mut Recorder, service: TextId, span: &SpanRecord<'_>) {
+    let (peer, connection_type) = match span.kind {
+        SpanKind::Client | SpanKind::Producer => Named::by(span.attributes).peer(span.kind),
+        SpanKind::Consumer => (Peer::default(), ConnectionType::MessagingSystem),
+        _ => (Peer::default(), ConnectionType::Unset),
     };
-    let messaging = matches!(span.kind, SpanKind::Producer | SpanKind::Consumer);
-    let mut connection_type = if messaging {
-        ConnectionType::MessagingSystem
-    } else {
-        ConnectionType::Unset
-    };
-    let mut peer = "";
-    if side == Side::Client {
-        let named = Named::by(span.attributes);
-        if !messaging && named.is_database() {
-            connection_type = ConnectionType::Database;
-        }
-        peer = named.peer(connection_type);
-    }
-    HalfEdge {
+    let half = HalfEdge {
         time_ns: span.start_ns,
         trace_id: span.trace_id,
-        span_id: if side == Side::Client {
-            span.span_id
-        } else {
-            span.parent_span_id
-        },
-        side,
+        span_id: span.span_id,
+        parent_span_id: span.parent_span_id,
+        kind: span.kind,
         service,
         duration_ns: span.duration_ns,
         error: span.status == StatusCode::Error,
-        peer: recorder.text(peer),
+        peer: peer.text(recorder, service),
         connection_type,
+    };
+    recorder.measures.half_edges.push(half);
+    if span.kind != SpanKind::Consumer {
+        return;
+    }
+    let parent = (span.trace_id, span.parent_span_id);
+    let links = span.links.iter().take(LINKS_MAX);
+    let linked = links.map(|link| (link.trace_id, link.span_id));
+    for (trace_id, span_id) in linked.filter(|linked| *linked != parent) {
+        if trace_id != [0; 16] && span_id != [0; 8] {
+            recorder.measures.half_edges.push(HalfEdge {
+                trace_id,
+                parent_span_id: span_id,
+                ..half
+            });
+        }
     }
 }
 
-/// What a client span's attributes say of the other end.
+/// Forgets parents that are of the same service and in the same batch: what is below them is no call, and the
+/// store need not look for them. A server or a consumer may be called by its own service.
+pub(super) fn forget_inner_parents(half_edges: &mut [HalfEdge]) {
+    let may_be_inner = |half: &HalfEdge| {
+        half.parent_span_id != [0; 8] && !matches!(half.kind, SpanKind::Server | SpanKind::Consumer)
+    };
+    if !half_edges.iter().any(may_be_inner) {
+        return;
+    }
+    let spans = half_edges.iter();
+    let spans: HashSet<_> = spans
+        .map(|half| (half.trace_id, half.span_id, half.service))
+        .collect();
+    for half in half_edges.iter_mut().filter(|half| may_be_inner(half)) {
+        if spans.contains(&(half.trace_id, half.parent_span_id, half.service)) {
+            half.parent_span_id = [0; 8];
+        }
+    }
+}
+
+/// A name of the other end of a call, with a port where that tells it from others.
+#[derive(Default)]
+struct Peer<'a> {
+    name: &'a str,
+    port: Option<&'a Value<'a>>,
+}
+
+impl Peer<'_> {
+    /// The name as a text of the batch; empty where it is the service's own, which is never the other end.
+    fn text(&self, recorder: &mut Recorder, service: TextId) -> TextId {
+        let port = match self.port {
+            Some(Value::Int(port)) => port.to_string(),
+            Some(Value::Str(port)) => (*port).to_owned(),
+            _ => String::new(),
+        };
+        let text = match port.as_str() {
+            "" => recorder.text(self.name),
+            port if self.name.contains(':') => recorder.text(&format!("[{}]:{port}", self.name)),
+            port => recorder.text(&format!("{}:{port}", self.name)),
+        };
+        match text == service {
+            true => recorder.text(""),
+            false => text,
+        }
+    }
+}
+
+/// What a client span's attributes say of the other end, by the names of today and of earlier conventions.
 #[derive(Default)]
 struct Named<'a> {
     peer_service: &'a str,
@@ -119,39 +151,70 @@ struct Named<'a> {
     db_system: &'a str,
     destination: &'a str,
     messaging_system: &'a str,
-    server_address: &'a str,
+    messaging_operation: &'a str,
+    host: &'a str,
+    port: Option<&'a Value<'a>>,
+    url: &'a str,
+    /// The address of the connection: less than a name, but better than nothing.
+    address: &'a str,
+    address_port: Option<&'a Value<'a>>,
 }
 
 impl<'a> Named<'a> {
-    fn by(attributes: &[Attr<'a>]) -> Self {
+    fn by(attributes: &'a [Attr<'a>]) -> Self {
         let mut named = Self::default();
         for attribute in attributes {
-            // The lengths of the keys below: most others are passed over by this alone.
-            if !matches!(attribute.key.len(), 7 | 9 | 12 | 14 | 16 | 26) {
+            let ports = match attribute.key {
+                "server.port" | "net.peer.port" => Some(&mut named.port),
+                "network.peer.port" | "net.sock.peer.port" | "peer.port" => {
+                    Some(&mut named.address_port)
+                }
+                _ => None,
+            };
+            if let Some(port) = ports {
+                if port.is_none() {
+                    *port = Some(&attribute.value);
+                }
                 continue;
             }
-            let Value::Str(text) = attribute.value else {
-                continue;
-            };
             // Old and new names of one thing: the first that is sent counts.
             let slot = match attribute.key {
-                "peer.service" => &mut named.peer_service,
+                "peer.service" | "service.peer.name" => &mut named.peer_service,
                 "db.namespace" | "db.name" => &mut named.db_namespace,
                 "db.system.name" | "db.system" => &mut named.db_system,
-                "messaging.destination.name" => &mut named.destination,
+                "messaging.destination.name" | "messaging.destination" => &mut named.destination,
                 "messaging.system" => &mut named.messaging_system,
-                "server.address" => &mut named.server_address,
+                "messaging.operation.type" | "messaging.operation" => {
+                    &mut named.messaging_operation
+                }
+                "server.address" | "net.peer.name" | "peer.hostname" => &mut named.host,
+                "url.full" | "http.url" => &mut named.url,
+                "network.peer.address"
+                | "net.sock.peer.addr"
+                | "net.peer.ip"
+                | "peer.ipv4"
+                | "peer.ipv6" => &mut named.address,
                 _ => continue,
             };
-            if slot.is_empty() {
+            if let Value::Str(text) = attribute.value
+                && slot.is_empty()
+            {
                 *slot = text;
             }
         }
         named
     }
 
-    fn is_database(&self) -> bool {
-        !self.db_namespace.is_empty() || !self.db_system.is_empty()
+    fn connection(&self, kind: SpanKind) -> ConnectionType {
+        let sends = matches!(self.messaging_operation, "send" | "publish" | "create");
+        match kind {
+            SpanKind::Producer => ConnectionType::MessagingSystem,
+            _ if !self.messaging_system.is_empty() && sends => ConnectionType::MessagingSystem,
+            _ if !self.db_namespace.is_empty() || !self.db_system.is_empty() => {
+                ConnectionType::Database
+            }
+            _ => ConnectionType::Unset,
+        }
     }
 
     /// The namespace where it is a name: Redis and others number theirs, and "0" tells nobody which
@@ -163,30 +226,53 @@ impl<'a> Named<'a> {
         }
     }
 
-    fn peer(&self, connection_type: ConnectionType) -> &'a str {
-        let Self {
-            peer_service,
-            server_address,
-            ..
-        } = *self;
-        let order = match connection_type {
-            ConnectionType::Database => [
-                peer_service,
-                self.named_namespace(),
-                self.db_system,
-                server_address,
-            ],
-            ConnectionType::MessagingSystem => [
-                peer_service,
-                self.destination,
-                self.messaging_system,
-                server_address,
-            ],
-            ConnectionType::Unset => [peer_service, server_address, "", ""],
+    fn peer(&self, kind: SpanKind) -> (Peer<'a>, ConnectionType) {
+        let connection = self.connection(kind);
+        let names = match connection {
+            ConnectionType::Database => [self.peer_service, self.named_namespace(), self.db_system],
+            ConnectionType::MessagingSystem => {
+                [self.peer_service, self.destination, self.messaging_system]
+            }
+            // A client that receives or settles messages calls the broker, not what sent them.
+            ConnectionType::Unset => [self.peer_service, "", ""],
         };
-        order
-            .into_iter()
-            .find(|name| !name.is_empty())
-            .unwrap_or_default()
+        let peer = match names.into_iter().find(|name| !name.is_empty()) {
+            Some(name) => Peer { name, port: None },
+            None => self.host(),
+        };
+        (peer, connection)
     }
+
+    /// The host, with its port where it is an address: many services may be behind one.
+    fn host(&self) -> Peer<'a> {
+        let (name, port) = match (self.host, host_of(self.url), self.address) {
+            ("", None, address) => (address, self.address_port.or(self.port)),
+            ("", Some(host), _) => return host,
+            (host, ..) => (host, self.port),
+        };
+        let name = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'))
+            .unwrap_or(name);
+        let is_address = name.parse::<std::net::IpAddr>().is_ok();
+        Peer {
+            name,
+            port: port.filter(|_| is_address),
+        }
+    }
+}
+
+/// The host of a URL, with its port where it is an address.
+fn host_of(url: &str) -> Option<Peer<'_>> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, _)) => name,
+        None => host.split(':').next()?,
+    };
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    // `10.0.0.7:8080` as it is written; a name without its port.
+    let name = if is_address { host } else { name };
+    (!name.is_empty()).then_some(Peer { name, port: None })
 }

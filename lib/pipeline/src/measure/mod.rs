@@ -19,7 +19,7 @@ use std::hash::BuildHasher;
 pub use account::AccountRow;
 pub use buckets::Counts;
 pub use bundle::BundleError;
-pub use edges::{ConnectionType, HalfEdge, Side};
+pub use edges::{ConnectionType, HalfEdge};
 pub use merge::{LeftOut, MergeLimits};
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
@@ -39,7 +39,7 @@ pub struct Measures {
     pub texts: Vec<Box<str>>,
     /// Rate, errors, duration: one cell per minute, service, name, kind and status.
     pub red: Vec<RedCell>,
-    /// The ends of calls between services.
+    /// The spans as ends of calls between services.
     pub half_edges: Vec<HalfEdge>,
     /// Where spans went, of this agent and of those that sent it theirs.
     pub accounts: Vec<AccountRow>,
@@ -103,13 +103,7 @@ impl Recorder {
     #[inline]
     pub fn span(&mut self, service: TextId, span: &SpanRecord<'_>) {
         self.red(service, span);
-        if matches!(
-            span.kind,
-            SpanKind::Client | SpanKind::Server | SpanKind::Producer | SpanKind::Consumer
-        ) {
-            let half = edges::half_edge(self, service, span);
-            self.measures.half_edges.push(half);
-        }
+        edges::record(self, service, span);
     }
 
     /// The number of a text in this batch.
@@ -149,6 +143,7 @@ impl Recorder {
         self.text_ids.clear();
         self.cells.clear();
         self.own_bytes = 0;
+        edges::forget_inner_parents(&mut self.measures.half_edges);
         std::mem::take(&mut self.measures)
     }
 

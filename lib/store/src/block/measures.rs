@@ -31,14 +31,6 @@ pub struct RedRow<'a> {
     pub buckets: &'a [(i16, u64)],
 }
 
-/// Which end of a call, by the column's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // as in the schema
-pub enum Side {
-    Client = 1,
-    Server = 2,
-}
-
 /// What lies between the ends of a call, by the column's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs)] // as in the schema
@@ -50,24 +42,26 @@ pub enum ConnectionType {
     VirtualNode = 3,
 }
 
-/// One end of a call.
+/// A span as the end of a call: as the parent of others, as the child of another, or both.
 #[derive(Debug, Clone, Copy)]
 pub struct HalfEdgeRow<'a> {
     /// Start of the span, nanoseconds since the Unix epoch.
     pub time_ns: u64,
-    /// The trace.
+    /// The trace; for a link the trace that is linked to.
     pub trace_id: [u8; 16],
-    /// The client span's id; on the server's side that is the parent's.
+    /// The span's id.
     pub span_id: [u8; 8],
-    /// Which end.
-    pub side: Side,
-    /// The service at this end.
+    /// The id of its parent, or of the span that is linked to; zeros where no call can come from there.
+    pub parent_span_id: [u8; 8],
+    /// The span's kind.
+    pub kind: SpanKind,
+    /// The span's service.
     pub service: &'a str,
     /// The span's duration.
     pub duration_ns: u64,
     /// Whether its status is an error.
     pub error: bool,
-    /// What the client calls the other end; empty when unknown and on the server's side.
+    /// What a client calls the other end; empty when unknown.
     pub peer: &'a str,
     /// What lies between.
     pub connection_type: ConnectionType,
@@ -90,10 +84,11 @@ struct Half {
     time: i64,
     trace_id: [u8; 16],
     span_id: [u8; 8],
+    parent_span_id: [u8; 8],
     service: u32,
     peer: u32,
     duration_ns: u64,
-    side: u8,
+    kind: u8,
     error: u8,
     connection: u8,
 }
@@ -130,10 +125,11 @@ impl MeasureBlock {
             time: date_time(row.time_ns),
             trace_id: row.trace_id,
             span_id: row.span_id,
+            parent_span_id: row.parent_span_id,
             service: self.texts.intern(row.service.as_bytes()),
             peer: self.texts.intern(row.peer.as_bytes()),
             duration_ns: row.duration_ns,
-            side: row.side as u8,
+            kind: row.kind as u8,
             error: u8::from(row.error),
             connection: row.connection_type as u8,
         });
@@ -225,7 +221,7 @@ impl MeasureBlock {
         native::column(out, "span_id", "FixedString(8)");
         native::all(out, rows.iter().map(|half| half.span_id));
         native::column(out, "side", SIDE);
-        native::all(out, rows.iter().map(|half| half.side));
+        native::all(out, rows.iter().map(|_| SIDE_SPAN));
         self.texts
             .write_column(out, "service", rows.iter().map(|half| half.service));
         native::column(out, "duration_ns", "UInt64");
@@ -236,6 +232,10 @@ impl MeasureBlock {
             .write_column(out, "peer", rows.iter().map(|half| half.peer));
         native::column(out, "connection_type", CONNECTION);
         native::all(out, rows.iter().map(|half| half.connection));
+        native::column(out, "parent_span_id", "FixedString(8)");
+        native::all(out, rows.iter().map(|half| half.parent_span_id));
+        native::column(out, "kind", KIND);
+        native::all(out, rows.iter().map(|half| half.kind));
     }
 }
 
@@ -252,7 +252,7 @@ pub(crate) const RED_COLUMNS: [&str; 8] = [
 ];
 
 /// The columns that [`MeasureBlock::write_half_edges`] writes.
-pub(crate) const HALF_EDGE_COLUMNS: [&str; 9] = [
+pub(crate) const HALF_EDGE_COLUMNS: [&str; 11] = [
     "time",
     "trace_id",
     "span_id",
@@ -262,4 +262,9 @@ pub(crate) const HALF_EDGE_COLUMNS: [&str; 9] = [
     "error",
     "peer",
     "connection_type",
+    "parent_span_id",
+    "kind",
 ];
+
+/// The side of all rows; the others are of earlier writers.
+const SIDE_SPAN: u8 = 3;

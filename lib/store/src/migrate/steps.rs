@@ -41,10 +41,11 @@ macro_rules! landed {
 }
 
 /// All of them; the first is version 1.
-const LANDED: [Landed; 3] = [
+const LANDED: [Landed; 4] = [
     landed!(needs 1, "first schema", "0001-first-schema"),
     landed!(needs 1, "measures of hours in LZ4", "0002-red-hours-lz4"),
     landed!(needs 1, "accounts", "0003-accounts"),
+    landed!(needs 1, "calls between spans of any kind", "0004-calls"),
 ];
 
 /// All migrations as these options render them. The definitions in [`schema`](crate::schema) say what is
@@ -130,6 +131,7 @@ mod tests {
             (1, "87f7284d49097e74", "c5d46299ba0474e6"),
             (2, "2ddf410fd94d6225", "fb65deee470868ef"),
             (3, "ba7044f34fb66520", "b2f8f9844cda02b4"),
+            (4, "95e3c25e9e900eb9", "34d7529e451bea90"),
         ];
         let now = landed.map(|(version, ..)| {
             let of = |options| checksum(options, version);
@@ -142,7 +144,7 @@ mod tests {
         );
         let versions = migrations(&cluster).into_iter().map(|m| m.version);
         assert!(
-            versions.eq(1..=3),
+            versions.eq(1..=4),
             "a new migration belongs into the table above"
         );
     }
@@ -183,7 +185,7 @@ mod tests {
     }
 
     /// A cluster's statements must be those of a node, each for the local table; a column is added to the
-    /// `Distributed` table right after.
+    /// `Distributed` table right after, and one that becomes of another type may be changed there.
     fn check_cluster(version: u32, node: &[String], cluster: &[String]) -> Result<(), String> {
         let mut expected = Vec::new();
         for statement in node {
@@ -195,7 +197,8 @@ mod tests {
         let local = cluster
             .iter()
             .filter(|statement| !statement.contains("ENGINE = Distributed("));
-        let local: Vec<String> = local.map(|statement| as_on_a_node(statement)).collect();
+        let mut local: Vec<String> = local.map(|statement| as_on_a_node(statement)).collect();
+        local.dedup_by(|next, before| next == before && next.contains(" MODIFY COLUMN "));
         match local == expected {
             true => Ok(()),
             false => Err(format!(

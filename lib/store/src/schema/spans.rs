@@ -14,6 +14,10 @@ pub(crate) const EVENTS: &str = "Array(Tuple(time DateTime64(9), name LowCardina
 pub(crate) const LINKS: &str = "Array(Tuple(trace_id FixedString(16), span_id FixedString(8), \
      trace_state String, flags UInt32, attributes String, dropped UInt32))";
 
+/// The keys of a span's events and links. It has an index, which serves conditions that spell it the same.
+pub const NESTED_KEYS: &str = "arrayFlatten(arrayMap(a -> JSONExtractKeys(a), \
+     arrayConcat(tupleElement(events, 'attributes'), tupleElement(links, 'attributes'))))";
+
 /// `tenant` stands first in every key and is constant until there are tenants.
 pub(super) fn tenant() -> Column {
     Column::new("tenant", LC).default_to("''").codec("ZSTD(1)")
@@ -99,6 +103,13 @@ pub fn spans() -> Table {
             ),
             Index::new("idx_duration", "duration_ns", "minmax"),
             Index::new("idx_time", "time", "minmax"),
+            // Lists, maps and booleans, and what events and links have: rare, so most granules are skipped.
+            Index::new(
+                "idx_attr_other_key",
+                "mapKeys(attr_other)",
+                "bloom_filter(0.01)",
+            ),
+            Index::new("idx_nested_key", NESTED_KEYS, "bloom_filter(0.01)"),
         ],
         engine: Engine::MergeTree,
         partition_by: "toDate(time)".into(),

@@ -11,7 +11,7 @@ pub(crate) const TAG_SCOPE: &str =
     "Enum8('resource' = 1, 'span' = 2, 'event' = 3, 'link' = 4, 'instrumentation' = 5)";
 pub(crate) const TAG_TYPE: &str =
     "Enum8('string' = 1, 'int' = 2, 'double' = 3, 'bool' = 4, 'other' = 5)";
-pub(crate) const SIDE: &str = "Enum8('client' = 1, 'server' = 2)";
+pub(crate) const SIDE: &str = "Enum8('client' = 1, 'server' = 2, 'span' = 3)";
 pub(crate) const CONNECTION: &str =
     "Enum8('unset' = 0, 'messaging_system' = 1, 'database' = 2, 'virtual_node' = 3)";
 
@@ -146,7 +146,11 @@ pub fn red_hours() -> Table {
     }
 }
 
-/// One side of a call each; the rollup finds the other.
+/// A row for each span, and for each span that a consumer links to: the rollup finds the spans above and
+/// below. A parent and a child of two services are a call, whatever their kinds, so no kind is left out.
+///
+/// Rows of the sides `client` and `server` are of writers before schema version 4: a `server`'s `span_id` is
+/// its parent's.
 pub fn half_edges() -> Table {
     Table {
         name: "half_edges".into(),
@@ -165,6 +169,9 @@ pub fn half_edges() -> Table {
             zstd("inserted_at", "DateTime64(3)")
                 .default_to("now64(3)")
                 .codec("Delta(8), ZSTD(1)"),
+            // Zeros where there is none, or where it is known to be of the same service.
+            zstd("parent_span_id", "FixedString(8)"),
+            zstd("kind", KIND),
         ],
         indices: vec![Index::new("idx_inserted_at", "inserted_at", "minmax")],
         engine: Engine::MergeTree,

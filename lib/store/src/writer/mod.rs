@@ -103,6 +103,16 @@ impl Writer {
             .with_compression(clickhouse::Compression::None)
             .with_setting("decompress", "1")
             .with_setting("async_insert", "0")
+            // On a cluster the tables are `Distributed`, which by default queue rows on the server that was
+            // asked and answer before a shard has them: a server that is lost then takes acknowledged spans
+            // with it. In the foreground an insert is answered when every shard it touches has its rows (one
+            // replica of each, where the cluster says `internal_replication`). When one shard fails the whole
+            // insert does, and is repeated under its token, which goes to the shards with the rows and keeps
+            // those that have them from storing them again. Whoever wants more replicas to have a row
+            // before the answer sets `insert_quorum` in the user's profile. Without a cluster it does nothing.
+            .with_setting("distributed_foreground_insert", "1")
+            // A shard that cannot be reached is an error, not left out.
+            .with_setting("skip_unavailable_shards", "0")
             // Spans of many days in one batch are the pipeline's to refuse, by the retention; here
             // they must not keep the others out.
             .with_setting("max_partitions_per_insert_block", "0")

@@ -248,17 +248,22 @@ fn values_out_of_range() {
     };
     let minute = BundleError::OutOfRange("a minute");
     fails(&large(1, 1 << 32), minute);
-    let half = |id: &'static [u8], side: u64| {
+    let half = |id: &'static [u8], parent: &'static [u8], kind: u64| {
         with(4, &move |out| {
             write::bytes(out, 2, id);
             write::bytes(out, 3, &[1; 8]);
-            write::uint(out, 4, side);
+            write::uint(out, 10, kind);
+            write::bytes(out, 11, parent);
         })
     };
-    assert!(Measures::decode(&half(&[1; 16], 2)).is_ok());
-    fails(&half(&[1; 15], 1), BundleError::OutOfRange("a trace id"));
-    let side = BundleError::OutOfRange("the side of a half-edge");
-    fails(&half(&[1; 16], 0), side);
-    fails(&half(&[1; 16], 3), side);
+    assert!(Measures::decode(&half(&[1; 16], &[1; 8], 2)).is_ok());
+    let trace = BundleError::OutOfRange("a trace id");
+    fails(&half(&[1; 15], &[1; 8], 1), trace);
+    let parent = BundleError::OutOfRange("a parent's span id");
+    fails(&half(&[1; 16], &[1; 7], 1), parent);
+    fails(
+        &half(&[1; 16], &[1; 8], 1 << 40),
+        BundleError::OutOfRange("a kind"),
+    );
     fails(&[0x08, 1, 0x12, 1, 0xff], BundleError::Text(0));
 }
