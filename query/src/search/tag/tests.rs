@@ -61,7 +61,7 @@ fn numbers() {
     check(
         "9223372036854775807",
         Some(i64::MAX),
-        Some(9.223372036854775807e18),
+        Some(9_223_372_036_854_775_808.0),
     );
     check("inf", None, None);
     check("NaN", None, None);
