@@ -133,12 +133,17 @@ impl Default for RepeatLimits {
 /// Connections and their timeouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
-    /// Open at a time, on each listener.
+    /// Open at a time, on each listener. When there are as many, idle ones of an address that has more
+    /// than a quarter of them are closed for others.
     pub max: usize,
     /// How long a client may take for a request's head, and an idle HTTP/1 connection stays open.
     pub header_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// A body of which less than this arrives in [`Connections::body_pace_time`] is ended.
+    pub body_pace_bytes: usize,
+    /// In what time that must arrive; only the time counts in which the body is read.
+    pub body_pace_time: Duration,
     /// How long a client waits for its answer before it is told to retry; the export goes on, and
     /// the retry joins it.
     pub answer_timeout: Duration,
@@ -173,6 +178,8 @@ impl Default for Connections {
             max: 10_000,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            body_pace_bytes: 16 << 10,
+            body_pace_time: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(30),
             max_age: Some(Duration::from_secs(600)),
             max_age_grace: Duration::from_secs(60),

@@ -168,8 +168,9 @@ impl Intake {
             Err(fault) => return (Err(fault.into()), unpacked),
         };
         let codec = &*form.coding.codec;
+        // What a codec makes of a body is smaller than the body.
         if codec.transcodes()
-            && let Err(refused) = permit.grow_to(wire.saturating_add(plain.len() * 2))
+            && let Err(refused) = permit.grow_to(wire.saturating_add(unpacked + plain.len()))
         {
             return (Err(refused.into()), unpacked);
         }
@@ -179,6 +180,10 @@ impl Intake {
         };
         if let std::borrow::Cow::Owned(made) = &request {
             unpacked += made.len();
+            let columns = made.len();
+            if let Err(refused) = permit.grow_to(wire.saturating_add(unpacked + columns)) {
+                return (Err(refused.into()), unpacked);
+            }
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -133,7 +133,7 @@ impl Server {
             .iter()
             .map(bind)
             .collect::<Result<_, _>>()?;
-        let addresses = sockets.iter().map(Bound::address).collect();
+        let addresses: Vec<_> = sockets.iter().map(Bound::address).collect();
 
         let metrics = Arc::new(Metrics::default());
         metrics.register(registry);
@@ -143,6 +143,10 @@ impl Server {
         let repeats = &config.repeats;
         let inlet = Arc::new(Inlet {
             settings: Settings::new(&config),
+            addresses: sockets
+                .iter()
+                .map(|it| (it.origin(), it.address()))
+                .collect(),
             budget: Budget::new(config.memory_limit_bytes),
             buffers: Buffers::new(config.kept_buffer_bytes),
             repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),

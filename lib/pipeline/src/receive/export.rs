@@ -13,6 +13,7 @@ use spanloom_tls::ServerTls;
 use super::answer::{Ending, Refusal, Verdict};
 use super::body::{PREFIX, Reading, Received};
 use super::cors::CorsRules;
+use super::slots::Line;
 use super::{Inlet, Origin, Transport};
 use crate::codec::{Codec, Coding, Codings, Form, Protobuf};
 use crate::config::{Config, Connections, Listener};
@@ -97,6 +98,8 @@ pub(super) struct Receiver {
     pub(super) point: Arc<Point>,
     /// Where the connection comes from.
     pub(super) address: SocketAddr,
+    /// The connection, as those see it that want its place.
+    pub(super) line: Arc<Line>,
 }
 
 /// An export as it is received.
@@ -110,6 +113,20 @@ pub(super) struct Export<'r> {
 }
 
 impl Receiver {
+    /// What is spoken here, and where the other transport is, for a client that took the one for the
+    /// other.
+    pub(super) fn mixed_up(&self) -> Refusal {
+        let origin = self.point.origin;
+        let other = |(there, address): &(Origin, SocketAddr)| {
+            (there.receiver == origin.receiver && there.transport != origin.transport)
+                .then(|| (there.transport.name(), address.port()))
+        };
+        Refusal::Mixed {
+            here: origin.transport.name(),
+            other: self.inlet.addresses.iter().find_map(other),
+        }
+    }
+
     /// An export begins, whose body the head says something of.
     pub(super) fn export<'r>(&'r self, headers: &'r HeaderMap, body: &impl Body) -> Export<'r> {
         let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -145,7 +162,8 @@ impl Receiver {
             buffers: &inlet.buffers,
             expansion: form.expansion(),
             max_bytes: inlet.settings.max_request_bytes,
-            patience: inlet.settings.connections.body_timeout,
+            peer: self.address.ip().to_canonical(),
+            limits: &inlet.settings.connections,
             prefixed: self.is_grpc(),
         };
         reading.read(body, seen).await
@@ -248,6 +266,7 @@ impl Export<'_> {
             inlet,
             point,
             address,
+            line: _,
         } = self.receiver;
         let refused = result.is_err();
         let ending = Ending::from(result);

@@ -51,7 +51,9 @@ impl Desk {
             },
             ticket,
         };
-        let permit = self.budget.reserve(PERMIT).unwrap();
+        let mut permit = self.budget.begin([127, 0, 0, 1].into());
+        permit.grow_to(PERMIT).unwrap();
+        permit.arrived().unwrap();
         let rows = first..first + SPANS;
         (self.settlement.enter(request, rows, None, permit), answer)
     }
