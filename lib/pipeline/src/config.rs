@@ -104,18 +104,15 @@ impl Default for BatchLimits {
 pub struct RepeatLimits {
     /// For how long.
     pub ttl: Duration,
-    /// Of how many requests.
-    pub max_entries: usize,
+    /// How much memory that may take. When it is used up, requests are remembered for less time.
+    pub max_bytes: usize,
 }
 
 impl RepeatLimits {
-    /// What a remembered request takes: two entries of tables and the outcome that both share.
-    const ENTRY_BYTES: usize = 200;
-
     /// As many requests as `bytes` hold, for the usual time.
     pub fn within(bytes: usize) -> Self {
         Self {
-            max_entries: bytes / Self::ENTRY_BYTES,
+            max_bytes: bytes,
             ..Self::default()
         }
     }
@@ -125,7 +122,7 @@ impl Default for RepeatLimits {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(600),
-            max_entries: 200_000,
+            max_bytes: 40 << 20,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::config::{Config, Connections, Listener};
 use crate::intake::Job;
 use crate::listener::TRACES;
 use crate::outcome::Outcome;
-use crate::peers::{Caller, Identify, Identity, Pod};
+use crate::peers::{Caller, Identify, Identity, Sender};
 use crate::repeat::Begin;
 
 /// The settings of receiving, the same for all listeners.
@@ -217,9 +217,9 @@ impl Export<'_> {
         if message.is_empty() {
             return Ok(Outcome::OK);
         }
-        let pod = match sender {
-            Some(identity) => self.pod(identity).await,
-            None => None,
+        let sender = match sender {
+            Some(identity) => self.sender(identity).await,
+            None => Sender::Unasked,
         };
         self.submitted = true;
         let pending = match inlet.repeats.begin(message, form.tag()) {
@@ -232,7 +232,7 @@ impl Export<'_> {
                     form,
                     origin: receiver.point.origin,
                     address: receiver.address,
-                    pod,
+                    sender,
                     permit,
                     ticket,
                 });
@@ -249,15 +249,24 @@ impl Export<'_> {
             .map_err(|_| late)
     }
 
-    /// The pod at the other end.
-    async fn pod(&self, identity: Identity) -> Option<Arc<Pod>> {
-        let pod = match (identity, &self.receiver.point.identify) {
-            (Identity::Pod(pod), _) => Some(pod),
-            (Identity::Unsure, Some(identify)) => identify.wait(self.caller()).await,
-            _ => None,
+    /// Who is at the other end.
+    async fn sender(&self, identity: Identity) -> Sender {
+        let sender = match (identity, &self.receiver.point.identify) {
+            (Identity::Pod(pod), _) => Sender::Pod(pod),
+            (Identity::Gateway(pod), _) => Sender::Gateway(pod),
+            (Identity::Unsure, Some(identify)) => match identify.wait(self.caller()).await {
+                // Now more may be known than which pod it is.
+                Some(pod) => match identify.identify(self.caller()) {
+                    Identity::Gateway(pod) => Sender::Gateway(pod),
+                    _ => Sender::Pod(pod),
+                },
+                None => Sender::Unknown,
+            },
+            _ => Sender::Unknown,
         };
-        self.receiver.inlet.metrics.peer(pod.is_some());
-        pod
+        let known = matches!(sender, Sender::Pod(_) | Sender::Gateway(_));
+        self.receiver.inlet.metrics.peer(known);
+        sender
     }
 
     /// What is answered, counted.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::admission::Budget;
 use crate::config::AccountsConfig;
+use crate::config::RepeatLimits;
 use crate::receive::Transport;
 use crate::repeat::{Begin, Repeats};
 use std::sync::Mutex;
@@ -24,10 +25,9 @@ impl Desk {
             age: Duration::ZERO,
             ..AccountsConfig::default()
         });
-        let ten_minutes = Duration::from_secs(600);
         Self {
             settlement: Settlement::new(policy, Arc::clone(&metrics), accounts),
-            repeats: Repeats::new(ten_minutes, 100, Arc::clone(&metrics)),
+            repeats: Repeats::new(&RepeatLimits::within(1 << 20), Arc::clone(&metrics)),
             metrics,
             budget: Budget::new(10 * PERMIT),
         }
