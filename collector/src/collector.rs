@@ -173,9 +173,13 @@ impl Collector {
     pub fn not_ready(&self) -> Arc<NotReady> {
         let draining = Arc::clone(&self.draining);
         let watched = self.watching.as_ref().map(Watching::state);
+        let control = self.server.control();
         Arc::new(move || {
             if draining.load(Ordering::Relaxed) {
                 return Some("draining".to_owned());
+            }
+            if let Some(part) = control.broken() {
+                return Some(format!("{part} has ended; this is a bug"));
             }
             watched.as_ref().and_then(|state| state.not_ready())
         })

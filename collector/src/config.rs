@@ -113,6 +113,8 @@ impl CollectorConfig {
                 Listener::http(self.otlp_http),
             ],
             memory_limit_bytes: self.memory.requests,
+            // A body, what it unpacks to or is read as, and its columns have room together.
+            max_request_bytes: (self.memory.requests / 5 * 2).min(MAX_REQUEST_BYTES),
             kept_buffer_bytes: self.memory.bodies,
             repeats: RepeatLimits::within(self.memory.repeats),
             accounts: AccountsConfig {
@@ -129,6 +131,9 @@ impl CollectorConfig {
         })
     }
 }
+
+/// How large a request may be where there is memory enough.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// The name of this machine, which in a pod is the pod's.
 pub fn host_name() -> String {

@@ -1,10 +1,11 @@
-//! The parent's side: starts the child process, knows where it listens, and stops it.
+//! The parent's side: starts the child process, knows where it listens, starts it again when it dies, and
+//! stops it.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -61,6 +62,12 @@ pub enum EngineError {
 /// A large data folder takes its time to open.
 const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(30);
+/// How often one that dies is started again before it is given up.
+const RESTARTS: u32 = 5;
+/// The pause before the first of these; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// One that ran for so long may die as often again.
+const STEADY: Duration = Duration::from_secs(600);
 
 /// A running engine: a child process. Dropping it without [`Engine::stop`] closes the child's
 /// standard input, on which it stops by itself.
@@ -70,8 +77,11 @@ pub struct Engine {
     stdin: Option<ChildStdin>,
     address: SocketAddr,
     pid: u32,
-    user: String,
-    password: String,
+    /// How it is started again, at the same address.
+    config: EngineConfig,
+    temporary: bool,
+    started: Instant,
+    restarts: u32,
 }
 
 impl Engine {
@@ -116,14 +126,18 @@ impl Engine {
             }
         };
         let pid = child.id().unwrap_or(0);
-        let EngineConfig { user, password, .. } = config;
         Ok(Engine {
             child,
             stdin: Some(stdin),
             address,
             pid,
-            user,
-            password,
+            config: EngineConfig {
+                listen: address,
+                ..config
+            },
+            temporary,
+            started: Instant::now(),
+            restarts: 0,
         })
     }
 
@@ -134,12 +148,12 @@ impl Engine {
 
     /// The user it lets in.
     pub fn user(&self) -> &str {
-        &self.user
+        &self.config.user
     }
 
     /// That user's password.
     pub fn password(&self) -> &str {
-        &self.password
+        &self.config.password
     }
 
     /// The child's process id.
@@ -148,8 +162,49 @@ impl Engine {
     }
 
     /// Waits for the child to end, which it does by itself only when something is wrong.
-    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+    pub async fn died(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// Keeps the engine alive: a child that dies is started again at the same address, a few times and
+    /// with growing pauses, in which its clients are refused. Ends when it is given up.
+    ///
+    /// # Errors
+    /// When the child cannot be waited for.
+    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        loop {
+            let status = self.child.wait().await?;
+            if self.started.elapsed() >= STEADY {
+                self.restarts = 0;
+            }
+            tracing::error!("the embedded ClickHouse's process ended with {status}");
+            if !self.restart().await {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Starts the child again; says whether it runs.
+    async fn restart(&mut self) -> bool {
+        while self.restarts < RESTARTS && !self.temporary {
+            let pause = FIRST_PAUSE * 2_u32.saturating_pow(self.restarts);
+            self.restarts += 1;
+            tokio::time::sleep(pause).await;
+            match Engine::start_with(self.config.clone(), false).await {
+                Ok(fresh) => {
+                    tracing::info!("the embedded ClickHouse runs again");
+                    *self = Engine {
+                        restarts: self.restarts,
+                        ..fresh
+                    };
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the embedded ClickHouse did not start again")
+                }
+            }
+        }
+        false
     }
 
     /// Stops it: queries are ended, what was acknowledged stays.

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyOf;
 use proptest::prelude::*;
 use prost::Message as _;
-use spanloom_otlp::json::{JsonErrorKind, to_protobuf};
+use spanloom_otlp::json::{self, JsonErrorKind, to_protobuf};
 
 const LIMIT: usize = 64 << 20;
 
@@ -281,4 +281,51 @@ proptest! {
             prop_assert!(common::viewed(&protobuf).is_ok());
         }
     }
+}
+
+#[test]
+fn fields_under_which_spans_may_be_lost_are_noted() {
+    let check = |json: &str, fields: u64, first: Option<&str>| {
+        let mut ignored = json::Ignored::default();
+        json::to_protobuf_noting(json.as_bytes(), 1 << 20, &mut ignored).unwrap();
+        assert_eq!(
+            (ignored.fields, ignored.first.as_deref()),
+            (fields, first),
+            "{json}"
+        );
+    };
+    check(
+        r#"{"resource_spans":[{"scope_spans":[]}]}"#,
+        1,
+        Some("resource_spans"),
+    );
+    check(r#"{"ResourceSpans": [] }"#, 1, Some("ResourceSpans"));
+    check(
+        r#"{"resourceSpans":[{"instrumentationLibrarySpans":[{"spans":[]}]}]}"#,
+        1,
+        Some("instrumentationLibrarySpans"),
+    );
+    check(
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"start_time_unix_nano":"5"}]}]}]}"#,
+        1,
+        Some("start_time_unix_nano"),
+    );
+    check(
+        r#"{"spans":[{"name":"x"}],"traces":{"a":1}}"#,
+        2,
+        Some("spans"),
+    );
+    // What later versions may add is no reason to complain.
+    check(
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"new":[{"a":1}]}],"note":"x"}]}]}"#,
+        0,
+        None,
+    );
+    check(
+        r#"{"resource_spans":null,"more":[],"resourceSpans":[]}"#,
+        0,
+        None,
+    );
+    let long = format!(r#"{{"{}":[{{}}]}}"#, "é".repeat(100));
+    check(&long, 1, Some(&"é".repeat(32)));
 }

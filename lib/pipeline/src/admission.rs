@@ -1,28 +1,45 @@
-//! Admission by bytes: memory is reserved before it is used, and a request that finds none left is
+//! Admission by bytes: a request holds memory for what has arrived of it, and what finds none left is
 //! refused at once, so that overload costs the sender a retry and us almost nothing.
 //!
-//! A request's reservation starts as what its headers promise times what such requests are known to
-//! grow to, follows what really arrives and what it unpacks to, and shrinks to what the batch holds
+//! What a client promises reserves nothing. A request's reservation follows what really arrives, times
+//! what such requests are known to grow to, then what it unpacks to, and shrinks to what the batch holds
 //! of it. It is given back when the batch's export has ended.
+//!
+//! When memory runs short the youngest bodies that are still arriving are refused, so that those begun
+//! first always end. While others wait, one peer (an address) holds at most a quarter.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+mod expansion;
+mod ledger;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::Notify;
+
+pub(crate) use expansion::Expansion;
+use ledger::{Ledger, Room};
 
 /// Memory that requests may use together.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
+    /// What the ledger says is used, for those who only look.
     used: AtomicUsize,
     begun: Instant,
     /// Milliseconds from `begun` until the last refusal is forgotten.
     strained_until: AtomicU64,
+    ledger: Mutex<Ledger>,
+    /// Told when memory is given back and somebody waits for it.
+    freed: Notify,
 }
 
 /// How long after a refusal the next is expected.
 const STRAIN: Duration = Duration::from_secs(1);
+/// How often a body that waits looks for room beside when some is given back.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why no memory was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -46,6 +63,8 @@ impl Budget {
             used: AtomicUsize::new(0),
             begun: Instant::now(),
             strained_until: AtomicU64::new(0),
+            ledger: Mutex::new(Ledger::new(limit)),
+            freed: Notify::new(),
         })
     }
 
@@ -64,41 +83,78 @@ impl Budget {
         self.now() < self.strained_until.load(Ordering::Relaxed)
     }
 
+    /// A request of this peer begins to arrive. Nothing is reserved yet.
+    pub fn begin(self: &Arc<Self>, peer: IpAddr) -> Permit {
+        let arrival = Arc::<Arrival>::default();
+        let age = self.lock().begin(peer, Arc::clone(&arrival));
+        Permit {
+            budget: Arc::clone(self),
+            peer,
+            age,
+            bytes: 0,
+            arrival: Some(arrival),
+        }
+    }
+
     fn now(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
     }
 
-    /// Reserves `bytes`.
-    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Permit, Refused> {
-        let mut permit = Permit {
-            budget: Arc::clone(self),
-            bytes: 0,
-        };
-        permit.grow_to(bytes)?;
-        Ok(permit)
+    fn strain(&self) {
+        let until = self.now() + STRAIN.as_millis() as u64;
+        self.strained_until.store(until, Ordering::Relaxed);
     }
 
-    fn take(&self, bytes: usize) -> Result<(), Refused> {
-        let fits = |used: usize| used.checked_add(bytes).filter(|&total| total <= self.limit);
-        match self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-        {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let until = self.now() + STRAIN.as_millis() as u64;
-                self.strained_until.store(until, Ordering::Relaxed);
-                Err(Refused::Full)
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger has changed. Memory that was given back is for those who wait.
+    fn publish(&self, ledger: &Ledger) {
+        self.used.store(ledger.used(), Ordering::Relaxed);
+    }
+}
+
+/// A body that is still arriving, as others see it.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// Its memory was given to others.
+    revoked: AtomicBool,
+    told: Notify,
+}
+
+impl Arrival {
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    async fn revoked(&self) {
+        loop {
+            let told = self.told.notified();
+            // Made before the look, so that nothing in between is missed.
+            if self.is_revoked() {
+                return;
             }
+            told.await;
         }
     }
 }
 
-/// Reserved memory; given back on drop.
+/// Reserved memory of one request; given back on drop.
 #[derive(Debug)]
 pub struct Permit {
     budget: Arc<Budget>,
+    peer: IpAddr,
+    /// Requests are numbered as they begin.
+    age: u64,
     bytes: usize,
+    /// Set while the body is arriving: until then the memory may be given to others.
+    arrival: Option<Arc<Arrival>>,
 }
 
 impl Permit {
@@ -107,141 +163,145 @@ impl Permit {
         self.bytes
     }
 
-    /// Makes the reservation `total` bytes if it is smaller.
-    pub fn grow_to(&mut self, total: usize) -> Result<(), Refused> {
-        let limit = self.budget.limit;
-        if total > limit {
-            return Err(Refused::NeverFits { limit });
-        }
+    /// Whether a request that has just begun would find `total` bytes. It reserves nothing: of many
+    /// that are told so, the youngest may still be refused.
+    pub fn may_grow_to(&self, total: usize) -> bool {
+        let budget = &*self.budget;
         let more = total.saturating_sub(self.bytes);
-        if more > 0 {
-            self.budget.take(more)?;
-            self.bytes = total;
+        let fits = budget.lock().may_grow(self.peer, more);
+        if !fits {
+            budget.strain();
         }
+        fits
+    }
+
+    /// Makes the reservation `total` bytes if it is smaller.
+    ///
+    /// # Errors
+    /// When there is no room, or others were given what this body had.
+    pub fn grow_to(&mut self, total: usize) -> Result<(), Refused> {
+        self.try_grow_to(total, false)
+    }
+
+    /// The same, but a body of which something has arrived waits for room.
+    ///
+    /// # Errors
+    /// When it can never fit, or others were given what this body had.
+    pub async fn grow_when_free(&mut self, total: usize) -> Result<(), Refused> {
+        if self.bytes == 0 {
+            return self.grow_to(total);
+        }
+        let budget = Arc::clone(&self.budget);
+        loop {
+            let mut freed = std::pin::pin!(budget.freed.notified());
+            // Before the look, so that nothing given back in between is missed.
+            freed.as_mut().enable();
+            match (self.try_grow_to(total, true), &self.arrival) {
+                (Err(Refused::Full), Some(arrival)) if !arrival.is_revoked() => {
+                    tokio::select! {
+                        () = freed => {}
+                        () = arrival.revoked() => {}
+                        // A peer that is held back for others is not told when they are gone.
+                        () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    }
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+
+    /// Resolves when others were given the memory of this body.
+    pub async fn revoked(&self) {
+        match &self.arrival {
+            Some(arrival) => arrival.revoked().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The body has arrived: nobody else gets its memory any more.
+    ///
+    /// # Errors
+    /// When somebody has got it.
+    pub fn arrived(&mut self) -> Result<(), Refused> {
+        let Some(arrival) = &self.arrival else {
+            return Ok(());
+        };
+        let mut ledger = self.budget.lock();
+        if arrival.is_revoked() {
+            return Err(Refused::Full);
+        }
+        ledger.arrived(self.peer, self.age);
+        drop(ledger);
+        self.arrival = None;
         Ok(())
     }
 
     /// Makes the reservation exactly `total` bytes, which are already in use: this cannot fail, and
     /// may take the budget past its limit until something is given back.
     pub fn set(&mut self, total: usize) {
-        if total > self.bytes {
-            self.budget
-                .used
-                .fetch_add(total - self.bytes, Ordering::Relaxed);
-        } else {
-            self.budget
-                .used
-                .fetch_sub(self.bytes - total, Ordering::Relaxed);
+        let mut ledger = self.budget.lock();
+        if self.is_revoked() {
+            return;
         }
+        ledger.set(self.peer, self.age, self.bytes, total);
+        self.budget.publish(&ledger);
+        if total < self.bytes && ledger.somebody_waits() {
+            self.budget.freed.notify_waiters();
+        }
+        drop(ledger);
         self.bytes = total;
+    }
+
+    fn try_grow_to(&mut self, total: usize, wait: bool) -> Result<(), Refused> {
+        let budget = &*self.budget;
+        if total > budget.limit {
+            return Err(Refused::NeverFits {
+                limit: budget.limit,
+            });
+        }
+        if total <= self.bytes {
+            return Ok(());
+        }
+        let mut ledger = budget.lock();
+        if self.is_revoked() {
+            return Err(Refused::Full);
+        }
+        let more = total - self.bytes;
+        match ledger.grow(self.peer, self.age, more, self.arrival.is_some(), wait) {
+            Room::Granted => {
+                budget.publish(&ledger);
+                drop(ledger);
+                self.bytes = total;
+                Ok(())
+            }
+            Room::None => {
+                budget.publish(&ledger);
+                drop(ledger);
+                budget.strain();
+                Err(Refused::Full)
+            }
+        }
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.arrival
+            .as_ref()
+            .is_some_and(|arrival| arrival.is_revoked())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-/// How much memory a byte on the wire comes to need beyond itself, learnt from requests so far.
-#[derive(Debug)]
-pub(crate) struct Expansion {
-    /// In 1/256, a moving average.
-    ratio: AtomicU32,
-}
-
-impl Expansion {
-    const ONE: u32 = 256;
-    /// Beyond this a request is an exception, and its own numbers count when they are known.
-    const MAX: u32 = 64 * Self::ONE;
-
-    pub(crate) fn new(assumed: u32) -> Self {
-        Self {
-            ratio: AtomicU32::new(assumed * Self::ONE),
+        let mut ledger = self.budget.lock();
+        // What was given to others is not given back again.
+        let bytes = if self.is_revoked() { 0 } else { self.bytes };
+        ledger.end(self.peer, self.age, bytes);
+        self.budget.publish(&ledger);
+        if ledger.somebody_waits() {
+            self.budget.freed.notify_waiters();
         }
-    }
-
-    /// What a request of `wire` bytes will need in all.
-    pub(crate) fn estimate(&self, wire: usize) -> usize {
-        let ratio = self.ratio.load(Ordering::Relaxed) as usize;
-        wire.saturating_add(wire.saturating_mul(ratio) / Self::ONE as usize)
-    }
-
-    /// A request of `wire` bytes needed `more` bytes beyond them. Racing updates may lose one: it
-    /// is an average.
-    pub(crate) fn learn(&self, wire: usize, more: usize) {
-        if wire == 0 {
-            return;
-        }
-        let seen = (more as u64 * u64::from(Self::ONE) / wire as u64).min(u64::from(Self::MAX));
-        let old = self.ratio.load(Ordering::Relaxed);
-        let new = (u64::from(old) * 15 + seen) / 16;
-        self.ratio.store(new as u32, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_reserved_is_given_back() {
-        let budget = Budget::new(100);
-        let mut first = budget.reserve(60).unwrap();
-        assert!(!budget.is_strained());
-        assert_eq!(budget.reserve(41).unwrap_err(), Refused::Full);
-        assert!(budget.is_strained());
-        let second = budget.reserve(40).unwrap();
-        assert_eq!(budget.used(), 100);
-        drop(second);
-        first.grow_to(90).unwrap();
-        assert_eq!(
-            first.grow_to(101).unwrap_err(),
-            Refused::NeverFits { limit: 100 }
-        );
-        assert_eq!(first.bytes(), 90);
-        first.set(10);
-        assert_eq!(budget.used(), 10);
-        first.set(150);
-        assert_eq!(
-            (budget.used(), budget.reserve(1).unwrap_err()),
-            (150, Refused::Full)
-        );
-        drop(first);
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn many_threads_never_pass_the_limit() {
-        let budget = Budget::new(1000);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for size in 0..2000 {
-                        if let Ok(permit) = budget.reserve(size % 400) {
-                            assert!(budget.used() <= 1000);
-                            drop(permit);
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn expansion_follows_what_is_seen() {
-        let expansion = Expansion::new(8);
-        assert_eq!(expansion.estimate(100), 900);
-        for _ in 0..200 {
-            expansion.learn(100, 300);
-        }
-        assert!(
-            (390..=410).contains(&expansion.estimate(100)),
-            "{}",
-            expansion.estimate(100)
-        );
-        expansion.learn(1, usize::MAX / 1024);
-        assert!(expansion.estimate(100) < 1000);
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+pub use spanloom_otlp::json::Ignored;
 use spanloom_otlp::{json, response};
 use thiserror::Error;
 
@@ -35,6 +36,20 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the body is not of this format.
     fn to_otlp<'b>(&self, body: &'b [u8], max_bytes: usize) -> Result<Cow<'b, [u8]>, CodecError>;
+
+    /// The same, and notes the fields of the body that were ignored, though something is lost with them.
+    ///
+    /// # Errors
+    /// When the body is not of this format.
+    fn to_otlp_noting<'b>(
+        &self,
+        body: &'b [u8],
+        max_bytes: usize,
+        ignored: &mut Ignored,
+    ) -> Result<Cow<'b, [u8]>, CodecError> {
+        let _ = ignored;
+        self.to_otlp(body, max_bytes)
+    }
 
     /// The status of an answer to a request that was taken.
     fn success(&self) -> StatusCode {
@@ -106,7 +121,16 @@ impl Codec for Json {
     }
 
     fn to_otlp<'b>(&self, body: &'b [u8], max_bytes: usize) -> Result<Cow<'b, [u8]>, CodecError> {
-        json::to_protobuf(body, max_bytes)
+        self.to_otlp_noting(body, max_bytes, &mut Ignored::default())
+    }
+
+    fn to_otlp_noting<'b>(
+        &self,
+        body: &'b [u8],
+        max_bytes: usize,
+        ignored: &mut Ignored,
+    ) -> Result<Cow<'b, [u8]>, CodecError> {
+        json::to_protobuf_noting(body, max_bytes, ignored)
             .map(Cow::Owned)
             .map_err(|error| CodecError::new(format!("the body is not OTLP in JSON: {error}")))
     }

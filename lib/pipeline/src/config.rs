@@ -104,18 +104,15 @@ impl Default for BatchLimits {
 pub struct RepeatLimits {
     /// For how long.
     pub ttl: Duration,
-    /// Of how many requests.
-    pub max_entries: usize,
+    /// How much memory that may take. When it is used up, requests are remembered for less time.
+    pub max_bytes: usize,
 }
 
 impl RepeatLimits {
-    /// What a remembered request takes: two entries of tables and the outcome that both share.
-    const ENTRY_BYTES: usize = 200;
-
     /// As many requests as `bytes` hold, for the usual time.
     pub fn within(bytes: usize) -> Self {
         Self {
-            max_entries: bytes / Self::ENTRY_BYTES,
+            max_bytes: bytes,
             ..Self::default()
         }
     }
@@ -125,7 +122,7 @@ impl Default for RepeatLimits {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(600),
-            max_entries: 200_000,
+            max_bytes: 40 << 20,
         }
     }
 }
@@ -133,12 +130,17 @@ impl Default for RepeatLimits {
 /// Connections and their timeouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
-    /// Open at a time, on each listener.
+    /// Open at a time, on each listener. When there are as many, idle ones of an address that has more
+    /// than a quarter of them are closed for others.
     pub max: usize,
     /// How long a client may take for a request's head, and an idle HTTP/1 connection stays open.
     pub header_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// A body of which less than this arrives in [`Connections::body_pace_time`] is ended.
+    pub body_pace_bytes: usize,
+    /// In what time that must arrive; only the time counts in which the body is read.
+    pub body_pace_time: Duration,
     /// How long a client waits for its answer before it is told to retry; the export goes on, and
     /// the retry joins it.
     pub answer_timeout: Duration,
@@ -173,6 +175,8 @@ impl Default for Connections {
             max: 10_000,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            body_pace_bytes: 16 << 10,
+            body_pace_time: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(30),
             max_age: Some(Duration::from_secs(600)),
             max_age_grace: Duration::from_secs(60),

@@ -14,10 +14,10 @@ use crate::admission::{Permit, Refused};
 use crate::batch::Batch;
 use crate::batcher::Open;
 use crate::buffers::Buffer;
-use crate::codec::{CodecError, Form};
+use crate::codec::{CodecError, Form, Ignored};
 use crate::decompress::{Decompressor, Fault};
 use crate::outcome::Outcome;
-use crate::peers::Pod;
+use crate::peers::Sender;
 use crate::process::{Processor, Rules};
 use crate::receive::Origin;
 use crate::repeat::Ticket;
@@ -33,8 +33,8 @@ pub(crate) struct Job {
     pub(crate) form: Form,
     pub(crate) origin: Origin,
     pub(crate) address: SocketAddr,
-    /// Who sent it, if that is known.
-    pub(crate) pod: Option<Arc<Pod>>,
+    /// Who sent it.
+    pub(crate) sender: Sender,
     pub(crate) permit: Permit,
     pub(crate) ticket: Ticket,
 }
@@ -82,6 +82,11 @@ impl Intake {
         })
     }
 
+    /// Forgets what a panic has left behind.
+    pub(crate) fn reset(&mut self) {
+        self.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
+    }
+
     /// Writes a request's spans and measures to the batch.
     pub(crate) fn take<B: Batch>(
         &mut self,
@@ -98,7 +103,7 @@ impl Intake {
             form,
             origin,
             address,
-            pod,
+            sender,
             mut permit,
             ticket,
         } = job;
@@ -106,14 +111,7 @@ impl Intake {
         let mut tally = Tally::default();
         let work = AssertUnwindSafe(|| {
             let message = body.get(start..).unwrap_or_default();
-            self.process(
-                message,
-                &form,
-                pod.as_deref(),
-                &mut permit,
-                &mut tally,
-                open,
-            )
+            self.process(message, &form, &sender, &mut permit, &mut tally, open)
         });
         let result = catch_unwind(work);
         let mut request = Request {
@@ -124,7 +122,7 @@ impl Intake {
         };
         let Ok((result, unpacked)) = result else {
             tracing::error!(peer = %address, "a request made a worker panic; it was refused");
-            self.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
+            self.reset();
             request.tally = Tally::default();
             return Err(Box::new(Panicked(request)));
         };
@@ -148,7 +146,7 @@ impl Intake {
         &mut self,
         message: &[u8],
         form: &Form,
-        pod: Option<&Pod>,
+        sender: &Sender,
         permit: &mut Permit,
         tally: &mut Tally,
         open: &mut Open<B>,
@@ -168,17 +166,24 @@ impl Intake {
             Err(fault) => return (Err(fault.into()), unpacked),
         };
         let codec = &*form.coding.codec;
+        // What a codec makes of a body is smaller than the body.
         if codec.transcodes()
-            && let Err(refused) = permit.grow_to(wire.saturating_add(plain.len() * 2))
+            && let Err(refused) = permit.grow_to(wire.saturating_add(unpacked + plain.len()))
         {
             return (Err(refused.into()), unpacked);
         }
-        let request = match codec.to_otlp(plain, self.max_request_bytes) {
+        let mut ignored = Ignored::default();
+        let request = match codec.to_otlp_noting(plain, self.max_request_bytes, &mut ignored) {
             Ok(request) => request,
             Err(error) => return (Err(error.into()), unpacked),
         };
+        tally.ignored(ignored);
         if let std::borrow::Cow::Owned(made) = &request {
             unpacked += made.len();
+            let columns = made.len();
+            if let Err(refused) = permit.grow_to(wire.saturating_add(unpacked + columns)) {
+                return (Err(refused.into()), unpacked);
+            }
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -187,7 +192,7 @@ impl Intake {
         let (batch, recorder) = (&mut open.batch, &mut open.recorder);
         let result = self
             .processor
-            .process_from(pod, &request, now_ns, batch, recorder, tally);
+            .process_from(sender, &request, now_ns, batch, recorder, tally);
         let result = result.map_err(|error| {
             let kept = match tally.accepted() {
                 0 => String::new(),

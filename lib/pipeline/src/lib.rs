@@ -3,8 +3,8 @@
 //! A request's way, file by file:
 //!
 //! 1. [`receive`] takes connections and requests at each [`Listener`](config::Listener): a transport,
-//!    TLS or none, and who knows the senders ([`peers`]). Memory is reserved ([`admission`]) before a body
-//!    is read; a request that finds none is refused at once.
+//!    TLS or none, and who knows the senders ([`peers`]). Memory is reserved ([`admission`]) as a body
+//!    arrives; a request that finds none is refused at once.
 //! 2. `repeat` knows the requests of the last minutes: a repeated export gets the first one's
 //!    outcome. `queue` gives the others to the workers.
 //! 3. `intake`, on a `worker`'s thread, decompresses a body, has its [`codec`] make OTLP of it, and walks

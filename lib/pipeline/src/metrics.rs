@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     pub(crate) repeats_evicted: Counter,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
+    pub(crate) connections_closed: Counter,
     pub(crate) batches: Counter,
     pub(crate) batch_rows: Counter,
     pub(crate) worker_panics: Counter,
@@ -77,6 +78,11 @@ impl Metrics {
             "receiver_connections_refused",
             "Connections closed at once because too many are open",
             &self.connections_refused,
+        );
+        ours(
+            "receiver_connections_closed",
+            "Idle connections closed because another address needed their place",
+            &self.connections_closed,
         );
         ours("batches", "Batches handed to the exporter", &self.batches);
         ours(

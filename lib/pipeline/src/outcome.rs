@@ -55,6 +55,15 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// One that is known already.
+    pub(crate) fn ended(outcome: Outcome) -> Self {
+        Self {
+            claimed: AtomicBool::new(true),
+            outcome: OnceLock::from(outcome),
+            notify: Notify::new(),
+        }
+    }
+
     /// Waits for the outcome.
     pub(crate) async fn wait(&self) -> Outcome {
         loop {

@@ -53,12 +53,27 @@ pub trait Identify: fmt::Debug + Send + Sync + 'static {
 pub enum Identity {
     /// This pod.
     Pod(Arc<Pod>),
+    /// This pod, which may speak for others: what its resources say of Kubernetes counts.
+    Gateway(Arc<Pod>),
     /// No pod that is known, and waiting has not helped or cannot help.
     Unknown,
     /// No pod that is known yet: it may have started just now.
     Unsure,
     /// Somebody from whom nothing is taken: why.
     Refused(Arc<str>),
+}
+
+/// Who sent a request, when all is asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Sender {
+    /// Nobody asked: what it says of itself counts.
+    Unasked,
+    /// It is not known, and what it says of itself in terms of Kubernetes does not count.
+    Unknown,
+    /// This pod.
+    Pod(Arc<Pod>),
+    /// This pod, which may speak for others.
+    Gateway(Arc<Pod>),
 }
 
 /// The attribute of the sender's container.
@@ -69,7 +84,7 @@ const UNNAMED: &str = "unknown_service";
 
 /// Whether an attribute says who the sender is, in terms of Kubernetes. Only the cluster's name is
 /// the sender's to say: the collector does not know it.
-fn claims(key: &str) -> bool {
+pub(crate) fn claims(key: &str) -> bool {
     key.strip_prefix("k8s.")
         .is_some_and(|rest| !rest.starts_with("cluster."))
 }
@@ -120,6 +135,11 @@ impl Pod {
             };
             list.insert(0, own);
         }
+    }
+
+    /// Whether this attribute is said of the sender here.
+    pub(crate) fn says(&self, key: &str) -> bool {
+        key == CONTAINER || self.attributes.iter().any(|(own, _)| **own == *key)
     }
 
     /// Whether a value is longer than `bytes`.

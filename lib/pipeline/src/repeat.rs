@@ -1,36 +1,55 @@
 //! Repeated exports: a client that got no answer sends the same bytes again. They are recognised by
 //! a hash of the body, and get the first one's outcome, whether it is known yet or not.
 //!
-//! Only a request of which nothing is stored is forgotten, so that its repeat is processed.
+//! Of a request that is stored without a word a fingerprint is kept (`window`). Where there is something
+//! to say, the words are kept as well, as long as there is room for them. A request of which nothing is
+//! stored is forgotten, so that its repeat is processed, and takes no room from the others.
+
+mod window;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::config::RepeatLimits;
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Pending};
+use window::Window;
 
 /// The requests of the last minutes.
 #[derive(Debug)]
 pub(crate) struct Repeats {
     /// Secret, so that nobody can make two bodies collide.
     seed: u64,
-    ttl: Duration,
-    max_entries: usize,
     known: Mutex<Known>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
-    requests: HashMap<u128, Arc<Pending>, RandomState>,
-    /// In the order of arrival, for expiry; a forgotten request stays here until its time.
-    order: VecDeque<(Instant, u128, Arc<Pending>)>,
+    /// Requests whose outcome is not known yet; each holds memory that is admitted.
+    pending: HashMap<u128, Arc<Pending>, RandomState>,
+    stored: Window,
+    words: Words,
 }
+
+/// Outcomes with something to say, the oldest first.
+#[derive(Debug)]
+struct Words {
+    outcomes: HashMap<u128, Outcome, RandomState>,
+    order: VecDeque<u128>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+/// The part of the memory that is for words.
+const WORDS: usize = 16;
+/// What an outcome takes beside its message.
+const OUTCOME_BYTES: usize = 160;
 
 /// Whether a request is new.
 #[derive(Debug)]
@@ -42,13 +61,20 @@ pub(crate) enum Begin {
 }
 
 impl Repeats {
-    pub(crate) fn new(ttl: Duration, max_entries: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        let known = Mutex::default();
+    pub(crate) fn new(limits: &RepeatLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+        let words = limits.max_bytes / WORDS;
         Arc::new(Self {
             seed: rand::random(),
-            ttl,
-            max_entries,
-            known,
+            known: Mutex::new(Known {
+                pending: HashMap::default(),
+                stored: Window::new(limits.ttl, limits.max_bytes - words),
+                words: Words {
+                    outcomes: HashMap::default(),
+                    order: VecDeque::new(),
+                    bytes: 0,
+                    max_bytes: words,
+                },
+            }),
             metrics,
         })
     }
@@ -56,16 +82,14 @@ impl Repeats {
     /// Looks a body up. Bodies of another `form` (encoding, codec) are other requests.
     pub(crate) fn begin(self: &Arc<Self>, body: &[u8], form: u64) -> Begin {
         let key = xxh3_128_with_seed(body, self.seed.wrapping_add(form));
-        let now = Instant::now();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.expire(&mut known, now);
-        if let Some(pending) = known.requests.get(&key) {
+        let mut known = self.lock();
+        known.stored.expire(Instant::now());
+        if let Some(pending) = known.outcome(key) {
             self.metrics.repeats.inc();
-            return Begin::Repeat(Arc::clone(pending));
+            return Begin::Repeat(pending);
         }
         let pending = Arc::new(Pending::default());
-        known.requests.insert(key, Arc::clone(&pending));
-        known.order.push_back((now, key, Arc::clone(&pending)));
+        known.pending.insert(key, Arc::clone(&pending));
         drop(known);
         Begin::First(Ticket {
             pending,
@@ -76,43 +100,88 @@ impl Repeats {
 
     /// Requests remembered.
     pub(crate) fn len(&self) -> usize {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .order
-            .len()
+        let known = self.lock();
+        known.pending.len() + known.stored.len()
     }
 
-    fn expire(&self, known: &mut Known, now: Instant) {
-        while let Some((at, key, pending)) = known.order.front() {
-            let old = now.duration_since(*at) >= self.ttl;
-            if !old && known.order.len() < self.max_entries.max(1) {
-                break;
-            }
-            if known
-                .requests
-                .get(key)
-                .is_some_and(|current| Arc::ptr_eq(current, pending))
-            {
-                known.requests.remove(key);
-                if !old {
-                    self.metrics.repeats_evicted.inc();
-                }
-            }
-            known.order.pop_front();
+    /// For how long a request is remembered now.
+    pub(crate) fn window(&self) -> Duration {
+        self.lock().stored.covers(Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has ended, and something of it is stored.
+    fn remember(&self, key: u128, pending: &Arc<Pending>, outcome: &Outcome) {
+        let mut known = self.lock();
+        if !known.end(key, pending) {
+            return;
         }
+        let evicted = known.stored.insert(key, Instant::now());
+        if *outcome != Outcome::OK {
+            known.words.insert(key, outcome.clone());
+        }
+        drop(known);
+        self.metrics.repeats_evicted.inc_by(evicted as u64);
     }
 
     fn forget(&self, key: u128, pending: &Arc<Pending>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known
-            .requests
-            .get(&key)
-            .is_some_and(|current| Arc::ptr_eq(current, pending))
-        {
-            known.requests.remove(&key);
+        self.lock().end(key, pending);
+    }
+}
+
+impl Known {
+    fn outcome(&self, key: u128) -> Option<Arc<Pending>> {
+        if let Some(pending) = self.pending.get(&key) {
+            return Some(Arc::clone(pending));
+        }
+        if !self.stored.contains(key) {
+            return None;
+        }
+        let outcome = self.words.outcomes.get(&key).cloned();
+        Some(Arc::new(Pending::ended(outcome.unwrap_or(Outcome::OK))))
+    }
+
+    /// A request is not pending any more; says whether it was.
+    fn end(&mut self, key: u128, pending: &Arc<Pending>) -> bool {
+        let current = self.pending.get(&key);
+        let is_it = current.is_some_and(|current| Arc::ptr_eq(current, pending));
+        if is_it {
+            self.pending.remove(&key);
+        }
+        is_it
+    }
+}
+
+impl Words {
+    fn insert(&mut self, key: u128, outcome: Outcome) {
+        self.bytes += bytes_of(&outcome);
+        self.order.push_back(key);
+        if let Some(before) = self.outcomes.insert(key, outcome) {
+            self.bytes -= bytes_of(&before);
+        }
+        while self.bytes > self.max_bytes {
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(outcome) = self.outcomes.remove(&oldest) {
+                self.bytes -= bytes_of(&outcome);
+            }
         }
     }
+}
+
+fn bytes_of(outcome: &Outcome) -> usize {
+    let message = match outcome {
+        Outcome::Done { message, .. } => message.as_ref(),
+        Outcome::Malformed(message)
+        | Outcome::TooLarge(message)
+        | Outcome::Unavailable(message)
+        | Outcome::Internal(message) => Some(message),
+    };
+    OUTCOME_BYTES + message.map_or(0, |message| message.len())
 }
 
 /// The duty to answer a request. Dropped without an answer, it tells the client to retry.
@@ -146,11 +215,25 @@ impl Ticket {
 
     /// The answer after a [claim](Ticket::claim).
     pub(crate) fn give(&self, outcome: Outcome) {
-        if let Outcome::Unavailable(_) = outcome {
-            // Before the answer: a client quick to retry must not meet it again.
-            self.repeats.forget(self.key, &self.pending);
+        // Before the answer: a client quick to retry must not meet what is forgotten, nor miss what is
+        // remembered.
+        match outcome {
+            Outcome::Done { .. } | Outcome::Malformed(_) => {
+                self.repeats.remember(self.key, &self.pending, &outcome);
+            }
+            Outcome::Unavailable(_) | Outcome::TooLarge(_) | Outcome::Internal(_) => {
+                self.repeats.forget(self.key, &self.pending);
+            }
         }
         self.pending.set(outcome);
+    }
+
+    /// Answers a request of which nothing is stored, unless it was answered before.
+    pub(crate) fn refuse(&self, outcome: Outcome) {
+        if self.claim() {
+            self.repeats.forget(self.key, &self.pending);
+            self.pending.set(outcome);
+        }
     }
 }
 
@@ -167,8 +250,9 @@ pub(crate) const ABANDONED: &str = "the request was abandoned; try again";
 mod tests {
     use super::*;
 
-    fn repeats(ttl: Duration, max_entries: usize) -> Arc<Repeats> {
-        Repeats::new(ttl, max_entries, Arc::new(Metrics::default()))
+    fn repeats(ttl: Duration, max_bytes: usize) -> Arc<Repeats> {
+        let limits = RepeatLimits { ttl, max_bytes };
+        Repeats::new(&limits, Arc::new(Metrics::default()))
     }
 
     fn first(begin: Begin) -> Ticket {
@@ -189,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_repeat_joins_before_and_after_the_answer() {
-        let repeats = repeats(LONG, 10);
+        let repeats = repeats(LONG, 1 << 20);
         let ticket = first(repeats.begin(b"spans", 0));
         let early = repeat(repeats.begin(b"spans", 0));
         let waiting = tokio::spawn(async move { early.wait().await });
@@ -207,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_not_stored_is_processed_again() {
-        let repeats = repeats(LONG, 10);
+        let repeats = repeats(LONG, 1 << 20);
         let ticket = first(repeats.begin(b"spans", 0));
         let joined = repeat(repeats.begin(b"spans", 0));
         ticket.answer(Outcome::Unavailable("down".into()));
@@ -220,17 +304,44 @@ mod tests {
 
     #[test]
     fn old_and_surplus_requests_are_forgotten() {
-        let none = repeats(Duration::ZERO, 10);
+        let none = repeats(Duration::ZERO, 1 << 20);
         first(none.begin(b"spans", 0)).answer(Outcome::OK);
         first(none.begin(b"spans", 0)).answer(Outcome::OK);
         assert_eq!(none.metrics.repeats_evicted.get(), 0);
+    }
 
-        let two = repeats(LONG, 2);
-        for body in [b"a", b"b", b"c"] {
-            first(two.begin(body, 0)).answer(Outcome::OK);
+    #[test]
+    fn what_was_refused_takes_no_room() {
+        let repeats = repeats(LONG, 1 << 20);
+        first(repeats.begin(b"stored", 0)).answer(Outcome::OK);
+        for n in 0..200_000_u32 {
+            let ticket = first(repeats.begin(&n.to_le_bytes(), 0));
+            match n % 3 {
+                0 => ticket.refuse(Outcome::Malformed("no OTLP".into())),
+                1 => drop(ticket),
+                _ => drop(ticket.answer(Outcome::TooLarge("too large".into()))),
+            }
         }
-        assert_eq!((two.len(), two.metrics.repeats_evicted.get()), (2, 1));
-        repeat(two.begin(b"c", 0));
-        first(two.begin(b"a", 0));
+        repeat(repeats.begin(b"stored", 0));
+        assert_eq!(
+            (repeats.len(), repeats.metrics.repeats_evicted.get()),
+            (1, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn words_are_kept_while_there_is_room_and_the_fact_for_longer() {
+        let repeats = repeats(LONG, 1 << 20);
+        let said = |n: u32| Outcome::Done {
+            rejected: 1,
+            message: Some(format!("span {n} is not valid").into()),
+        };
+        for n in 0..5_000_u32 {
+            first(repeats.begin(&n.to_le_bytes(), 0)).answer(said(n));
+        }
+        let answer = async |n: u32| repeat(repeats.begin(&n.to_le_bytes(), 0)).wait().await;
+        assert_eq!(answer(4_999).await, said(4_999));
+        assert_eq!(answer(0).await, Outcome::OK);
+        assert!(repeats.lock().words.bytes <= (1 << 20) / WORDS);
     }
 }

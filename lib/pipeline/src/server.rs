@@ -90,6 +90,12 @@ impl Control {
         Ok(())
     }
 
+    /// The part of the pipeline that has ended before its time, by a bug; then it is not ready for
+    /// anything any more.
+    pub fn broken(&self) -> Option<&'static str> {
+        self.doors.broken()
+    }
+
     /// Spans received so far, those of probes aside.
     pub fn spans_received(&self) -> u64 {
         self.metrics.received.load(Ordering::Relaxed)
@@ -133,19 +139,22 @@ impl Server {
             .iter()
             .map(bind)
             .collect::<Result<_, _>>()?;
-        let addresses = sockets.iter().map(Bound::address).collect();
+        let addresses: Vec<_> = sockets.iter().map(Bound::address).collect();
 
         let metrics = Arc::new(Metrics::default());
         metrics.register(registry);
         let accounts = Accounts::new(&config.accounts);
         accounts.register(registry);
         let (queues, inboxes) = Queues::new(config.workers.max(1));
-        let repeats = &config.repeats;
         let inlet = Arc::new(Inlet {
             settings: Settings::new(&config),
+            addresses: sockets
+                .iter()
+                .map(|it| (it.origin(), it.address()))
+                .collect(),
             budget: Budget::new(config.memory_limit_bytes),
             buffers: Buffers::new(config.kept_buffer_bytes),
-            repeats: Repeats::new(repeats.ttl, repeats.max_entries, Arc::clone(&metrics)),
+            repeats: Repeats::new(&config.repeats, Arc::clone(&metrics)),
             queues,
             doors: Arc::new(Doors::new(config.hold)),
             metrics: Arc::clone(&metrics),
@@ -183,24 +192,35 @@ impl Server {
                 settlement: Arc::clone(&settlement),
                 delivery: Arc::clone(&delivery),
                 metrics: Arc::clone(&metrics),
+                accounts: Vec::new(),
+                stopping: false,
+                sealing: false,
             };
+            let vital = doors.vital("a worker");
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || worker.run())
+                .spawn(move || {
+                    worker.run();
+                    vital.end();
+                })
                 .map_err(StartError::Worker)?;
             workers.push(thread);
         }
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
         let abort = doors.abort.clone();
-        writing.spawn(accounts::write_overdue(
-            accounts,
-            make_batch,
-            export,
-            stop.clone(),
-            abort,
-        ));
+        let write = accounts::write_overdue(accounts, make_batch, export, stop.clone(), abort);
+        let vital = doors.vital("the writer of accounts");
+        writing.spawn(async move {
+            write.await;
+            vital.end();
+        });
         for socket in sockets {
-            doors.connections.spawn(socket.serve(Arc::clone(&inlet)));
+            let serve = socket.serve(Arc::clone(&inlet));
+            let vital = doors.vital("a listener");
+            doors.connections.spawn(async move {
+                serve.await;
+                vital.end();
+            });
         }
         Ok(Self {
             control: Control {
@@ -261,7 +281,7 @@ impl Server {
         self.inlet.queues.stop();
         let workers = self.workers;
         let workers = tokio::task::spawn_blocking(move || {
-            // A worker catches its panics: there is nothing to learn from the result.
+            // Whether one has panicked is known before it ends.
             workers.into_iter().for_each(|worker| drop(worker.join()));
         });
         tokio::pin!(workers);
@@ -333,5 +353,10 @@ fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
             "remembered_requests",
             "Requests remembered for repeats",
             of(|inlet| inlet.repeats.len()),
+        )
+        .with(
+            "receiver_repeat_window_seconds",
+            "For how long a request is remembered: ten minutes, unless too many come",
+            of(|inlet| inlet.repeats.window().as_secs() as usize),
         )
 }

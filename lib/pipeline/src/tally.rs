@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::codec::Ignored;
+
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal, $text:literal;)* }) => {
         $(#[$doc])*
@@ -59,6 +61,8 @@ reasons! {
         InvalidLink => "invalid_link", "a link with invalid ids was left out";
         /// The end lies before the start: the duration is zero.
         EndBeforeStart => "end_before_start", "a span that ends before it starts got the duration 0";
+        /// The end lies too far in the future: the duration is zero.
+        EndInTheFuture => "end_in_the_future", "a span that ends more than 24 hours ahead got the duration 0";
         /// A key came twice; the first counts.
         DuplicateKey => "duplicate_key", "of attributes with equal keys the first was kept";
         /// Attributes beyond the limit were left out.
@@ -71,6 +75,10 @@ reasons! {
         ValueCut => "value_limit", "values beyond the limit were cut";
         /// A name, key or other text beyond the limit was cut.
         TextCut => "text_limit", "names or messages beyond the limit were cut";
+        /// Fields of JSON with unknown names were left out, and perhaps spans with them.
+        UnknownField => "unknown_field", "fields with unknown names were ignored; names are lowerCamelCase, as in resourceSpans and scopeSpans";
+        /// A sender that was not identified says who it is in terms of Kubernetes: left out.
+        Claim => "unverified_identity", "k8s attributes of a sender that is not known were left out";
         /// A rule hid a value or a part of it.
         Redacted => "redacted", "values were redacted";
     }
@@ -82,7 +90,7 @@ impl Change {
     fn is_fault(self) -> bool {
         matches!(
             self,
-            Self::InvalidUtf8 | Self::NestedTooDeep | Self::InvalidLink
+            Self::InvalidUtf8 | Self::NestedTooDeep | Self::InvalidLink | Self::UnknownField
         )
     }
 }
@@ -102,6 +110,8 @@ pub struct Tally {
     pub sampled_out: u64,
     pub(crate) rejections: [u64; Rejection::ALL.len()],
     pub(crate) changes: [u64; Change::ALL.len()],
+    /// One of the fields that were ignored.
+    pub(crate) ignored: Option<Box<str>>,
 }
 
 impl Tally {
@@ -118,6 +128,14 @@ impl Tally {
     pub fn change(&mut self, what: Change, times: u64) {
         if let Some(count) = self.changes.get_mut(what as usize) {
             *count += times;
+        }
+    }
+
+    /// Fields of the body were ignored.
+    pub(crate) fn ignored(&mut self, ignored: Ignored) {
+        if ignored.fields > 0 {
+            self.change(Change::UnknownField, ignored.fields);
+            self.ignored = ignored.first.map(Into::into);
         }
     }
 
@@ -161,6 +179,9 @@ impl Tally {
         }
         for &what in Change::ALL.iter().filter(|what| what.is_fault()) {
             say(self.changed(what), what.text());
+        }
+        if let Some(name) = &self.ignored {
+            let _ = write!(message, ", such as {name:?}");
         }
         message
     }

@@ -4,6 +4,7 @@
 //! They are threads of their own so that long stretches of work never hold up tokio's, which answer
 //! and refuse requests.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -12,10 +13,11 @@ use crate::batch::{Batch, Export};
 use crate::batcher::{Batcher, Slot};
 use crate::delivery::Delivery;
 use crate::intake::{Intake, Job, Panicked, Taken};
+use crate::measure::AccountRow;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::queue::{Inbox, Message};
-use crate::settlement::Settlement;
+use crate::settlement::{BUG, Settlement};
 
 pub(crate) struct Worker<B, E> {
     pub(crate) inbox: Inbox,
@@ -24,6 +26,12 @@ pub(crate) struct Worker<B, E> {
     pub(crate) settlement: Arc<Settlement>,
     pub(crate) delivery: Arc<Delivery<E>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// What the batch that is being frozen takes of the accounts.
+    pub(crate) accounts: Vec<AccountRow>,
+    /// No more jobs follow.
+    pub(crate) stopping: bool,
+    /// A batch is being frozen.
+    pub(crate) sealing: bool,
 }
 
 impl<B, E> Worker<B, E>
@@ -31,9 +39,16 @@ where
     B: Batch,
     E: Export<Frozen = B::Frozen>,
 {
-    /// Works until it is told to stop, then exports what is left.
+    /// Works until it is told to stop, then exports what is left. After a panic, which is a bug, it goes
+    /// on with an empty batch.
     pub(crate) fn run(mut self) {
-        loop {
+        while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.recover();
+        }
+    }
+
+    fn work(&mut self) {
+        while !self.stopping {
             let messages = &self.inbox.messages;
             let message = match self.batcher.deadline() {
                 Some(deadline) => messages.recv_deadline(deadline),
@@ -42,14 +57,30 @@ where
             match message {
                 Ok(Message::Job(job)) => self.take(*job),
                 Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
-            if let Some(slot) = self.batcher.due(self.inbox.messages.is_empty()) {
+            if !self.stopping
+                && let Some(slot) = self.batcher.due(self.inbox.messages.is_empty())
+            {
                 self.flush(slot);
             }
         }
         if let Some(slot) = self.batcher.last() {
             self.flush(slot);
+        }
+    }
+
+    /// What the batch holds is in doubt: nothing of it is stored. A request that was alone in a batch that
+    /// cannot be frozen would make the next one fail as well; all others are told to retry.
+    fn recover(&mut self) {
+        self.metrics.worker_panics.inc();
+        tracing::error!("a worker panicked; the requests of its batch were refused");
+        self.intake.reset();
+        let entries = self.batcher.discard();
+        self.settlement.put_back(std::mem::take(&mut self.accounts));
+        match std::mem::take(&mut self.sealing) {
+            true => self.settlement.spoiled(entries),
+            false => self.settlement.abandon(entries),
         }
     }
 
@@ -63,8 +94,7 @@ where
                 self.metrics.worker_panics.inc();
                 // Nothing of the other requests in the batch is stored: they are told to retry.
                 settlement.abandon(self.batcher.discard());
-                let message = "processing the request failed; this is a bug".into();
-                return settlement.not_processed(request, Outcome::Internal(message));
+                return settlement.not_processed(request, Outcome::Internal(BUG.into()));
             }
         };
         let Taken {
@@ -87,10 +117,13 @@ where
 
     /// Freezes the batch and sends it.
     fn flush(&mut self, slot: Slot) {
-        let accounts = self.settlement.due_accounts();
-        let sealed = self.batcher.seal(accounts.clone());
+        self.accounts = self.settlement.due_accounts();
+        self.sealing = true;
+        let sealed = self.batcher.seal(self.accounts.clone());
+        self.sealing = false;
         self.metrics.batches.inc();
         self.metrics.batch_rows.inc_by(sealed.rows as u64);
+        let accounts = std::mem::take(&mut self.accounts);
         let lot = self.settlement.hand_over(sealed.entries, accounts);
         self.delivery.send(sealed.frozen, lot, slot);
     }

@@ -376,3 +376,47 @@ async fn leaving_sends_clients_away_and_serves_whoever_comes() {
     assert_eq!(health.message(), [0x08, 2]);
     assert_eq!(p.store.len(), 6);
 }
+
+fn named(id: u64, name: &str) -> Vec<u8> {
+    let mut span = span(id);
+    name.clone_into(&mut span.name);
+    request_of(vec![span])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_anywhere_is_answered_and_counted_and_the_worker_goes_on() {
+    let p = start(Config {
+        workers: 1,
+        ..quick()
+    });
+    let panics = || p.metric("spanloom_worker_panics_total");
+    assert_eq!(p.protobuf(named(1, "panic")).await.status, 500);
+    assert_eq!(panics(), 1);
+    assert_eq!(p.protobuf(named(2, "panic when frozen")).await.status, 500);
+    assert_eq!(panics(), 2);
+    p.store.behave(|_| panic!("as the test asked"));
+    assert_eq!(p.protobuf(spans(3, 1)).await.status, 503);
+    assert_eq!(panics(), 3);
+    p.store.behave(|_| spanloom_pipeline::ExportOutcome::Stored);
+    assert_eq!(p.protobuf(spans(3, 1)).await.status, 200);
+    assert_eq!((p.store.len(), p.server.admitted_bytes()), (1, 0));
+    assert_eq!(p.server.control().broken(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_in_a_batch_that_cannot_be_frozen_are_told_to_retry() {
+    let mut config = Config {
+        workers: 1,
+        ..quick()
+    };
+    config.batch.max_age = Duration::from_secs(3600);
+    config.batch.max_rows = 2;
+    let p = start(config);
+    let (poisoned, other) = tokio::join!(
+        p.protobuf(named(1, "panic when frozen")),
+        p.protobuf(spans(2, 1))
+    );
+    assert_eq!((poisoned.status, other.status), (503, 503));
+    let (second, third) = tokio::join!(p.protobuf(spans(2, 1)), p.protobuf(spans(3, 1)));
+    assert_eq!((second.status, third.status, p.store.len()), (200, 200, 2));
+}

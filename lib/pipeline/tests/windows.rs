@@ -101,7 +101,7 @@ async fn of_a_refused_call_no_more_is_taken_than_a_window() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_let_in_goes_on_when_the_window_narrows() {
-    const LIMIT: usize = 2_000_000;
+    const LIMIT: usize = 1_500_000;
     let p = start(Config {
         memory_limit_bytes: LIMIT,
         max_request_bytes: LIMIT,

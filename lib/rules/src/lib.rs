@@ -5,13 +5,14 @@
 //! collector loads its configuration with it, so what the one accepts the other can load. It
 //! reports everything that is wrong, each error with its place in the set.
 //!
-//! * `class`: the classes of text that redaction knows by name, one table.
+//! * `class`: the classes of text that redaction knows by name, one table; `card`: numbers of payment cards.
 //! * `pattern`: what a rule names: attribute keys, and text.
 //! * `redact`: keys and text, compiled.
 //! * `filters`: drop filters, compiled.
 //! * `limits`: how large a span may be.
 //! * `set`: all of it together; `error`: what can be wrong with it.
 
+mod card;
 mod class;
 mod error;
 mod filters;

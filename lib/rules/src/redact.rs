@@ -7,7 +7,7 @@ use regex_automata::meta;
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_syntax::hir::Hir;
 
-use crate::class::{Class, always};
+use crate::class::{Class, Finder, Traits};
 use crate::error::{Collect, Place, Problem};
 use crate::pattern::{
     KeyPattern, MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS, MAX_VALUES, ValuePattern, Wildcard,
@@ -34,13 +34,15 @@ pub struct Redactor {
     /// Matches whatever one of `values` matches, where there are several: most text needs no more
     /// than this.
     any_value: Option<meta::Regex>,
+    number_digits: Option<usize>,
 }
 
 #[derive(Debug)]
 struct ValueRule {
     regex: Regex,
-    /// A further check of what matched.
-    is_valid: fn(&str) -> bool,
+    finder: Finder,
+    /// The class that it is, if it is one.
+    class: Option<&'static Class>,
 }
 
 impl Redactor {
@@ -55,9 +57,12 @@ impl Redactor {
             wildcards: Vec::new(),
             values: Vec::new(),
             any_value: None,
+            number_digits: None,
         };
         redactor.keys(keys, errors);
         redactor.values(values, errors);
+        let digits = |rule: &ValueRule| rule.class.map_or(Some(1), |class| class.number_digits);
+        redactor.number_digits = redactor.values.iter().filter_map(digits).min();
         let none = redactor.exact.is_empty()
             && redactor.wildcards.is_empty()
             && redactor.values.is_empty();
@@ -142,9 +147,29 @@ impl Redactor {
         self.exact.contains(key) || self.wildcards.iter().any(|pattern| pattern.matches(key))
     }
 
+    /// From how many digits on a number is looked at, as it is written in decimal; `None`: never.
+    #[inline]
+    pub fn number_digits(&self) -> Option<usize> {
+        self.number_digits
+    }
+
+    /// Whether a rule may match something in this text. It is seen at a glance.
+    #[inline]
+    pub fn may_hide(&self, text: &str) -> bool {
+        if self.values.is_empty() {
+            return false;
+        }
+        let traits = Traits::of(text);
+        self.values.iter().any(|rule| rule.may_match(&traits))
+    }
+
     /// The text with everything hidden that a rule matches, one rule after the other; `None` if that
     /// changes nothing.
     pub fn hidden(&self, text: &str) -> Option<String> {
+        let traits = Traits::of(text);
+        if !self.values.iter().any(|rule| rule.may_match(&traits)) {
+            return None;
+        }
         let may_match = match (&self.any_value, self.values.as_slice()) {
             (Some(any), _) => any.is_match(text),
             (None, [rule]) => rule.regex.is_match(text),
@@ -154,7 +179,8 @@ impl Redactor {
             return None;
         }
         let mut changed = None;
-        for rule in &self.values {
+        // What is hidden leaves a text with less than it had.
+        for rule in self.values.iter().filter(|rule| rule.may_match(&traits)) {
             let before = changed.as_deref().unwrap_or(text);
             if let Some(after) = rule.hidden(before) {
                 changed = Some(after);
@@ -165,15 +191,17 @@ impl Redactor {
 }
 
 impl ValueRule {
+    fn may_match(&self, traits: &Traits) -> bool {
+        self.class.is_none_or(|class| class.may_be_in(traits))
+    }
+
     fn hidden(&self, text: &str) -> Option<String> {
         let mut after = String::new();
         let mut copied = 0;
-        for found in self.regex.find_iter(text) {
-            if (self.is_valid)(found.as_str()) {
-                after.push_str(text.get(copied..found.start()).unwrap_or_default());
-                after.push_str(HIDDEN);
-                copied = found.end();
-            }
+        for found in self.finder.find(&self.regex, text) {
+            after.push_str(text.get(copied..found.start).unwrap_or_default());
+            after.push_str(HIDDEN);
+            copied = found.end;
         }
         if copied == 0 {
             return None;
@@ -185,14 +213,14 @@ impl ValueRule {
 
 /// One pattern by itself, and its expression.
 fn rule(pattern: &ValuePattern) -> Result<(Hir, ValueRule), Problem> {
-    let (source, is_valid) = match pattern {
+    let (source, finder, class) = match pattern {
         ValuePattern::Class(name) => match Class::of_name(name) {
-            Some(class) => (class.expression, class.is_valid),
+            Some(class) => (class.expression, class.finder, Some(class)),
             None => return Err(Problem::UnknownClass(name.clone())),
         },
         ValuePattern::Regex(source) => {
             Problem::if_too_long(source, MAX_VALUE_CHARS)?;
-            (source.as_str(), always as fn(&str) -> bool)
+            (source.as_str(), Finder::Matches, None)
         }
     };
     let regex = RegexBuilder::new(source)
@@ -206,7 +234,12 @@ fn rule(pattern: &ValuePattern) -> Result<(Hir, ValueRule), Problem> {
     if hir.properties().minimum_len() == Some(0) {
         return Err(Problem::MatchesEmpty(source.to_owned()));
     }
-    Ok((hir, ValueRule { regex, is_valid }))
+    let rule = ValueRule {
+        regex,
+        finder,
+        class,
+    };
+    Ok((hir, rule))
 }
 
 /// Matches whatever one of the expressions matches. They are joined as trees, not as text: groups,

@@ -10,6 +10,8 @@ pub enum Class {
     Retry,
     /// Some row is at fault: find it, store the others.
     BadRows,
+    /// The rows are of more days than one insert may have: insert them in parts.
+    TooWide,
     /// The schema or our credentials are at fault: hold everything and call for help.
     Fault,
 }
@@ -20,6 +22,7 @@ impl Class {
         match self {
             Self::Retry => "retry",
             Self::BadRows => "bad_rows",
+            Self::TooWide => "too_wide",
             Self::Fault => "fault",
         }
     }
@@ -50,6 +53,10 @@ const FAULTS: [u32; 20] = [
 
 /// Errors that pass and come before anything is written: too many queries, too many parts.
 const REFUSED_EARLY: [u32; 2] = [202, 252];
+
+/// The setting that bounds how many partitions an insert makes parts in; its error has a number that also
+/// means too many parts in all.
+pub(crate) const MAX_PARTITIONS: &str = "max_partitions_per_insert_block";
 
 /// Longest error text that is kept: ClickHouse may repeat a whole query.
 const MAX_MESSAGE: usize = 600;
@@ -90,6 +97,7 @@ impl Failure {
             _ => None,
         };
         let (class, absent) = match (error, code) {
+            (_, Some(252)) if text.contains(MAX_PARTITIONS) => (Class::TooWide, true),
             (_, Some(code)) if BAD_ROWS.contains(&code) => (Class::BadRows, true),
             (_, Some(code)) if FAULTS.contains(&code) => (Class::Fault, true),
             (_, Some(code)) => (Class::Retry, REFUSED_EARLY.contains(&code)),
@@ -150,6 +158,9 @@ mod tests {
         for code in [16, 60, 81, 497, 516] {
             check(&format!("Code: {code}. x"), Class::Fault, true);
         }
+        let too_wide = "Code: 252. DB::Exception: Too many partitions for single INSERT block (more than \
+                        100). The limit is controlled by 'max_partitions_per_insert_block' setting.";
+        check(too_wide, Class::TooWide, true);
         check("503 Service Unavailable", Class::Retry, false);
         check("429 Too Many Requests", Class::Retry, false);
         let timed_out = Failure::of(&Error::TimedOut);

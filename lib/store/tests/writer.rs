@@ -359,3 +359,38 @@ async fn what_may_be_stored_is_repeated_for_longer() {
     );
     assert_eq!(writer.metrics().uncertain_batches.get(), 1);
 }
+
+#[tokio::test]
+async fn spans_of_many_days_are_stored_in_inserts_of_few_parts() {
+    const DAYS: u64 = 350;
+    const DAY: u64 = 86_400 * SECOND;
+    let db = database().await;
+    let writer = db.writer();
+    let mut block = SpanBlock::new(&pool());
+    resource(&mut block, "shop");
+    for day in 0..DAYS {
+        let start_ns = T0 - day * DAY;
+        block.span(&SpanRecord {
+            start_ns,
+            ..span(4 * day)
+        });
+        block.measures().push_red(&RedRow {
+            minute: (start_ns / SECOND) as u32,
+            service: "shop",
+            name: "GET /things",
+            kind: SpanKind::Server,
+            status: StatusCode::Unset,
+            count: 1,
+            duration_sum_ns: 1,
+            buckets: &[(4, 1)],
+        });
+    }
+    assert_eq!(writer.write(block.freeze()).await, WriteOutcome::Stored);
+    let counts = "SELECT (SELECT count() FROM spans), (SELECT sum(span_count) FROM trace_index), \
+                  (SELECT sum(count) FROM red), (SELECT sum(count) FROM red_hours)";
+    let all = [DAYS; 4].map(|count| count.to_string()).join("\t");
+    assert_eq!(db.text(counts).await, all);
+    // Two tables of that many days at least, a hundred of them at a time.
+    let inserts = writer.metrics().bisect_inserts.get();
+    assert!(inserts >= 2 * DAYS / 100, "{inserts}");
+}

@@ -30,7 +30,11 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Collectors to compare
-    #[arg(long, value_delimiter = ',', default_value = "spanloom,otelcol,rotel")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "spanloom,spanloom-redacting,otelcol,rotel"
+    )]
     peers: Vec<Peer>,
     /// Encoded sizes of a span in bytes
     #[arg(long, value_delimiter = ',', default_value = "500,1024,10240")]
@@ -256,7 +260,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn progress(peer: Peer, (payload, compression): Case, run: usize, m: &Measured) {
     eprintln!(
-        "{:>8} {payload:>5} B {:<8} run {}: {:>9.0} spans/core-s; {:.0} spans/s; busy: collector {:.0} %, \
+        "{:>18} {payload:>5} B {:<8} run {}: {:>9.0} spans/core-s; {:.0} spans/s; busy: collector {:.0} %, \
          sink {:.0} %, generator {:.0} %",
         peer.name(),
         compression.name(),
@@ -316,7 +320,7 @@ fn half_load(bench: &Bench, args: &Args, rows: &[Row], time: Duration) -> anyhow
         };
         let half = bench.load(&mut collector, &sql, &load, pace, time)?;
         eprintln!(
-            "{:>8} at half load ({spans_per_second:.0} spans/s, sink busy {:.0} %): {:.2} ms of CPU for 10k \
+            "{:>18} at half load ({spans_per_second:.0} spans/s, sink busy {:.0} %): {:.2} ms of CPU for 10k \
              spans, {:.2} at full load",
             peer.name(),
             100.0 * half.sink_cpu / half.seconds,

@@ -143,7 +143,10 @@ fn run(mode: Mode, ratio: f64, request: &[u8], now_ns: u64, recorder: &mut Recor
     })
     .unwrap();
     let (mut writer, mut tally) = (RecordWriter::new(), Tally::default());
-    let origin = Origin { mode, pod: None };
+    let origin = Origin {
+        mode,
+        ..Origin::default()
+    };
     let result = processor.process_from(origin, request, now_ns, &mut writer, recorder, &mut tally);
     assert_eq!((result, tally.rejected()), (Ok(()), 0));
     writer.finish()

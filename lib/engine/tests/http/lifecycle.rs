@@ -59,9 +59,38 @@ async fn data_stays() {
     let mut engine = start(&config).await;
     assert_eq!(count(&engine).await, 1000);
     kill(engine.pid());
-    assert!(!engine.wait().await.unwrap().success());
+    assert!(!engine.died().await.unwrap().success());
     let engine = start(&config).await;
     assert_eq!(count(&engine).await, 1000);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_is_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = testing::config(folder.path()).await;
+    let mut engine = start(&config).await;
+    fill(&engine).await;
+    let (client, first) = (client(&engine), engine.pid());
+    let count = "SELECT count() FROM system.one";
+    let answers = async || client.query(count).fetch_one::<u64>().await.is_ok();
+    assert!(answers().await);
+    kill(first);
+    let again = async {
+        // Until it is gone, and until it is there again.
+        while answers().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        while !answers().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        ended = engine.wait() => panic!("{ended:?}"),
+        () = again => {}
+    }
+    assert_ne!(engine.pid(), first);
+    assert_eq!(self::count(&engine).await, 1000);
     engine.stop().await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! OTLP/JSON to OTLP protobuf, so that everything after it knows one format.
 //!
 //! The rules are OTLP's: ids are hexadecimal of either case, enumerations are integers only, keys are
-//! lowerCamelCase only, unknown fields are ignored. The rest is protobuf's JSON: 64-bit integers as
+//! lowerCamelCase only, unknown fields are ignored (and noted where spans may be lost with them, [`Ignored`]). The rest is protobuf's JSON: 64-bit integers as
 //! numbers or strings, doubles also as `"NaN"` and `"Infinity"`, other bytes in base64 (standard or
 //! URL-safe, padded or not), `null` for a field that is not there. A `null` in a list is an empty
 //! message. A field given twice is an error, and so is a second value in an `AnyValue`.
@@ -32,9 +32,42 @@ pub const MAX_MESSAGE_DEPTH: usize = 208;
 const PADDED_FROM: usize = 12;
 const PADDED: usize = 5;
 
+/// Fields that were ignored, though something is lost with them: the name is a known one in another
+/// spelling (`resource_spans`), or there is a list where spans would be (`instrumentationLibrarySpans`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// How many.
+    pub fields: u64,
+    /// The name of the first, at most [`Ignored::MAX_NAME`] bytes of it.
+    pub first: Option<String>,
+}
+
+impl Ignored {
+    /// How much of a name is kept.
+    pub const MAX_NAME: usize = 64;
+
+    #[cold]
+    fn note(&mut self, name: &str) {
+        self.fields += 1;
+        self.first.get_or_insert_with(|| {
+            let end = name.floor_char_boundary(Self::MAX_NAME);
+            name.get(..end).unwrap_or_default().to_owned()
+        });
+    }
+}
+
 /// Reads an `ExportTraceServiceRequest` in JSON and returns it in protobuf, which may have at most
 /// `max_output_bytes`. Apart from one string at a time, nothing else is kept in memory.
 pub fn to_protobuf(json: &[u8], max_output_bytes: usize) -> Result<Vec<u8>, JsonError> {
+    to_protobuf_noting(json, max_output_bytes, &mut Ignored::default())
+}
+
+/// The same, and notes what was ignored.
+pub fn to_protobuf_noting(
+    json: &[u8],
+    max_output_bytes: usize,
+    ignored: &mut Ignored,
+) -> Result<Vec<u8>, JsonError> {
     let text =
         std::str::from_utf8(json).map_err(|e| JsonError::new(Problem::NotUtf8, e.valid_up_to()))?;
     let mut converter = Converter {
@@ -43,6 +76,7 @@ pub fn to_protobuf(json: &[u8], max_output_bytes: usize) -> Result<Vec<u8>, Json
         out: Vec::with_capacity((json.len() / 2).min(max_output_bytes)),
         limit: max_output_bytes,
         depth: 0,
+        ignored,
     };
     match converter.parser.value()? {
         Token::Object => converter.fields(&schema::REQUEST)?,
@@ -52,21 +86,22 @@ pub fn to_protobuf(json: &[u8], max_output_bytes: usize) -> Result<Vec<u8>, Json
     Ok(converter.out)
 }
 
-struct Converter<'a> {
+struct Converter<'a, 'i> {
     parser: Parser<'a>,
     out: Vec<u8>,
     limit: usize,
     depth: usize,
+    ignored: &'i mut Ignored,
 }
 
-impl<'a> Converter<'a> {
+impl<'a> Converter<'a, '_> {
     /// The rest of an object, as the fields of `message`.
     fn fields(&mut self, message: &Message) -> Result<(), JsonError> {
         let mut first = true;
         let mut seen = 0u32;
         while let Some(key) = self.parser.next_key(&mut first)? {
             let Some(field) = message.fields.iter().find(|field| field.name == key) else {
-                self.parser.skip_value()?;
+                self.unknown(message, &key)?;
                 continue;
             };
             let token = self.parser.value().map_err(|e| e.inside(field.name))?;
@@ -79,6 +114,20 @@ impl<'a> Converter<'a> {
             }
             seen |= bit;
             self.field(field, token).map_err(|e| e.inside(field.name))?;
+        }
+        Ok(())
+    }
+
+    /// A field that is not known.
+    #[cold]
+    fn unknown(&mut self, message: &Message, name: &str) -> Result<(), JsonError> {
+        let value = self.parser.skipped_value()?;
+        let is_list = value.starts_with(['[', '{']) && value.contains(['"', '{']);
+        let same = |field: &Field| field.name != name && is_same_word(field.name, name);
+        if value != "null"
+            && (message.fields.iter().any(same) || (message.leads_to_spans && is_list))
+        {
+            self.ignored.note(name);
         }
         Ok(())
     }
@@ -218,6 +267,19 @@ impl<'a> Converter<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether two names differ in nothing but how their words are joined.
+fn is_same_word(known: &str, name: &str) -> bool {
+    let letters = |text: &'_ str| {
+        let letters = text
+            .bytes()
+            .filter(|byte| !matches!(byte, b'_' | b'-' | b' ' | b'.'));
+        letters
+            .map(|byte| byte.to_ascii_lowercase())
+            .collect::<Vec<_>>()
+    };
+    letters(known) == letters(name)
 }
 
 /// A scalar of fixed or variable length, as it goes on the wire.

@@ -135,6 +135,14 @@ impl<'a> Parser<'a> {
         Ok(Some(key))
     }
 
+    /// Skips a whole value, and returns its text.
+    pub(crate) fn skipped_value(&mut self) -> Result<&'a str, JsonError> {
+        self.peek_token();
+        let start = self.at;
+        self.skip_value()?;
+        Ok(self.text.get(start..self.at).unwrap_or_default())
+    }
+
     /// Skips a whole value.
     pub(crate) fn skip_value(&mut self) -> Result<(), JsonError> {
         // One entry per open bracket: whether it is an object, and whether it is still empty.

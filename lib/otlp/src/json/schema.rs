@@ -5,6 +5,8 @@ pub(super) struct Message {
     pub fields: &'static [Field],
     /// Whether it holds one of its fields at most.
     pub oneof: bool,
+    /// Whether spans are below it.
+    pub leads_to_spans: bool,
 }
 
 /// A field of a message.
@@ -44,12 +46,21 @@ const fn message(fields: &'static [Field]) -> Message {
     Message {
         fields,
         oneof: false,
+        leads_to_spans: false,
     }
 }
 
-pub(super) static REQUEST: Message = message(&[field(1, "resourceSpans", Many(&RESOURCE_SPANS))]);
+const fn leading_to_spans(fields: &'static [Field]) -> Message {
+    Message {
+        leads_to_spans: true,
+        ..message(fields)
+    }
+}
 
-static RESOURCE_SPANS: Message = message(&[
+pub(super) static REQUEST: Message =
+    leading_to_spans(&[field(1, "resourceSpans", Many(&RESOURCE_SPANS))]);
+
+static RESOURCE_SPANS: Message = leading_to_spans(&[
     field(1, "resource", One(&RESOURCE)),
     field(2, "scopeSpans", Many(&SCOPE_SPANS)),
     field(3, "schemaUrl", Kind::String),
@@ -68,7 +79,7 @@ static ENTITY_REF: Message = message(&[
     field(4, "descriptionKeys", Kind::Strings),
 ]);
 
-static SCOPE_SPANS: Message = message(&[
+static SCOPE_SPANS: Message = leading_to_spans(&[
     field(1, "scope", One(&SCOPE)),
     field(2, "spans", Many(&SPAN)),
     field(3, "schemaUrl", Kind::String),
@@ -137,6 +148,7 @@ static ANY_VALUE: Message = Message {
         field(7, "bytesValue", Base64),
     ],
     oneof: true,
+    leads_to_spans: false,
 };
 
 static ARRAY_VALUE: Message = message(&[field(1, "values", Many(&ANY_VALUE))]);

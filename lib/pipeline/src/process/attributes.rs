@@ -9,8 +9,12 @@ use spanloom_otlp::view::KeyValueView;
 use spanloom_rules::HIDDEN;
 
 use super::nested::{self, Finding, Rewriter};
+use super::redact::{self, KeyDecision};
 use super::{Work, text};
 use crate::tally::Change;
+
+/// For so many places of a list it is remembered what was decided of the key there.
+const MAX_DECIDED: usize = 64;
 
 /// What stands where a value was nested too deep.
 pub(crate) const TOO_DEEP: &str = "[nested too deep]";
@@ -74,15 +78,16 @@ impl<'r> Work<'r, '_> {
         Ok(collected)
     }
 
-    /// Redacts and cuts what was collected. Returns how many attributes stay and how many cuts were
-    /// made, for the dropped count.
+    /// Redacts and cuts what was collected; the first `protected` are never left out. Returns how many
+    /// attributes stay and how many cuts were made, for the dropped count.
     #[inline]
     pub(super) fn finish(
         &mut self,
         collected: Collected,
+        protected: usize,
         attributes: &mut [Attr<'r>],
     ) -> (usize, u32) {
-        let max = self.rules.limits.attributes;
+        let max = self.rules.limits.attributes.max(protected);
         let kept = attributes.len().min(max);
         let beyond = attributes.len() - kept;
         let mut cut = collected
@@ -92,22 +97,28 @@ impl<'r> Work<'r, '_> {
             self.tally.change(Change::AttributeCut, u64::from(cut));
         }
         if collected.large || self.rules.redactor.is_some() {
-            for attribute in attributes.iter_mut().take(kept) {
-                cut = cut.saturating_add(self.finish_one(attribute));
+            let kept = attributes.get_mut(..kept).unwrap_or_default();
+            for (at, attribute) in kept.iter_mut().enumerate() {
+                cut = cut.saturating_add(self.finish_one(at, attribute));
+            }
+            if !self.hidden_keys.is_empty() {
+                self.name_hidden_keys(kept);
             }
         }
         (kept, cut)
     }
 
-    fn finish_one(&mut self, attribute: &mut Attr<'r>) -> u32 {
+    fn finish_one(&mut self, at: usize, attribute: &mut Attr<'r>) -> u32 {
         let mut cuts = 0;
-        let hides = match &self.rules.redactor {
-            Some(redactor) => self.decisions.hides_key(redactor, attribute.key),
-            None => false,
-        };
-        if hides {
+        let decision = self.key_decision(at, attribute.key);
+        if decision != KeyDecision::Keep {
             self.tally.change(Change::Redacted, 1);
             attribute.value = Value::Str(HIDDEN);
+            if decision == KeyDecision::HideBoth {
+                // Its name is found when all others are known.
+                attribute.key = "";
+                self.hidden_keys.push(at);
+            }
         }
         let limit = self.rules.limits.value_bytes;
         attribute.value = match attribute.value {
@@ -119,14 +130,17 @@ impl<'r> Work<'r, '_> {
                 }
                 Value::Str(text::cut(value, limit))
             }
-            Value::Bytes(bytes) => match bytes.get(..limit) {
-                Some(kept) if kept.len() < bytes.len() => {
-                    self.tally.change(Change::ValueCut, 1);
-                    cuts = 1;
-                    Value::Bytes(kept)
+            Value::Bytes(bytes) => {
+                let bytes = self.redacted_bytes(bytes);
+                match bytes.get(..limit) {
+                    Some(kept) if kept.len() < bytes.len() => {
+                        self.tally.change(Change::ValueCut, 1);
+                        cuts = 1;
+                        Value::Bytes(kept)
+                    }
+                    _ => Value::Bytes(bytes),
                 }
-                _ => Value::Bytes(bytes),
-            },
+            }
             Value::Array(list) => {
                 let (list, cut) = self.rewritten(attribute.key, list, false);
                 cuts = cut;
@@ -137,10 +151,80 @@ impl<'r> Work<'r, '_> {
                 cuts = cut;
                 Value::KvList(list)
             }
+            number @ (Value::Int(_) | Value::Double(_)) => self.redacted_number(number),
             other => other,
         };
         attribute.key = self.shortened(attribute.key);
         cuts
+    }
+
+    /// What is done with a key and its value. Spans of one kind have the same keys in the same order,
+    /// so what was decided last for this place is mostly the answer.
+    #[inline]
+    fn key_decision(&mut self, at: usize, key: &'r str) -> KeyDecision {
+        let Some(redactor) = &self.rules.redactor else {
+            return KeyDecision::Keep;
+        };
+        if let Some(&(known, decision)) = self.decided.get(at)
+            && known == key
+        {
+            return decision;
+        }
+        let decision = self.decisions.key(redactor, key);
+        let known = self.decided.len();
+        match self.decided.get_mut(at) {
+            Some(place) => *place = (key, decision),
+            None if at == known && at < MAX_DECIDED => {
+                self.decided.push((key, decision));
+            }
+            None => {}
+        }
+        decision
+    }
+
+    /// Gives names to the keys that are hidden.
+    #[cold]
+    fn name_hidden_keys(&mut self, attributes: &mut [Attr<'r>]) {
+        let mut n = 0;
+        for at in std::mem::take(&mut self.hidden_keys) {
+            let name = loop {
+                n += 1;
+                let name = redact::hidden_key(n);
+                if attributes.iter().all(|attribute| attribute.key != name) {
+                    break name;
+                }
+            };
+            if let Some(attribute) = attributes.get_mut(at) {
+                attribute.key = self.arena.alloc_str(&name);
+            }
+        }
+    }
+
+    fn redacted_bytes(&mut self, bytes: &'r [u8]) -> &'r [u8] {
+        let Some(redactor) = &self.rules.redactor else {
+            return bytes;
+        };
+        match self.decisions.hidden_bytes(redactor, bytes) {
+            Some(hidden) => {
+                self.tally.change(Change::Redacted, 1);
+                self.arena.alloc_slice_copy(&hidden)
+            }
+            None => bytes,
+        }
+    }
+
+    #[inline]
+    fn redacted_number(&mut self, number: Value<'r>) -> Value<'r> {
+        let Some(redactor) = &self.rules.redactor else {
+            return number;
+        };
+        match self.decisions.hidden_number(redactor, &number) {
+            Some(hidden) => {
+                self.tally.change(Change::Redacted, 1);
+                Value::Str(self.arena.alloc_str(&hidden))
+            }
+            None => number,
+        }
     }
 
     /// A nested value whose text is repaired; one that is too deep is replaced.
@@ -164,6 +248,7 @@ impl<'r> Work<'r, '_> {
                     repaired: 0,
                     redacted: 0,
                     path: String::new(),
+                    starts: Vec::new(),
                 };
                 let repaired = rewriter.list(list, pairs)?;
                 self.tally.change(Change::InvalidUtf8, rewriter.repaired);
@@ -191,6 +276,7 @@ impl<'r> Work<'r, '_> {
             repaired: 0,
             redacted: 0,
             path: key.to_owned(),
+            starts: vec![0],
         };
         // It was inspected when it was collected, so it can be read.
         let bytes = rewriter.list(list, pairs).unwrap_or_default();

@@ -18,19 +18,19 @@ pub(crate) mod text;
 use std::sync::Arc;
 
 use bumpalo::Bump;
-use spanloom_otlp::DecodeError;
 use spanloom_otlp::record::{Attr, ResourceRecord, ScopeRecord, SpanSink, Value, service_of};
 use spanloom_otlp::view::{ResourceSpansView, ScopeSpansView, TracesView};
+use spanloom_otlp::{DecodeError, value_json};
 
-pub use mode::{Mode, Origin};
+pub use mode::{Claims, Mode, Origin};
 pub(crate) use rules::Rules;
 pub use rules::{Processing, ProcessingError};
 
 use crate::measure::Recorder;
-use crate::peers::Pod;
+use crate::peers::{self, Pod};
 use crate::tally::{Change, Rejection, Tally};
 use attributes::Keys;
-use redact::Decisions;
+use redact::{Decisions, KeyDecision};
 use span::{Owner, RawOwner, Scratch};
 
 pub use spanloom_otlp::record::UNKNOWN_SERVICE;
@@ -39,6 +39,15 @@ pub use spanloom_otlp::record::UNKNOWN_SERVICE;
 pub const PROBE_SERVICE: &str = "spanloom-probe";
 /// The resource attribute of probes' spans.
 pub const PROBE_ATTRIBUTE: &str = "spanloom.probe";
+
+const SERVICE: &str = "service.name";
+/// What says whose spans they are.
+const IDENTITY: [&str; 4] = [
+    SERVICE,
+    "service.namespace",
+    "service.version",
+    "service.instance.id",
+];
 
 /// The arena is given back to the system when a request left it larger than this.
 const MAX_IDLE_ARENA: usize = 1 << 20;
@@ -91,7 +100,7 @@ impl Processor {
         recorder: &mut Recorder,
         tally: &mut Tally,
     ) -> Result<(), DecodeError> {
-        let Origin { mode, pod } = origin.into();
+        let Origin { mode, pod, claims } = origin.into();
         let rules = &*self.rules;
         let times = Times {
             now_ns,
@@ -115,10 +124,13 @@ impl Processor {
         let mut work = Work {
             rules,
             pod,
+            claims,
             decisions: &mut self.decisions,
             arena: &self.arena,
             tally,
             keys: Keys::new(),
+            decided: Vec::new(),
+            hidden_keys: Vec::new(),
             measured,
             times,
             max: if filtered {
@@ -160,7 +172,7 @@ fn discard(request: &[u8], tally: &mut Tally) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// How far ahead of our clock a span may begin.
+/// How far ahead of our clock a span may begin and end.
 const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// When spans may begin.
@@ -179,10 +191,15 @@ impl Times {
         if start_ns < self.oldest_ns {
             return Err(Rejection::TooOld);
         }
-        if start_ns > self.now_ns.saturating_add(FUTURE_NS) {
+        if self.is_far_ahead(start_ns) {
             return Err(Rejection::InTheFuture);
         }
         Ok(())
+    }
+
+    #[inline]
+    fn is_far_ahead(self, time_ns: u64) -> bool {
+        time_ns > self.now_ns.saturating_add(FUTURE_NS)
     }
 }
 
@@ -198,10 +215,15 @@ enum Measured {
 struct Work<'r, 'w> {
     rules: &'r Rules,
     pod: Option<&'r Pod>,
+    claims: Claims,
     decisions: &'w mut Decisions,
     arena: &'r Bump,
     tally: &'w mut Tally,
     keys: Keys<'r>,
+    /// What was decided last of the keys at each place of a list.
+    decided: Vec<(&'r str, KeyDecision)>,
+    /// Places of keys that are hidden, in the list that is being worked on.
+    hidden_keys: Vec<usize>,
     measured: Measured,
     times: Times,
     /// How many attributes are collected: all of them where a filter may look at them.
@@ -259,20 +281,27 @@ impl<'r> Work<'r, '_> {
         raw: &mut RawOwner<'r>,
     ) -> Result<(ResourceRecord<'r>, bool), DecodeError> {
         let mut list = Vec::new();
-        let mut collected = self.collect(view.resource.attributes(), self.max, &mut list)?;
+        // All of them: who sends is found wherever it stands.
+        let mut collected = self.collect(view.resource.attributes(), usize::MAX, &mut list)?;
+        self.name_in_text(&mut list);
         let probe = is_probe(self.rules, &list);
         if !probe {
-            let container = self.pod.and_then(|pod| pod.disown(&mut list));
+            let pod = self.speaker(&mut list);
+            let container = pod.and_then(|pod| pod.disown(&mut list));
             self.add_own(&mut list);
-            if let Some(pod) = self.pod {
+            if let Some(pod) = pod {
                 pod.sign(container, &mut list);
                 collected.large |= pod.exceeds(self.rules.limits.value_bytes);
             }
         }
+        let protected = match list.len() > self.rules.limits.attributes {
+            true => self.identity_first(&mut list),
+            false => 0,
+        };
         if !self.rules.drop.is_empty() {
             raw.resource = self.arena.alloc_slice_copy(&list);
         }
-        let (attributes, cut) = self.settle(collected, &mut list);
+        let (attributes, cut) = self.settle(collected, protected, &mut list);
         let service = match probe {
             true => PROBE_SERVICE,
             false => service_of(attributes),
@@ -281,9 +310,63 @@ impl<'r> Work<'r, '_> {
             service,
             attributes,
             dropped_attributes_count: view.resource.dropped_attributes_count.saturating_add(cut),
-            schema_url: self.text(view.schema_url),
+            schema_url: self.url(view.schema_url),
         };
         Ok((record, probe))
+    }
+
+    /// `service.name` is text, whatever it was sent as.
+    fn name_in_text(&self, list: &mut [Attr<'r>]) {
+        let named = list.iter_mut().find(|attribute| attribute.key == SERVICE);
+        let Some(Attr { value, .. }) = named else {
+            return;
+        };
+        let text = match *value {
+            Value::Str(_) | Value::Empty => return,
+            Value::Bool(bool) => bool.to_string(),
+            Value::Int(int) => int.to_string(),
+            Value::Double(double) => double.to_string(),
+            Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::Array(_) | Value::KvList(_) => {
+                let mut json = Vec::new();
+                value_json::write_value(&mut json, value);
+                String::from_utf8_lossy(&json).into_owned()
+            }
+        };
+        *value = Value::Str(self.arena.alloc_str(&text));
+    }
+
+    /// The pod that a resource is signed with. What a sender that is not known claims is left out.
+    fn speaker(&mut self, list: &mut Vec<Attr<'r>>) -> Option<&'r Pod> {
+        match self.claims {
+            Claims::Replaced => self.pod,
+            Claims::Believed if list.iter().any(|said| peers::claims(said.key)) => None,
+            Claims::Believed => self.pod,
+            Claims::Removed => {
+                let said = list.len();
+                list.retain(|attribute| !peers::claims(attribute.key));
+                let removed = said - list.len();
+                if removed > 0 {
+                    self.tally.change(Change::Claim, removed as u64);
+                }
+                None
+            }
+        }
+    }
+
+    /// Moves to the front what says whose the spans are, and what we add: no limit leaves it out.
+    /// Returns how many these are.
+    fn identity_first(&self, list: &mut [Attr<'r>]) -> usize {
+        let own = |key: &str| {
+            IDENTITY.contains(&key)
+                || self.rules.resource.iter().any(|(own, _)| **own == *key)
+                || self.pod.is_some_and(|pod| pod.says(key))
+        };
+        // A stable sort: the rest stays in the sender's order.
+        list.sort_by_key(|attribute| !own(attribute.key));
+        list.iter()
+            .take_while(|attribute| own(attribute.key))
+            .count()
     }
 
     /// Adds the attributes that the document gives to each resource.
@@ -313,13 +396,13 @@ impl<'r> Work<'r, '_> {
             raw.scope = self.arena.alloc_slice_copy(&list);
             (raw.scope_name, raw.scope_version) = (name, version);
         }
-        let (attributes, cut) = self.settle(collected, &mut list);
+        let (attributes, cut) = self.settle(collected, 0, &mut list);
         Ok(ScopeRecord {
             name: self.label(name),
             version: self.label(version),
             attributes,
             dropped_attributes_count: view.scope.dropped_attributes_count.saturating_add(cut),
-            schema_url: self.text(view.schema_url),
+            schema_url: self.url(view.schema_url),
         })
     }
 
@@ -336,6 +419,12 @@ impl<'r> Work<'r, '_> {
     fn repaired(&mut self, bytes: &[u8]) -> &'r str {
         self.tally.change(Change::InvalidUtf8, 1);
         self.arena.alloc_str(&String::from_utf8_lossy(bytes))
+    }
+
+    /// A schema's URL, redacted.
+    fn url(&mut self, bytes: &'r [u8]) -> &'r str {
+        let url = self.text(bytes);
+        self.redacted(url)
     }
 
     /// A name or message, redacted and cut.

@@ -6,7 +6,7 @@ use spanloom_otlp::records::{InvalidSpan, read_request};
 
 use super::{Rules, Times, is_probe};
 use crate::measure::{Recorder, TextId};
-use crate::peers::Pod;
+use crate::peers::{Pod, Sender};
 use crate::tally::{Rejection, Tally};
 
 /// What is still to be done with a request's spans.
@@ -33,6 +33,37 @@ pub struct Origin<'p> {
     pub mode: Mode,
     /// The pod that sent it, if it is known.
     pub pod: Option<&'p Pod>,
+    /// What its word counts about the pods that its spans come from.
+    pub claims: Claims,
+}
+
+/// What a sender's word counts about the pods that its spans come from: resource attributes under `k8s.`,
+/// but for the cluster's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Claims {
+    /// What is known of its pod stands in their place; if senders are not identified at all, they count.
+    #[default]
+    Replaced,
+    /// It was not identified: they are left out.
+    Removed,
+    /// It may speak for others: they count, and where there are none it speaks for itself.
+    Believed,
+}
+
+impl<'p> From<&'p Sender> for Origin<'p> {
+    fn from(sender: &'p Sender) -> Self {
+        let (pod, claims) = match sender {
+            Sender::Unasked => (None, Claims::Replaced),
+            Sender::Unknown => (None, Claims::Removed),
+            Sender::Pod(pod) => (Some(&**pod), Claims::Replaced),
+            Sender::Gateway(pod) => (Some(&**pod), Claims::Believed),
+        };
+        Self {
+            pod,
+            claims,
+            ..Self::default()
+        }
+    }
 }
 
 impl<'p> From<Option<&'p Pod>> for Origin<'p> {

@@ -7,7 +7,7 @@ use spanloom_otlp::record::{RawValue, Value};
 use spanloom_otlp::write;
 use spanloom_rules::{HIDDEN, Redactor};
 
-use super::redact::Decisions;
+use super::redact::{self, Decisions, KeyDecision};
 use super::text;
 
 /// What a nested value needs.
@@ -75,6 +75,8 @@ pub(super) struct Rewriter<'w> {
     pub(super) redacted: u64,
     /// The key of what is being written, with dots.
     pub(super) path: String,
+    /// Where in it the keys of the maps begin.
+    pub(super) starts: Vec<usize>,
 }
 
 /// What an item needs beside its content: two keys and two lengths.
@@ -95,20 +97,22 @@ impl Rewriter<'_> {
         pairs: bool,
     ) -> Result<(), DecodeError> {
         if pairs {
+            let mut hidden_keys = 0;
             for pair in list.kv_items() {
                 let pair = pair?;
                 let before = self.path.len();
-                let key = self.repair(pair.key).into_owned();
+                let mut key = self.repair(pair.key).into_owned();
                 self.path.push('.');
+                self.starts.push(self.path.len());
                 self.path.push_str(&key);
-                let hide = match &mut self.redactor {
-                    Some((redactor, decisions)) => decisions.hides_key(redactor, &self.path),
-                    None => false,
-                };
+                let decision = self.key_decision(&key);
+                if decision == KeyDecision::HideBoth {
+                    key = hidden_name(&mut hidden_keys, list);
+                }
                 let fits = self.item(out, |this, out| {
                     let key = this.shorten(out, &key);
                     write::bytes(out, 1, key.as_bytes());
-                    if hide {
+                    if decision != KeyDecision::Keep {
                         this.redacted += 1;
                         write::message(out, 2, |any| write::value(any, &Value::Str(HIDDEN)));
                         return Ok(());
@@ -116,6 +120,7 @@ impl Rewriter<'_> {
                     this.message(out, 2, |this, out| this.value(out, pair.value))
                 });
                 self.path.truncate(before);
+                self.starts.pop();
                 if !fits? {
                     break;
                 }
@@ -161,6 +166,26 @@ impl Rewriter<'_> {
         result
     }
 
+    /// What is done with the key at the end of the path. A rule names it alone, or with those of the
+    /// maps around it.
+    fn key_decision(&mut self, key: &str) -> KeyDecision {
+        let Some((redactor, decisions)) = &mut self.redactor else {
+            return KeyDecision::Keep;
+        };
+        let decision = decisions.key(redactor, key);
+        if decision != KeyDecision::Keep {
+            return decision;
+        }
+        let mut paths = self
+            .starts
+            .iter()
+            .filter_map(|&start| self.path.get(start..));
+        match paths.any(|path| decisions.hides_key(redactor, path)) {
+            true => KeyDecision::HideValue,
+            false => KeyDecision::Keep,
+        }
+    }
+
     fn value(&mut self, out: &mut Vec<u8>, value: RawValue<'_>) -> Result<(), DecodeError> {
         match value {
             Value::Str(bytes) => {
@@ -179,7 +204,26 @@ impl Rewriter<'_> {
             Value::KvList(list) => {
                 self.message(out, 6, |this, out| this.items(out, list, true))?;
             }
+            number @ (Value::Int(_) | Value::Double(_)) => {
+                let hidden = match &mut self.redactor {
+                    Some((redactor, decisions)) => decisions.hidden_number(redactor, &number),
+                    None => None,
+                };
+                match hidden {
+                    Some(hidden) => {
+                        self.redacted += 1;
+                        write::value(out, &Value::Str(hidden.as_str()));
+                    }
+                    None => write::value(out, &number),
+                }
+            }
             Value::Bytes(bytes) => {
+                let hidden = match &mut self.redactor {
+                    Some((redactor, decisions)) => decisions.hidden_bytes(redactor, bytes),
+                    None => None,
+                };
+                self.redacted += u64::from(hidden.is_some());
+                let bytes = hidden.as_deref().unwrap_or(bytes);
                 let room = self.room(out);
                 self.cut |= bytes.len() > room;
                 let kept = bytes.get(..room).unwrap_or(bytes);
@@ -204,5 +248,18 @@ impl Rewriter<'_> {
 
     fn room(&self, out: &[u8]) -> usize {
         self.limit.saturating_sub(out.len() + ITEM_OVERHEAD)
+    }
+}
+
+/// The name of the next hidden key of a map, which no other key has.
+#[cold]
+fn hidden_name(so_far: &mut usize, list: Nested<'_>) -> String {
+    loop {
+        *so_far += 1;
+        let name = redact::hidden_key(*so_far);
+        let mut keys = list.kv_items().map_while(Result::ok);
+        if keys.all(|pair| pair.key != name.as_bytes()) {
+            return name;
+        }
     }
 }

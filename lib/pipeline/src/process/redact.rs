@@ -2,7 +2,8 @@
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use spanloom_rules::Redactor;
+use spanloom_otlp::record::Value;
+use spanloom_rules::{HIDDEN, Redactor};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What a worker remembers of decisions; both are emptied when they are full.
@@ -49,7 +50,7 @@ impl Decisions {
 
     /// The text with everything hidden that a rule matches; `None` if that is nothing.
     pub(crate) fn hidden(&mut self, redactor: &Redactor, text: &str) -> Option<String> {
-        if !redactor.has_values() || text.is_empty() {
+        if text.is_empty() || !redactor.may_hide(text) {
             return None;
         }
         if text.len() > Self::MAX_VALUE_BYTES {
@@ -68,6 +69,84 @@ impl Decisions {
         }
         hidden
     }
+
+    /// What is done with a key and its value.
+    pub(crate) fn key(&mut self, redactor: &Redactor, key: &str) -> KeyDecision {
+        if self.hidden(redactor, key).is_some() {
+            KeyDecision::HideBoth
+        } else if self.hides_key(redactor, key) {
+            KeyDecision::HideValue
+        } else {
+            KeyDecision::Keep
+        }
+    }
+
+    /// The text that a number becomes, as it is written in decimal; `None` if nothing in it is hidden.
+    #[inline]
+    pub(crate) fn hidden_number<T>(
+        &mut self,
+        redactor: &Redactor,
+        number: &Value<'_, T>,
+    ) -> Option<String> {
+        let least = redactor.number_digits()?;
+        let has_enough = |digits: Option<u32>| digits.is_some_and(|log| log as usize + 1 >= least);
+        let text = match *number {
+            Value::Int(int) if has_enough(int.unsigned_abs().checked_ilog10()) || least == 1 => {
+                int.to_string()
+            }
+            // A fraction is no number of anything, unless an expression says so.
+            Value::Double(double) if least == 1 || (double.fract() == 0.0 && is_long(double)) => {
+                double.to_string()
+            }
+            _ => return None,
+        };
+        self.hidden(redactor, &text)
+    }
+
+    /// Bytes with everything hidden that a rule matches in what is text of them; `None` if that is
+    /// nothing.
+    pub(crate) fn hidden_bytes(&mut self, redactor: &Redactor, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut after = None;
+        let mut copied = 0;
+        let mut at = 0;
+        for chunk in bytes.utf8_chunks() {
+            let text = chunk.valid();
+            if let Some(hidden) = self.hidden(redactor, text) {
+                let after = after.get_or_insert_with(Vec::new);
+                after.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
+                after.extend_from_slice(hidden.as_bytes());
+                copied = at + text.len();
+            }
+            at += text.len() + chunk.invalid().len();
+        }
+        let mut after = after?;
+        after.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+        Some(after)
+    }
+}
+
+/// What is done with a key and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyDecision {
+    /// Nothing.
+    Keep,
+    /// A rule names the key.
+    HideValue,
+    /// Something in the key itself is hidden.
+    HideBoth,
+}
+
+/// What stands for the `n`th hidden key of a list: `***`, `***2` and so on.
+pub(crate) fn hidden_key(n: usize) -> String {
+    match n {
+        1 => HIDDEN.to_owned(),
+        n => format!("{HIDDEN}{n}"),
+    }
+}
+
+/// Whether a double is long enough for any class of numbers.
+fn is_long(double: f64) -> bool {
+    (1e12..1e20).contains(&double.abs())
 }
 
 #[cfg(test)]

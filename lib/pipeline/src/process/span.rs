@@ -84,7 +84,8 @@ impl<'r> Work<'r, '_> {
         }
         record.name = self.label(record.name);
         record.status_message = self.label(record.status_message);
-        let (kept, cut) = self.finish(collected, &mut scratch.attributes);
+        record.trace_state = self.trace_state(record.trace_state);
+        let (kept, cut) = self.finish(collected, 0, &mut scratch.attributes);
         record.dropped_attributes_count = record.dropped_attributes_count.saturating_add(cut);
         if !scratch.events.is_empty() {
             self.finish_events(scratch);
@@ -126,8 +127,12 @@ impl<'r> Work<'r, '_> {
         };
         let start_ns = view.start_ns;
         self.times.check(start_ns)?;
-        if view.end_ns < start_ns {
+        let mut end_ns = view.end_ns;
+        if end_ns < start_ns {
             self.tally.change(Change::EndBeforeStart, 1);
+        } else if self.times.is_far_ahead(end_ns) {
+            self.tally.change(Change::EndInTheFuture, 1);
+            end_ns = start_ns;
         }
         Ok(SpanRecord {
             trace_id,
@@ -138,7 +143,7 @@ impl<'r> Work<'r, '_> {
             name: self.text(view.name),
             kind: SpanKind::from_i32(view.kind),
             start_ns,
-            duration_ns: view.end_ns.saturating_sub(start_ns),
+            duration_ns: end_ns.saturating_sub(start_ns),
             status: StatusCode::from_i32(view.status_code),
             status_message: self.text(view.status_message),
             attributes: &[],
@@ -256,7 +261,7 @@ impl<'r> Work<'r, '_> {
                 .inner
                 .get_mut(event.start..event.end)
                 .unwrap_or_default();
-            let (attributes, cut) = self.settle(event.collected, attributes);
+            let (attributes, cut) = self.settle(event.collected, 0, attributes);
             let mut record = event.record;
             record.name = self.label(record.name);
             record.attributes = attributes;
@@ -271,21 +276,47 @@ impl<'r> Work<'r, '_> {
                 .inner
                 .get_mut(link.start..link.end)
                 .unwrap_or_default();
-            let (attributes, cut) = self.settle(link.collected, attributes);
+            let (attributes, cut) = self.settle(link.collected, 0, attributes);
             let mut record = link.record;
+            record.trace_state = self.trace_state(record.trace_state);
             record.attributes = attributes;
             record.dropped_attributes_count = record.dropped_attributes_count.saturating_add(cut);
             scratch.link_records.push(record);
         }
     }
 
+    /// A trace state, redacted. What sampling reads of it stays: the numbers in `ot=th:…;rv:…`.
+    #[inline]
+    fn trace_state(&mut self, state: &'r str) -> &'r str {
+        if state.is_empty() {
+            return state;
+        }
+        let redacted = self.redacted(state);
+        if redacted == state {
+            return state;
+        }
+        let members = state.split(',').map(|member| {
+            let Some(own) = member.trim().strip_prefix("ot=") else {
+                return self.redacted(member).to_owned();
+            };
+            // One that is hidden is left out: `***` would make the others unreadable.
+            let parts = own
+                .split(';')
+                .filter(|part| is_sampling(part) || self.redacted(part) == *part);
+            format!("ot={}", parts.collect::<Vec<_>>().join(";"))
+        });
+        let members = members.collect::<Vec<_>>().join(",");
+        self.arena.alloc_str(&members)
+    }
+
     /// Finishes attributes and moves them to the arena, where they outlive the scratch.
     pub(super) fn settle(
         &mut self,
         collected: Collected,
+        protected: usize,
         attributes: &mut [Attr<'r>],
     ) -> (&'r [Attr<'r>], u32) {
-        let (kept, cut) = self.finish(collected, attributes);
+        let (kept, cut) = self.finish(collected, protected, attributes);
         let kept = attributes.get(..kept).unwrap_or_default();
         if kept.is_empty() {
             return (&[], cut);
@@ -321,4 +352,14 @@ impl<'r> Work<'r, '_> {
         self.tally.kept += 1;
         true
     }
+}
+
+/// Whether a part of `ot=` in a trace state is a threshold or a random number: 14 hexadecimal digits at
+/// most.
+fn is_sampling(part: &str) -> bool {
+    let number = part
+        .strip_prefix("th:")
+        .or_else(|| part.strip_prefix("rv:"));
+    let is_number = |text: &str| text.len() <= 14 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    number.is_some_and(is_number)
 }

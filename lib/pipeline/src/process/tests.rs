@@ -1,6 +1,8 @@
+mod identity;
 mod modes;
 mod pods;
 mod property;
+mod redaction;
 mod rules;
 
 use std::time::Duration;

@@ -48,8 +48,20 @@ pub(super) enum Refusal {
     Path { asked: String, known: &'static str },
     #[error("there is no method {0:?}")]
     GrpcMethod(String),
+    #[error("this port takes OTLP over {here}{}", other_port(.other))]
+    Mixed {
+        here: &'static str,
+        other: Option<(&'static str, u16)>,
+    },
     #[error("the sender is not accepted: {0}")]
     Sender(Arc<str>),
+}
+
+fn other_port(other: &Option<(&'static str, u16)>) -> String {
+    match other {
+        Some((transport, port)) => format!("; OTLP over {transport} goes to port {port}"),
+        None => String::new(),
+    }
 }
 
 /// What stops an SDK from sending a signal; its users see the answer in their logs.
@@ -109,6 +121,7 @@ impl From<&Refusal> for Verdict {
             Refusal::ContentType { .. } => (INVALID_ARGUMENT, 415, false, "content_type"),
             Refusal::Method => (UNIMPLEMENTED, 405, false, "method"),
             Refusal::Signal(_) => (UNIMPLEMENTED, 404, false, "signal"),
+            Refusal::Mixed { .. } => (UNIMPLEMENTED, 400, false, "protocol"),
             Refusal::Sender(_) => (UNAUTHENTICATED, 401, false, "sender"),
             Refusal::Path { .. } | Refusal::GrpcMethod(_) => (UNIMPLEMENTED, 404, false, "path"),
         };

@@ -1,15 +1,19 @@
 //! Bodies read, within admission and the size limit.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::answer::Refusal;
 use crate::admission::{Budget, Expansion, Permit, Refused};
 use crate::buffers::{Buffer, Buffers};
+use crate::config::Connections;
 
 /// A body, and the memory reserved for it.
 #[derive(Debug)]
@@ -23,17 +27,19 @@ pub(super) struct Reading<'s> {
     pub(super) budget: &'s Arc<Budget>,
     pub(super) expansion: &'s Expansion,
     pub(super) buffers: &'s Arc<Buffers>,
+    /// Who sends it.
+    pub(super) peer: IpAddr,
     pub(super) max_bytes: usize,
-    /// How long it may take: what it promises is reserved meanwhile, so it cannot be long.
-    pub(super) patience: Duration,
+    pub(super) limits: &'s Connections,
     /// Whether its first 5 bytes are gRPC's prefix, which says how long the message is.
     pub(super) prefixed: bool,
 }
 
-/// What is reserved for a body that does not say how long it is.
-const UNKNOWN_LEN: usize = 16 << 10;
-/// Until a client has sent something, no more memory than this is taken for it at once.
+/// Until a client has sent something, no more memory than this is laid out for it at once. The system
+/// gives none of it before it is written to.
 const MAX_TRUSTED_LEN: usize = 1 << 20;
+/// What is taken beyond what has arrived, at least and at most: half of it.
+const WINDOW: RangeInclusive<usize> = 16 << 10..=1 << 20;
 /// gRPC's prefix: whether the message is compressed, and its length.
 pub(super) const PREFIX: usize = 5;
 
@@ -44,7 +50,8 @@ impl Reading<'_> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let all = tokio::time::timeout(self.patience, self.read_all(body, seen)).await;
+        let patience = self.limits.body_timeout;
+        let all = tokio::time::timeout(patience, self.read_all(body, seen)).await;
         all.unwrap_or(Err(Refusal::Stalled))
     }
 
@@ -60,27 +67,35 @@ impl Reading<'_> {
         if promised.is_some_and(|len| len > self.max()) {
             return Err(self.too_large());
         }
-        let estimate = self.expansion.estimate(promised.unwrap_or(UNKNOWN_LEN));
-        let mut permit = self.admit(estimate)?;
-        let mut reserved = promised.unwrap_or(UNKNOWN_LEN);
-        let mut bytes = self
-            .buffers
-            .take(promised.unwrap_or(0).min(MAX_TRUSTED_LEN));
+        let mut permit = self.budget.begin(self.peer);
+        let mut expected = promised;
+        if let Some(len) = promised {
+            self.expect(&permit, len)?;
+        }
+        let mut bytes = self.buffers.take(0);
+        let mut reserved = 0;
         let mut announced = false;
-        while let Some(frame) = body.frame().await {
+        let mut pace = Pace::new(self.limits);
+        loop {
+            let frame = tokio::select! {
+                // What has arrived counts, however late we look.
+                biased;
+                frame = body.frame() => frame,
+                () = permit.revoked() => return Err(Refusal::Full),
+                () = pace.too_slow() => return Err(Refusal::Stalled),
+            };
+            let Some(frame) = frame else {
+                break;
+            };
             let frame = frame.map_err(|_| Refusal::ClientGone)?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            pace.arrived(data.len());
             let total = bytes.len() + data.len();
             see(total);
             if total > self.max() {
                 return Err(self.too_large());
-            }
-            if total > reserved {
-                // In doubling steps, so that each byte is counted a few times at most.
-                reserved = (reserved * 2).clamp(total, self.max().max(total));
-                self.grow(&mut permit, reserved)?;
             }
             if self.prefixed
                 && !announced
@@ -91,14 +106,24 @@ impl Reading<'_> {
                 if len > self.max_bytes {
                     return Err(self.too_large());
                 }
-                reserved = reserved.max(len + PREFIX);
+                expected = Some(len + PREFIX);
                 // Before anything is copied: most requests that find no memory end here.
-                self.grow(&mut permit, reserved)?;
-                let expected = (len + PREFIX).saturating_sub(bytes.len());
-                bytes.reserve(expected.min(MAX_TRUSTED_LEN));
+                self.expect(&permit, len + PREFIX)?;
+            }
+            if total > reserved {
+                // In growing steps, so that each byte is counted a few times at most.
+                let window = (total / 2).clamp(*WINDOW.start(), *WINDOW.end());
+                let wanted = total.saturating_add(window);
+                reserved = expected.map_or(wanted, |len| wanted.min(len.max(total)));
+                self.grow(&mut permit, reserved).await?;
+            }
+            if bytes.is_empty() {
+                let expected = expected.unwrap_or(total).max(total);
+                bytes.reserve(expected.min(MAX_TRUSTED_LEN.max(total)));
             }
             bytes.extend(&data);
         }
+        permit.arrived()?;
         Ok(Received { bytes, permit })
     }
 
@@ -107,12 +132,17 @@ impl Reading<'_> {
             .saturating_add(if self.prefixed { PREFIX } else { 0 })
     }
 
-    fn admit(&self, bytes: usize) -> Result<Permit, Refusal> {
+    /// Refuses a body of this length at once if its beginning would find no room. Nothing is reserved.
+    fn expect(&self, permit: &Permit, len: usize) -> Result<(), Refusal> {
+        let beginning = self.expansion.estimate(len.min(MAX_TRUSTED_LEN));
         // An estimate is no reason to say that a request never fits.
-        Ok(self.budget.reserve(bytes.min(self.budget.limit()))?)
+        match permit.may_grow_to(beginning.min(self.budget.limit())) {
+            true => Ok(()),
+            false => Err(Refusal::Full),
+        }
     }
 
-    fn grow(&self, permit: &mut Permit, wire: usize) -> Result<(), Refusal> {
+    async fn grow(&self, permit: &mut Permit, wire: usize) -> Result<(), Refusal> {
         if wire > self.budget.limit() {
             return Err(Refused::NeverFits {
                 limit: self.budget.limit(),
@@ -120,12 +150,61 @@ impl Reading<'_> {
             .into());
         }
         let estimate = self.expansion.estimate(wire).min(self.budget.limit());
-        Ok(permit.grow_to(estimate)?)
+        Ok(permit.grow_when_free(estimate).await?)
     }
 
     fn too_large(&self) -> Refusal {
         Refusal::TooLarge {
             limit: self.max_bytes,
+        }
+    }
+}
+
+/// Whether a body arrives fast enough. Only the time counts in which it is waited for.
+struct Pace {
+    least: usize,
+    tick: Duration,
+    /// Made when the body is waited for at all: most come at once.
+    ticks: Option<Interval>,
+    passed: u32,
+    arrived: usize,
+}
+
+impl Pace {
+    /// Time is counted in so many parts: after a long stop of ours one of them has passed, and not all.
+    const PARTS: u32 = 10;
+
+    fn new(limits: &Connections) -> Self {
+        Self {
+            least: limits.body_pace_bytes,
+            tick: (limits.body_pace_time / Self::PARTS).max(Duration::from_millis(1)),
+            ticks: None,
+            passed: 0,
+            arrived: 0,
+        }
+    }
+
+    fn arrived(&mut self, bytes: usize) {
+        self.arrived = self.arrived.saturating_add(bytes);
+    }
+
+    /// Resolves when too little came in time.
+    async fn too_slow(&mut self) {
+        let tick = self.tick;
+        let ticks = self.ticks.get_or_insert_with(|| {
+            let mut ticks = tokio::time::interval_at(Instant::now() + tick, tick);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        loop {
+            ticks.tick().await;
+            self.passed += 1;
+            if self.passed >= Self::PARTS {
+                if self.arrived < self.least {
+                    return;
+                }
+                (self.passed, self.arrived) = (0, 0);
+            }
         }
     }
 }

@@ -13,12 +13,12 @@ use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::{self, Builder};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use super::export::{Point, Receiver};
-use super::http2::Http2;
+use super::http2::{self, Http2};
+use super::slots::Slots;
 use super::stream::Stream;
-use super::{Inlet, Transport, http};
+use super::{Inlet, Origin, Transport, http, mixed};
 use crate::codec::Codings;
 use crate::config::{Connections, Listener};
 use crate::server::StartError;
@@ -51,10 +51,14 @@ impl Bound {
         self.address
     }
 
+    pub(crate) fn origin(&self) -> Origin {
+        self.point.origin
+    }
+
     /// Accepts connections until the pipeline closes.
     pub(crate) async fn serve(self, inlet: Arc<Inlet>) {
         let limits = &inlet.settings.connections;
-        let slots = Arc::new(Semaphore::new(limits.max));
+        let slots = Slots::new(limits.max);
         let builder = Arc::new(builder(limits));
         loop {
             let accepted = tokio::select! {
@@ -70,7 +74,7 @@ impl Bound {
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            let Some(slot) = slots.admit(address.ip().to_canonical()) else {
                 inlet.metrics.connections_refused.inc();
                 continue;
             };
@@ -80,14 +84,24 @@ impl Bound {
                 inlet: Arc::clone(&inlet),
                 point: Arc::clone(&self.point),
                 address,
+                line: Arc::clone(&slot.line),
             };
             let builder = Arc::clone(&builder);
             inlet.doors.connections.spawn(async move {
-                receiver.inlet.metrics.connections.inc();
-                if let Some(stream) = greeted(stream, &receiver).await {
-                    connection(stream, &receiver, &builder).await;
+                let metrics = &receiver.inlet.metrics;
+                metrics.connections.inc();
+                let all = async {
+                    if let Some(stream) = greeted(stream, &receiver).await {
+                        connection(stream, &receiver, &builder).await;
+                    }
+                };
+                tokio::select! {
+                    () = all => {}
+                    () = slot.line.closed.cancelled() => {
+                        metrics.connections_closed.inc();
+                    }
                 }
-                receiver.inlet.metrics.connections.dec();
+                metrics.connections.dec();
                 drop(slot);
             });
         }
@@ -137,6 +151,12 @@ async fn connection(stream: Stream, receiver: &Receiver, builder: &Builder<Tokio
     let said = Said::default();
     match receiver.point.origin.transport {
         Transport::Grpc => {
+            let mut stream = stream;
+            match begins(&mut stream, receiver).await {
+                Some(true) => {}
+                Some(false) => return mixed::http_on_grpc(stream, receiver).await,
+                None => return,
+            }
             said.http2.store(true, Ordering::Relaxed);
             let Some(connection) = Http2::open(stream, receiver, Arc::clone(&said.anything)).await
             else {
@@ -162,6 +182,16 @@ async fn connection(stream: Stream, receiver: &Receiver, builder: &Builder<Tokio
             )
             .await;
         }
+    }
+}
+
+/// Whether a client speaks HTTP/2; `None` when it says nothing in time.
+async fn begins(stream: &mut Stream, receiver: &Receiver) -> Option<bool> {
+    let patience = receiver.inlet.settings.connections.header_timeout;
+    let begins = stream.begins_with(http2::PREFACE);
+    tokio::select! {
+        begins = tokio::time::timeout(patience, begins) => begins.ok()?.ok(),
+        () = receiver.inlet.doors.closing.cancelled() => None,
     }
 }
 

@@ -13,13 +13,14 @@ use spanloom_tls::ServerTls;
 use super::answer::{Ending, Refusal, Verdict};
 use super::body::{PREFIX, Reading, Received};
 use super::cors::CorsRules;
+use super::slots::Line;
 use super::{Inlet, Origin, Transport};
 use crate::codec::{Codec, Coding, Codings, Form, Protobuf};
 use crate::config::{Config, Connections, Listener};
 use crate::intake::Job;
 use crate::listener::TRACES;
 use crate::outcome::Outcome;
-use crate::peers::{Caller, Identify, Identity, Pod};
+use crate::peers::{Caller, Identify, Identity, Sender};
 use crate::repeat::Begin;
 
 /// The settings of receiving, the same for all listeners.
@@ -97,6 +98,8 @@ pub(super) struct Receiver {
     pub(super) point: Arc<Point>,
     /// Where the connection comes from.
     pub(super) address: SocketAddr,
+    /// The connection, as those see it that want its place.
+    pub(super) line: Arc<Line>,
 }
 
 /// An export as it is received.
@@ -110,6 +113,20 @@ pub(super) struct Export<'r> {
 }
 
 impl Receiver {
+    /// What is spoken here, and where the other transport is, for a client that took the one for the
+    /// other.
+    pub(super) fn mixed_up(&self) -> Refusal {
+        let origin = self.point.origin;
+        let other = |(there, address): &(Origin, SocketAddr)| {
+            (there.receiver == origin.receiver && there.transport != origin.transport)
+                .then(|| (there.transport.name(), address.port()))
+        };
+        Refusal::Mixed {
+            here: origin.transport.name(),
+            other: self.inlet.addresses.iter().find_map(other),
+        }
+    }
+
     /// An export begins, whose body the head says something of.
     pub(super) fn export<'r>(&'r self, headers: &'r HeaderMap, body: &impl Body) -> Export<'r> {
         let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -145,7 +162,8 @@ impl Receiver {
             buffers: &inlet.buffers,
             expansion: form.expansion(),
             max_bytes: inlet.settings.max_request_bytes,
-            patience: inlet.settings.connections.body_timeout,
+            peer: self.address.ip().to_canonical(),
+            limits: &inlet.settings.connections,
             prefixed: self.is_grpc(),
         };
         reading.read(body, seen).await
@@ -199,9 +217,9 @@ impl Export<'_> {
         if message.is_empty() {
             return Ok(Outcome::OK);
         }
-        let pod = match sender {
-            Some(identity) => self.pod(identity).await,
-            None => None,
+        let sender = match sender {
+            Some(identity) => self.sender(identity).await,
+            None => Sender::Unasked,
         };
         self.submitted = true;
         let pending = match inlet.repeats.begin(message, form.tag()) {
@@ -214,7 +232,7 @@ impl Export<'_> {
                     form,
                     origin: receiver.point.origin,
                     address: receiver.address,
-                    pod,
+                    sender,
                     permit,
                     ticket,
                 });
@@ -231,15 +249,24 @@ impl Export<'_> {
             .map_err(|_| late)
     }
 
-    /// The pod at the other end.
-    async fn pod(&self, identity: Identity) -> Option<Arc<Pod>> {
-        let pod = match (identity, &self.receiver.point.identify) {
-            (Identity::Pod(pod), _) => Some(pod),
-            (Identity::Unsure, Some(identify)) => identify.wait(self.caller()).await,
-            _ => None,
+    /// Who is at the other end.
+    async fn sender(&self, identity: Identity) -> Sender {
+        let sender = match (identity, &self.receiver.point.identify) {
+            (Identity::Pod(pod), _) => Sender::Pod(pod),
+            (Identity::Gateway(pod), _) => Sender::Gateway(pod),
+            (Identity::Unsure, Some(identify)) => match identify.wait(self.caller()).await {
+                // Now more may be known than which pod it is.
+                Some(pod) => match identify.identify(self.caller()) {
+                    Identity::Gateway(pod) => Sender::Gateway(pod),
+                    _ => Sender::Pod(pod),
+                },
+                None => Sender::Unknown,
+            },
+            _ => Sender::Unknown,
         };
-        self.receiver.inlet.metrics.peer(pod.is_some());
-        pod
+        let known = matches!(sender, Sender::Pod(_) | Sender::Gateway(_));
+        self.receiver.inlet.metrics.peer(known);
+        sender
     }
 
     /// What is answered, counted.
@@ -248,6 +275,7 @@ impl Export<'_> {
             inlet,
             point,
             address,
+            line: _,
         } = self.receiver;
         let refused = result.is_err();
         let ending = Ending::from(result);

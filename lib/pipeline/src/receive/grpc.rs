@@ -13,6 +13,7 @@ use http_body::Body;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict};
 use super::body::{PREFIX, Received};
 use super::export::{Export, Receiver};
+use super::mixed;
 use crate::codec::{Codec, Form, Protobuf};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
@@ -68,9 +69,7 @@ where
         .get(CONTENT_TYPE)
         .map_or(&b""[..], HeaderValue::as_bytes);
     if !content_type.starts_with(b"application/grpc") {
-        let mut answer = Response::new(AnswerBody::default());
-        *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return answer;
+        return mixed::text(receiver, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let path = head.uri.path();
     let retry_after = receiver.inlet.settings.retry_after;
@@ -246,7 +245,7 @@ fn message_response(message: &[u8]) -> Response<AnswerBody> {
 }
 
 /// A failed call has no message, so its status goes where the headers are.
-fn failed_response(verdict: &Verdict, retry_after: Duration) -> Response<AnswerBody> {
+pub(super) fn failed_response(verdict: &Verdict, retry_after: Duration) -> Response<AnswerBody> {
     let mut answer = Response::new(AnswerBody::new(Bytes::new(), None));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, APPLICATION_GRPC);

@@ -14,6 +14,7 @@ use hyper::ext::ReasonPhrase;
 use super::answer::{AnswerBody, Ending, Refusal, Verdict, retry_after_seconds};
 use super::body::drain;
 use super::export::{Export, Receiver};
+use super::mixed;
 use crate::codec::{Coding, Form};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
@@ -21,8 +22,8 @@ use crate::outcome::Outcome;
 /// In place of `Not Found`, for signals that have no place here.
 const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
 /// A refused body that is longer, or slower, costs the client its connection.
-const DRAIN_BYTES: usize = 512 << 10;
-const DRAIN_TIME: Duration = Duration::from_millis(500);
+pub(super) const DRAIN_BYTES: usize = 512 << 10;
+pub(super) const DRAIN_TIME: Duration = Duration::from_millis(500);
 const SIGNALS: [(&str, &str); 4] = [
     ("/v1/metrics", "metrics"),
     ("/v1/logs", "logs"),
@@ -35,7 +36,11 @@ pub(super) async fn answer(
     receiver: &Receiver,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
+    let _call = receiver.line.call();
     let (head, mut body) = request.into_parts();
+    if content_type(&head.headers).starts_with("application/grpc") {
+        return mixed::grpc_on_http(receiver);
+    }
     let cors = &receiver.inlet.settings.cors;
     if head.method == Method::OPTIONS && head.headers.contains_key(ORIGIN) {
         let mut answer = Response::new(AnswerBody::default());

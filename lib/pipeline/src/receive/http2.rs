@@ -25,6 +25,8 @@ use super::grpc;
 use super::stream::Stream;
 use crate::config::Connections;
 
+/// What a client that speaks HTTP/2 begins with.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// How often it is looked whether a client may still send, beside when it did.
 const GLANCE: Duration = Duration::from_millis(100);
 /// While memory is short a connection's refusals are sent together, so often: most of what one costs is
@@ -111,7 +113,13 @@ impl Future for Http2 {
                 Some(Ok((request, respond))) => {
                     this.spoken.store(true, Ordering::Relaxed);
                     this.adjust();
+                    // From now on the connection is not idle.
+                    let busy = this.receiver.line.call();
                     let call = call(this.receiver.clone(), this.opened, request, respond);
+                    let call = async move {
+                        call.await;
+                        drop(busy);
+                    };
                     this.receiver.inlet.doors.connections.spawn(call);
                 }
                 // How it ended is the client's business: its calls were answered or will be

@@ -3,6 +3,7 @@
 //! A [`Listener`](crate::config::Listener) says what is spoken where: the transport, TLS, who knows the
 //! senders, and the codecs of bodies. `connection` accepts (`stream` with TLS or without), `http`, and
 //! `http2` with `grpc`, read requests and write answers, and what both do with an export is in `export`.
+//! `slots` says who may have a connection, `mixed` answers who took the one port for the other.
 
 mod answer;
 mod body;
@@ -12,8 +13,11 @@ mod export;
 mod grpc;
 mod http;
 mod http2;
+mod mixed;
+mod slots;
 mod stream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::accounts::Accounts;
@@ -74,6 +78,8 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) struct Inlet {
     pub(crate) settings: Settings,
+    /// All listeners.
+    pub(crate) addresses: Vec<(Origin, SocketAddr)>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) repeats: Arc<Repeats>,

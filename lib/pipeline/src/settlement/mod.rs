@@ -113,7 +113,7 @@ impl Settlement {
             postings.add(Stage::Receive, reason, 0, request.bytes as u64);
         }
         self.accounts.post(&postings);
-        request.ticket.answer(outcome);
+        request.ticket.refuse(outcome);
     }
 
     /// A request has rows in the batch, or measures.
@@ -165,6 +165,28 @@ impl Settlement {
             entries,
             accounts: Vec::new(),
         });
+    }
+
+    /// The batch that held these requests cannot be frozen. Alone in it, a request is the reason.
+    pub(crate) fn spoiled(self: &Arc<Self>, mut entries: Vec<Entry>) {
+        match (entries.pop(), entries.is_empty()) {
+            (Some(only), true) if only.kept.is_none() && only.request.ticket.claim() => {
+                let mut postings = Postings::default();
+                let Request { bytes, ticket, .. } = only.request;
+                postings.add(Stage::Receive, "internal", 0, bytes as u64);
+                self.accounts.post(&postings);
+                ticket.give(Outcome::Internal(BUG.into()));
+            }
+            (last, _) => {
+                entries.extend(last);
+                self.abandon(entries);
+            }
+        }
+    }
+
+    /// The batch that took these accounts is gone.
+    pub(crate) fn put_back(&self, accounts: Vec<AccountRow>) {
+        self.accounts.put_back(accounts);
     }
 
     /// Accounts that the next batch takes along.
@@ -246,11 +268,18 @@ impl Lot {
 
 impl Drop for Lot {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.settlement.metrics.worker_panics.inc();
+            tracing::error!("the export of a batch panicked; its senders are told to retry");
+        }
         if !self.entries.is_empty() || !self.accounts.is_empty() {
             self.fail(&ABANDONED.into());
         }
     }
 }
+
+/// For a request that made us panic.
+pub(crate) const BUG: &str = "processing the request failed; this is a bug";
 
 /// Answers stay small whatever the store has to say.
 const MAX_REASON_BYTES: usize = 1024;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::admission::Budget;
 use crate::config::AccountsConfig;
+use crate::config::RepeatLimits;
 use crate::receive::Transport;
 use crate::repeat::{Begin, Repeats};
 use std::sync::Mutex;
@@ -24,10 +25,9 @@ impl Desk {
             age: Duration::ZERO,
             ..AccountsConfig::default()
         });
-        let ten_minutes = Duration::from_secs(600);
         Self {
             settlement: Settlement::new(policy, Arc::clone(&metrics), accounts),
-            repeats: Repeats::new(ten_minutes, 100, Arc::clone(&metrics)),
+            repeats: Repeats::new(&RepeatLimits::within(1 << 20), Arc::clone(&metrics)),
             metrics,
             budget: Budget::new(10 * PERMIT),
         }
@@ -51,7 +51,9 @@ impl Desk {
             },
             ticket,
         };
-        let permit = self.budget.reserve(PERMIT).unwrap();
+        let mut permit = self.budget.begin([127, 0, 0, 1].into());
+        permit.grow_to(PERMIT).unwrap();
+        permit.arrived().unwrap();
         let rows = first..first + SPANS;
         (self.settlement.enter(request, rows, None, permit), answer)
     }

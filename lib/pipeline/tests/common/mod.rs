@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub struct FakeBatch {
     pub spans: Vec<[u8; 8]>,
     /// The services, one for each resource.
     pub services: Vec<String>,
+    /// Freezing it panics.
+    pub poisoned: bool,
 }
 
 /// What a batch becomes.
@@ -47,6 +49,7 @@ impl SpanSink for FakeBatch {
         if span.name == "panic" {
             panic!("as the test asked");
         }
+        self.poisoned |= span.name == "panic when frozen";
         self.spans.push(span.span_id);
     }
 }
@@ -63,6 +66,7 @@ impl Batch for FakeBatch {
     }
 
     fn freeze(&mut self, measures: Measures) -> Self::Frozen {
+        assert!(!self.poisoned, "as the test asked");
         FakeFrozen {
             spans: std::mem::take(&mut self.spans),
             services: std::mem::take(&mut self.services),
@@ -102,7 +106,11 @@ impl Export for FakeExport {
         if let Some(gate) = &store.gate {
             gate.acquire().await.unwrap().forget();
         }
-        let outcome = (store.behave.lock().unwrap())(&spans);
+        let outcome = {
+            // A test may have it panic.
+            let behave = store.behave.lock().unwrap_or_else(PoisonError::into_inner);
+            behave(&spans)
+        };
         if let ExportOutcome::Unavailable(_) = outcome {
             return outcome;
         }
@@ -116,7 +124,8 @@ impl Export for FakeExport {
 
 impl Store {
     pub fn behave(&self, behave: impl Fn(&[[u8; 8]]) -> ExportOutcome + Send + Sync + 'static) {
-        *self.behave.lock().unwrap() = Box::new(behave);
+        let mut current = self.behave.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Box::new(behave);
     }
 
     pub fn len(&self) -> usize {

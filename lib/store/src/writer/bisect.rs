@@ -1,4 +1,5 @@
-//! Finding the rows that ClickHouse refuses: a piece that fails is cut in two.
+//! Finding the rows that ClickHouse refuses: a piece that fails is cut in two. So is one that has rows of
+//! too many days.
 //!
 //! Pieces have tokens of their own, derived from the batch's, so that a repeated piece is recognised
 //! as well. Where a batch is cut depends on its rows and on which of them are refused, so a batch that was
@@ -108,6 +109,22 @@ impl Job {
             }
             return true;
         }
+        self.halve(frozen, piece);
+        true
+    }
+
+    /// The piece is too much for one insert. `false` when there is nothing to cut.
+    pub(crate) fn cut(&mut self, frozen: &Frozen) -> bool {
+        match self.pieces.pop_if(|piece| piece.rows.len() > 1) {
+            Some(piece) => {
+                self.halve(frozen, piece);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn halve(&mut self, frozen: &Frozen, piece: Piece) {
         self.cuts += 1;
         let middle = piece.rows.start + piece.rows.len() / 2;
         for rows in [middle..piece.rows.end, piece.rows.start..middle] {
@@ -118,7 +135,6 @@ impl Job {
                 body,
             });
         }
-        true
     }
 
     fn piece_token(&self, rows: &Range<usize>, body: &[u8]) -> String {

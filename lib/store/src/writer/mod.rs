@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::block::{Frozen, TableId};
 use crate::connection::Connection;
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, MAX_PARTITIONS};
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
@@ -89,6 +89,9 @@ pub struct Writer {
     started: Instant,
 }
 
+/// How many days one insert may have rows of.
+const MAX_DAYS: &str = "100";
+
 /// How often an error that goes on is logged.
 const LOG_EVERY_SECONDS: u64 = 30;
 
@@ -113,9 +116,9 @@ impl Writer {
             .with_setting("distributed_foreground_insert", "1")
             // A shard that cannot be reached is an error, not left out.
             .with_setting("skip_unavailable_shards", "0")
-            // Spans of many days in one batch are the pipeline's to refuse, by the retention; here
-            // they must not keep the others out.
-            .with_setting("max_partitions_per_insert_block", "0")
+            // Each day is a part of its own. Rows of more days are inserted one part after the other.
+            .with_setting(MAX_PARTITIONS, MAX_DAYS)
+            .with_setting("throw_on_max_partitions_per_insert_block", "1")
             .with_setting("max_execution_time", seconds.to_string());
         Self {
             client,
@@ -196,6 +199,9 @@ impl Writer {
             let mut failure = Failure::of(&error);
             let label = [("class", failure.class.label())];
             self.metrics.failures.get_or_create(&label).inc();
+            if failure.class == Class::TooWide && job.cut(frozen) {
+                continue;
+            }
             if failure.class == Class::BadRows {
                 if job.bad_rows(frozen, &failure.message) {
                     continue;

@@ -52,6 +52,7 @@ fn owned(desired: &[Desired]) -> Owned {
 }
 
 struct Case {
+    spec: Value,
     owned: Owned,
     schema: JobState,
     claim: Option<Value>,
@@ -64,6 +65,7 @@ struct Case {
 impl Case {
     fn new(schema: JobState) -> Self {
         Self {
+            spec: json!({}),
             owned: Owned::new(),
             schema,
             claim: None,
@@ -75,7 +77,7 @@ impl Case {
     }
 
     fn steps(&self, desired: &[Desired]) -> (Vec<Step>, Vec<String>) {
-        let pipeline = pipeline(json!({}));
+        let pipeline = pipeline(self.spec.clone());
         steps(
             desired,
             &Surroundings {
@@ -212,13 +214,17 @@ fn what_was_refused_is_held_back_with_its_cause() {
 
 #[test]
 fn the_claim_grows_and_never_shrinks() {
-    for (has, grows) in [
-        ("1Gi", true),
-        ("50Gi", false),
-        ("80Gi", false),
-        ("51200Mi", false),
+    let sized = json!({"storage": {"managed": {"size": "50Gi"}}});
+    for (has, spec, grows) in [
+        ("1Gi", &sized, true),
+        ("50Gi", &sized, false),
+        ("80Gi", &sized, false),
+        ("51200Mi", &sized, false),
+        // Nobody asked for the default.
+        ("1Gi", &json!({}), false),
     ] {
         let mut case = Case::new(JobState::Missing);
+        case.spec.clone_from(spec);
         case.claim = Some(json!({"metadata": {"name": "data"},
             "spec": {"resources": {"requests": {"storage": has}}}}));
         let does = case.does(&[]);

@@ -19,10 +19,12 @@ use super::sql::Sql;
 
 /// A collector under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// Ours.
     Spanloom,
+    /// Ours, with three classes of text that it redacts.
+    SpanloomRedacting,
     /// The OpenTelemetry Collector with its ClickHouse exporter.
     Otelcol,
     /// rotel, from its wheel.
@@ -34,6 +36,7 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Spanloom => "spanloom",
+            Self::SpanloomRedacting => "spanloom-redacting",
             Self::Otelcol => "otelcol",
             Self::Rotel => "rotel",
         }
@@ -47,7 +50,7 @@ impl Peer {
     /// Its program, fetched or built where it is not there yet.
     pub fn program(self) -> anyhow::Result<PathBuf> {
         match self {
-            Self::Spanloom => spanloom::program(),
+            Self::Spanloom | Self::SpanloomRedacting => spanloom::program(),
             Self::Otelcol => otelcol::program(),
             Self::Rotel => rotel::program(),
         }
@@ -57,15 +60,14 @@ impl Peer {
     /// Makes the tables it writes to, with the Null engine, in the sink's (empty) database.
     pub fn create_tables(self, program: &Path, sink: &Sql) -> anyhow::Result<()> {
         match self {
-            Self::Spanloom => spanloom::create_tables(program, sink)?,
+            Self::Spanloom | Self::SpanloomRedacting => spanloom::create_tables(program, sink)?,
             Self::Otelcol | Self::Rotel => {
                 sink.run(include_str!("otel_traces.sql"))?;
             }
         }
-        let table = if self == Self::Spanloom {
-            "spans"
-        } else {
-            "otel_traces"
+        let table = match self {
+            Self::Spanloom | Self::SpanloomRedacting => "spans",
+            Self::Otelcol | Self::Rotel => "otel_traces",
         };
         // The sink's own count of what it was given: a row for each block inserted.
         sink.run("CREATE TABLE confirmed (spans UInt64) ENGINE = Memory")?;
@@ -81,6 +83,10 @@ impl Peer {
         let mut command = proc::pinned(proc::COLLECTOR_CORE, program);
         match self {
             Self::Spanloom => spanloom::arguments(&mut command, otlp, sink)?,
+            Self::SpanloomRedacting => {
+                spanloom::arguments(&mut command, otlp, sink)?;
+                spanloom::redact(&mut command, folder)?;
+            }
             Self::Otelcol => otelcol::arguments(&mut command, otlp, sink, folder)?,
             Self::Rotel => rotel::arguments(&mut command, otlp, sink)?,
         }

@@ -62,6 +62,24 @@ pub fn arguments(command: &mut Command, otlp: SocketAddr, sink: &Sql) -> anyhow:
     Ok(())
 }
 
+/// Three classes are redacted.
+const REDACTING: &str = "apiVersion: spanloom.dev/v1alpha1
+kind: TracingPipeline
+metadata: {name: bench}
+spec:
+  processing:
+    redact: [{values: email}, {values: creditCard}, {values: ipv4}]
+";
+
+/// Has it redact.
+pub fn redact(command: &mut Command, folder: &Path) -> anyhow::Result<()> {
+    let document = folder.join("redacting.yaml");
+    std::fs::write(&document, REDACTING)
+        .with_context(|| format!("write {}", document.display()))?;
+    command.arg("--file").arg(document);
+    Ok(())
+}
+
 fn store_arguments(command: &mut Command, sink: &Sql) {
     command
         .args(["--clickhouse-url", &sink.url])

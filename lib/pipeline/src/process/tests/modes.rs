@@ -23,7 +23,10 @@ fn run(processing: &Processing, mode: Mode, bytes: &[u8]) -> Out {
     let mut tally = Tally::default();
     let mut sink = RecordWriter::new();
     let mut recorder = Recorder::default();
-    let origin = Origin { mode, pod: None };
+    let origin = Origin {
+        mode,
+        ..Origin::default()
+    };
     let result = processor.process_from(origin, bytes, NOW, &mut sink, &mut recorder, &mut tally);
     Out {
         records: sink.finish(),
@@ -97,7 +100,7 @@ fn check_sidecar(processing: &Processing, bytes: &[u8]) {
     let mut recorder = Recorder::default();
     let origin = Origin {
         mode: Mode::Measure,
-        pod: None,
+        ..Origin::default()
     };
     let records = &sidecar.records;
     let result = processor.process_from(origin, records, NOW, &mut sink, &mut recorder, &mut tally);

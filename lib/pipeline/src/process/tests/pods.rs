@@ -194,3 +194,62 @@ fn what_is_not_enabled_is_counted_and_not_kept() {
     assert!(processed.request.resource_spans.is_empty() && processed.measures.is_empty());
     assert!(process_bytes(&rules, &[0xff, 0xff]).result.is_err());
 }
+
+fn claimed(origin: Origin<'_>, said: &[(&str, &str)]) -> (Vec<(String, String)>, u64) {
+    let mut processor = Processor::new(&Processing::default()).unwrap();
+    let mut tally = Tally::default();
+    let mut sink = OtlpSink::new();
+    let mut recorder = Recorder::default();
+    let bytes = sent(said);
+    let result = processor.process_from(origin, &bytes, NOW, &mut sink, &mut recorder, &mut tally);
+    let processed = Processed {
+        request: ExportTraceServiceRequest::decode(&*sink.into_bytes()).unwrap(),
+        tally,
+        measures: recorder.take(),
+        result,
+    };
+    let changed = processed.tally.changed(Change::Claim);
+    (resource(&processed), changed)
+}
+
+#[test]
+fn who_is_not_identified_cannot_say_who_it_is() {
+    let said = [
+        ("k8s.cluster.name", "east"),
+        ("k8s.namespace.name", "payments"),
+        ("k8s.pod.label.team", "blue"),
+        ("service.name", "shop"),
+    ];
+    let removed = Origin {
+        claims: Claims::Removed,
+        ..Origin::default()
+    };
+    let kept = [("k8s.cluster.name", "east"), ("service.name", "shop")];
+    let owned = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        pairs.collect::<Vec<_>>()
+    };
+    assert_eq!(claimed(removed, &said), (owned(&kept), 2));
+    // Where nobody is identified, as on a laptop, what is said counts.
+    assert_eq!(claimed(Origin::default(), &said), (owned(&said), 0));
+    // A gateway speaks for others, and for itself where it says nothing.
+    let pod = pod(&["web"]);
+    let gateway = Origin {
+        pod: Some(&pod),
+        claims: Claims::Believed,
+        ..Origin::default()
+    };
+    assert_eq!(claimed(gateway, &said), (owned(&said), 0));
+    let own = [
+        ("k8s.container.name", "web"),
+        ("k8s.pod.name", "web-1"),
+        ("k8s.pod.uid", "u-1"),
+        ("service.name", "shop"),
+    ];
+    assert_eq!(
+        claimed(gateway, &[("service.name", "shop")]),
+        (owned(&own), 0)
+    );
+}
