@@ -362,7 +362,7 @@ async fn what_may_be_stored_is_repeated_for_longer() {
 
 #[tokio::test]
 async fn spans_of_many_days_are_stored_in_inserts_of_few_parts() {
-    const DAYS: u64 = 350;
+    const DAYS: u64 = 150;
     const DAY: u64 = 86_400 * SECOND;
     let db = database().await;
     let writer = db.writer();
