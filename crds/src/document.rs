@@ -20,10 +20,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{
-    Collector, Grafana, Images, MAX_METADATA_KEYS, MAX_REPLICAS, Query, QueryAuth, QueryTls,
+    Collector, Grafana, Images, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, QueryAuth, QueryTls,
     Resources,
 };
-pub use processing::{Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
+pub use processing::{Gateway, Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
 pub use scheduling::{
     Affinity, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, NodeAffinity,
     NodePolicy, NodeSelector, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm,
@@ -42,6 +42,8 @@ pub const KIND: &str = "TracingPipeline";
 
 /// Sizes, such as `8Ki`.
 const SIZE: &str = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+/// Names of namespaces.
+const NAMESPACE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Names of Kubernetes objects.
 const NAME: &str = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
 

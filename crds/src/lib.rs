@@ -45,7 +45,7 @@ mod validate;
 
 #[cfg(feature = "document")]
 pub use document::{
-    API_VERSION, Affinity, Collector, External, ExternalTls, Grafana, Head, Images, KIND,
+    API_VERSION, Affinity, Collector, External, ExternalTls, Gateway, Grafana, Head, Images, KIND,
     Kubernetes, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, Limits, Managed,
     ManagementState, Metadata, NodeAffinity, NodePolicy, NodeSelector, NodeSelectorOperator,
     NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::document::{Processing, Storage, TracingPipeline};
+use crate::document::{Gateway, Processing, Storage, TracingPipeline};
 use crate::errors::{DocumentError, DocumentErrors};
 use crate::quantity::seconds;
 use crate::resolved::{
-    KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
+    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
 };
 use crate::rules::rule_set;
 use crate::validate::validate;
@@ -44,8 +44,17 @@ fn processing(processing: &Processing) -> ProcessingConfig {
         kubernetes: KubernetesConfig {
             labels: processing.kubernetes.labels.clone(),
             annotations: processing.kubernetes.annotations.clone(),
+            gateways: processing.kubernetes.gateways.iter().map(gateway).collect(),
         },
         rules: rule_set(processing),
+    }
+}
+
+fn gateway(gateway: &Gateway) -> GatewayConfig {
+    let labels = gateway.pod_labels.iter();
+    GatewayConfig {
+        namespace: gateway.namespace.clone(),
+        pod_labels: labels.map(|(k, v)| (k.clone(), v.clone())).collect(),
     }
 }
 

@@ -36,6 +36,19 @@ pub struct KubernetesConfig {
     pub labels: Vec<String>,
     /// Keys of pod annotations, each for the attribute `k8s.pod.annotation.<key>`.
     pub annotations: Vec<String>,
+    /// Pods that may speak for others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<GatewayConfig>,
+}
+
+/// Pods that may speak for others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayConfig {
+    /// Their namespace.
+    pub namespace: String,
+    /// Labels that they have, each with its value.
+    pub pod_labels: Vec<(String, String)>,
 }
 
 /// Which traces are kept.

@@ -104,7 +104,8 @@ fn processing() {
             kubernetes: KubernetesConfig {
                 labels: vec!["app.kubernetes.io/version".to_owned()],
                 annotations: vec!["a/b".to_owned()],
-            },
+                gateways: Vec::new(),
+        },
             rules: RuleSet {
                 drop: vec!["{ span.http.route = \"/healthz\" }".to_owned()],
                 redact_keys: vec![

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
-use spanloom_crds::resolved::KubernetesConfig;
+use spanloom_crds::resolved::{GatewayConfig, KubernetesConfig};
 use spanloom_pipeline::Pod;
 
 /// A pod, without what nobody here needs.
@@ -115,6 +115,8 @@ pub(super) struct Known {
     pub(super) addresses: Vec<IpAddr>,
     /// None for a pod in its node's network: its address is the node's, and so is not its own.
     pub(super) pod: Option<Pod>,
+    /// It may speak for others.
+    pub(super) is_gateway: bool,
 }
 
 impl Known {
@@ -138,8 +140,17 @@ impl Known {
             uid,
             addresses,
             pod: (!pod.spec.host_network).then(|| identity(pod, node, chosen)),
+            is_gateway: chosen.gateways.iter().any(|g| is_of(&pod.metadata, g)),
         })
     }
+}
+
+fn is_of(meta: &ObjectMeta, gateway: &GatewayConfig) -> bool {
+    let has = |(key, value): &(String, String)| {
+        let labels = meta.labels.as_ref();
+        labels.and_then(|labels| labels.get(key)) == Some(value)
+    };
+    meta.namespace.as_ref() == Some(&gateway.namespace) && gateway.pod_labels.iter().all(has)
 }
 
 fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
@@ -337,6 +348,7 @@ mod tests {
         let chosen = KubernetesConfig {
             labels: vec!["a/version".into(), "missing".into()],
             annotations: vec!["team".into()],
+            gateways: Vec::new(),
         };
         let known = Known::of(&pod(meta, json!({}), running()), "n", &chosen).unwrap();
         let pod = known.pod.unwrap();

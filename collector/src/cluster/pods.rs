@@ -65,10 +65,29 @@ struct Pods {
     /// All pods of the node were seen once.
     synced: bool,
     /// The owner's uid stands with each address, which may go from one pod to another.
-    by_address: HashMap<IpAddr, (Arc<str>, Arc<Pod>)>,
+    by_address: HashMap<IpAddr, (Arc<str>, Sender)>,
     by_uid: HashMap<Arc<str>, Vec<IpAddr>>,
     /// The node's own addresses: of pods in its network.
     node: HashSet<IpAddr>,
+}
+
+/// A pod as a sender.
+#[derive(Debug, Clone)]
+struct Sender {
+    pod: Arc<Pod>,
+    /// It may speak for others.
+    is_gateway: bool,
+}
+
+impl Sender {
+    fn identity(&self) -> Identity {
+        let pod = Arc::clone(&self.pod);
+        if self.is_gateway {
+            Identity::Gateway(pod)
+        } else {
+            Identity::Pod(pod)
+        }
+    }
 }
 
 impl Pods {
@@ -79,6 +98,7 @@ impl Pods {
             uid,
             addresses,
             pod,
+            is_gateway,
         } = known;
         let Some(pod) = pod else {
             if self.node.len() < MAX_PODS {
@@ -89,9 +109,13 @@ impl Pods {
         if self.by_uid.len() >= MAX_PODS {
             return false;
         }
-        let (uid, pod): (Arc<str>, _) = (uid.into(), Arc::new(pod));
+        let uid: Arc<str> = uid.into();
+        let sender = Sender {
+            pod: Arc::new(pod),
+            is_gateway,
+        };
         for &address in &addresses {
-            let owner = (Arc::clone(&uid), Arc::clone(&pod));
+            let owner = (Arc::clone(&uid), sender.clone());
             self.by_address.insert(address, owner);
         }
         self.by_uid.insert(uid, addresses);
@@ -243,7 +267,7 @@ impl PodIndex {
         self.read()
             .by_address
             .get(&address)
-            .map(|(_, pod)| Arc::clone(pod))
+            .map(|(_, sender)| Arc::clone(&sender.pod))
     }
 
     /// Notes that waiting for an address was in vain.
@@ -263,8 +287,8 @@ impl Identify for PodIndex {
             return Identity::Unknown;
         }
         let pods = self.read();
-        if let Some((_, pod)) = pods.by_address.get(&address) {
-            return Identity::Pod(Arc::clone(pod));
+        if let Some((_, sender)) = pods.by_address.get(&address) {
+            return sender.identity();
         }
         if pods.node.contains(&address) {
             return Identity::Unknown;

@@ -359,6 +359,34 @@ async fn spans_are_signed_with_the_pod_that_sent_them() {
 }
 
 #[tokio::test]
+async fn only_a_gateway_speaks_for_others() {
+    let chosen = "processing: {kubernetes: {gateways: [{namespace: shop, podLabels: {app: gateway}}]}}";
+    let mut gateway = pod("gateway", "127.0.0.8", &["otelcol"]);
+    gateway["metadata"]["labels"] = json!({"app": "gateway"});
+    let setup = Setup::with(chosen, &[gateway, pod("web", "127.0.0.9", &["app"])]).await;
+    let claims = [
+        ("service.name", "far"),
+        ("k8s.pod.name", "far-1"),
+        ("k8s.pod.label.team", "a"),
+        ("k8s.cluster.name", "c1"),
+    ];
+    // Nobody knows the third.
+    for (from, name, pod, label) in [
+        ("127.0.0.8", "by gateway", Some("far-1"), Some("a")),
+        ("127.0.0.9", "by web", Some("web"), None),
+        ("127.0.0.10", "by nobody", None, None),
+    ] {
+        let sender = setup.sender(from);
+        assert_eq!(sender.send(&request(name, &claims)).await, StatusCode::OK);
+        let resource = setup.resource(name).await;
+        let text = |key: &str| resource.get(key).and_then(Value::as_str);
+        assert_eq!(text("k8s.pod.name"), pod, "{name}: {resource}");
+        assert_eq!(text("k8s.pod.label.team"), label, "{name}: {resource}");
+        assert_eq!(text("k8s.cluster.name"), Some("c1"), "{name}: {resource}");
+    }
+}
+
+#[tokio::test]
 async fn pods_come_and_go() {
     let setup = Setup::with("", &[]).await;
     // A pod whose address the API server tells a moment after its first span is on its way.

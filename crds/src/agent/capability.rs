@@ -6,7 +6,7 @@ use std::time::Duration;
 use spanloom_rules::RuleSet;
 
 use crate::resolved::{
-    KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
+    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
 };
 
 /// What the agents understand that know no capabilities. Frozen: later ones are not added here.
@@ -45,6 +45,7 @@ pub(super) fn required(enabled: bool, resolved: &Resolved) -> Vec<String> {
         kubernetes: KubernetesConfig {
             labels,
             annotations,
+            gateways,
         },
         rules,
     } = processing;
@@ -59,6 +60,7 @@ pub(super) fn required(enabled: bool, resolved: &Resolved) -> Vec<String> {
     add("processing.resource", !resource.is_empty());
     add("processing.kubernetes.labels", !labels.is_empty());
     add("processing.kubernetes.annotations", !annotations.is_empty());
+    add("processing.kubernetes.gateways", !gateways.is_empty());
     for name in rules.capabilities() {
         add(&format!("processing.{name}"), true);
     }
@@ -76,6 +78,7 @@ pub fn understood() -> Vec<String> {
             kubernetes: KubernetesConfig {
                 labels: vec![text()],
                 annotations: vec![text()],
+                gateways: vec![GatewayConfig::default()],
             },
             rules: RuleSet::everything(),
         },

@@ -14,6 +14,8 @@ use crate::schema::{in_order, rule};
 
 /// The most pods of the query service.
 pub const MAX_REPLICAS: u32 = 100;
+/// The most kinds of pods that may speak for others.
+pub const MAX_GATEWAYS: usize = 16;
 /// The most pod labels, and annotations, that are copied to each span.
 pub const MAX_METADATA_KEYS: usize = 32;
 

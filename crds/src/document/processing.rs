@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spanloom_rules::{MAX_COUNT, MAX_FILTER_CHARS, MAX_FILTERS, MAX_KEY_CHARS, MAX_VALUE_CHARS};
 
-use super::{MAX_METADATA_KEYS, SIZE};
+use super::{MAX_GATEWAYS, MAX_METADATA_KEYS, NAMESPACE, SIZE};
 use crate::quantity::Quantity;
 use crate::schema::{in_order, rule};
 
@@ -55,6 +55,25 @@ pub struct Kubernetes {
     #[schemars(extend("maxItems" = MAX_METADATA_KEYS, "x-kubernetes-list-type" = "set"))]
     #[schemars(inner(length(min = 1, max = 317)))]
     pub annotations: Vec<String>,
+    /// Pods that may speak for others, such as a gateway that passes spans on: what they say under
+    /// `k8s.` is believed. Of everybody else it is replaced by what is known of the sending pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = MAX_GATEWAYS, "x-kubernetes-list-type" = "atomic"))]
+    pub gateways: Vec<Gateway>,
+}
+
+/// Pods that may speak for others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = in_order::<Self>)]
+pub struct Gateway {
+    /// Their namespace.
+    #[schemars(extend("pattern" = NAMESPACE, "minLength" = 1, "maxLength" = 63))]
+    pub namespace: String,
+    /// Labels that they have; all pods of the namespace without it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub pod_labels: BTreeMap<String, String>,
 }
 
 /// One rule of what is hidden.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::document::{
-    Collector, Images, Kubernetes, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Scheduling,
+    Collector, Images, Kubernetes, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Scheduling,
     Spec, TolerationOperator,
 };
 use crate::errors::Path;
@@ -41,6 +41,20 @@ fn object_name(name: &str, path: Path, problems: &mut Problems) {
 }
 
 fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
+    if kubernetes.gateways.len() > MAX_GATEWAYS {
+        let text = format!("has {} entries", kubernetes.gateways.len());
+        let advice = format!("at most {MAX_GATEWAYS} are looked at for each pod");
+        problems.add(path.key("gateways"), text, advice);
+    }
+    for (n, gateway) in kubernetes.gateways.iter().enumerate() {
+        let path = path.key("gateways").index(n);
+        if !is_dns_name(&gateway.namespace, 63, false) {
+            let text = format!("{:?} is not a valid namespace", gateway.namespace);
+            let advice = "use lower-case letters, digits and -";
+            problems.add(path.key("namespace"), text, advice);
+        }
+        metadata_keys(&gateway.pod_labels, &path.key("podLabels"), problems);
+    }
     for (field, keys) in [
         ("labels", &kubernetes.labels),
         ("annotations", &kubernetes.annotations),
@@ -131,11 +145,15 @@ fn scheduling(scheduling: Scheduling<'_>, path: &Path, problems: &mut Problems) 
         ("podLabels", scheduling.pod_labels),
         ("podAnnotations", scheduling.pod_annotations),
     ] {
-        for key in pairs.keys().filter(|key| !is_metadata_key(key)) {
-            let text = format!("{key:?} is not a valid key");
-            let advice = "write a key such as example.com/team";
-            problems.add(path.key(field).key(key), text, advice);
-        }
+        metadata_keys(pairs, &path.key(field), problems);
+    }
+}
+
+fn metadata_keys(pairs: &BTreeMap<String, String>, path: &Path, problems: &mut Problems) {
+    for key in pairs.keys().filter(|key| !is_metadata_key(key)) {
+        let text = format!("{key:?} is not a valid key");
+        let advice = "write a key such as example.com/team";
+        problems.add(path.key(key), text, advice);
     }
 }
 
