@@ -6,7 +6,8 @@ use crate::document::{Gateway, Processing, Storage, TracingPipeline};
 use crate::errors::{DocumentError, DocumentErrors};
 use crate::quantity::seconds;
 use crate::resolved::{
-    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
+    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server,
+    StorageConfig,
 };
 use crate::rules::rule_set;
 use crate::validate::validate;

@@ -105,7 +105,7 @@ fn processing() {
                 labels: vec!["app.kubernetes.io/version".to_owned()],
                 annotations: vec!["a/b".to_owned()],
                 gateways: Vec::new(),
-        },
+            },
             rules: RuleSet {
                 drop: vec!["{ span.http.route = \"/healthz\" }".to_owned()],
                 redact_keys: vec![

@@ -360,7 +360,8 @@ async fn spans_are_signed_with_the_pod_that_sent_them() {
 
 #[tokio::test]
 async fn only_a_gateway_speaks_for_others() {
-    let chosen = "processing: {kubernetes: {gateways: [{namespace: shop, podLabels: {app: gateway}}]}}";
+    let chosen =
+        "processing: {kubernetes: {gateways: [{namespace: shop, podLabels: {app: gateway}}]}}";
     let mut gateway = pod("gateway", "127.0.0.8", &["otelcol"]);
     gateway["metadata"]["labels"] = json!({"app": "gateway"});
     let setup = Setup::with(chosen, &[gateway, pod("web", "127.0.0.9", &["app"])]).await;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use spanloom_rules::RuleSet;
 
 use crate::resolved::{
-    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server, StorageConfig,
+    GatewayConfig, KubernetesConfig, ProcessingConfig, Resolved, SamplingConfig, Server,
+    StorageConfig,
 };
 
 /// What the agents understand that know no capabilities. Frozen: later ones are not added here.
@@ -42,11 +43,12 @@ pub(super) fn required(enabled: bool, resolved: &Resolved) -> Vec<String> {
     } = resolved;
     let ProcessingConfig {
         resource,
-        kubernetes: KubernetesConfig {
-            labels,
-            annotations,
-            gateways,
-        },
+        kubernetes:
+            KubernetesConfig {
+                labels,
+                annotations,
+                gateways,
+            },
         rules,
     } = processing;
     let default = Resolved::default();

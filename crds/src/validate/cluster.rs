@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::document::{
-    Collector, Images, Kubernetes, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources, Scheduling,
-    Spec, TolerationOperator,
+    Collector, Images, Kubernetes, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources,
+    Scheduling, Spec, TolerationOperator,
 };
 use crate::errors::Path;
 use crate::quantity::Amount;
