@@ -6,6 +6,9 @@ use spanloom_e2e::spanloom::{await_condition, children_of, is_alive, signal_proc
 
 use super::support::{STOP_LIMIT, json_span, options, send_json, store_json, up, up_with};
 
+/// An engine is started again up to five times, with pauses of 15 s in all.
+const ENGINE_LIMIT: Duration = Duration::from_secs(180);
+
 const TRACE: u128 = 0xaaaa_0000_0000_0000_0000_0000_0000_0001;
 
 fn path(trace: u128) -> String {
@@ -77,11 +80,33 @@ fn what_was_acknowledged_survives_kill_9_and_the_engine_dies_too() {
 }
 
 #[test]
-fn a_dead_engine_ends_up_with_a_message() {
+fn a_dead_engine_is_started_again_a_few_times_and_then_ends_up_with_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let mut running = up(folder.path());
     store_json(&running, "shop", &[json_span(TRACE, 1, None, "before")]);
-    signal_process(engine_of(&running), libc::SIGKILL);
+    let first = engine_of(&running);
+    signal_process(first, libc::SIGKILL);
+    // Meanwhile senders are told to retry.
+    let again = [json_span(TRACE, 2, Some(1), "after")];
+    await_condition("an engine that stores", ENGINE_LIMIT, || {
+        let (status, body) = send_json(&running, "shop", &again);
+        assert!(matches!(status, 200 | 429 | 503), "{status}: {body}");
+        status == 200
+    })
+    .unwrap();
+    assert_ne!(engine_of(&running), first);
+    let trace = running.get_json(&path(TRACE)).unwrap();
+    assert_eq!(trace["spanCount"], 2);
+
+    // One that dies again and again is given up.
+    let pid = running.pid();
+    await_condition("an end of spanloom up", ENGINE_LIMIT, || {
+        for (engine, _) in children_of(pid) {
+            signal_process(engine, libc::SIGKILL);
+        }
+        running.try_wait().unwrap().is_some()
+    })
+    .unwrap();
     let status = running.wait(STOP_LIMIT).unwrap();
     assert!(!status.success(), "{status}");
     let said = running.stderr();
@@ -91,7 +116,7 @@ fn a_dead_engine_ends_up_with_a_message() {
     );
     // And the folder is usable again.
     let again = up(folder.path());
-    assert_eq!(again.get_json(&path(TRACE)).unwrap()["spanCount"], 1);
+    assert_eq!(again.get_json(&path(TRACE)).unwrap()["spanCount"], 2);
 }
 
 #[test]
