@@ -105,6 +105,23 @@ pub struct Cluster {
     leadership: Leadership,
 }
 
+/// What the API server says of a field that an applied object has and its definition does not.
+const NOT_DECLARED: &str = "field not declared in schema";
+
+/// The merge patch that makes `now` of `before`.
+fn replacing(before: &Value, now: &Value) -> Value {
+    let (Value::Object(before), Value::Object(now)) = (before, now) else {
+        return now.clone();
+    };
+    let gone = before.keys().filter(|key| !now.contains_key(*key));
+    let gone = gone.map(|key| (key.clone(), Value::Null));
+    let kept = now.iter().map(|(key, value)| {
+        let before = before.get(key).unwrap_or(&Value::Null);
+        (key.clone(), replacing(before, value))
+    });
+    Value::Object(gone.chain(kept).collect())
+}
+
 impl Cluster {
     /// Talks through `client`, counts what it writes, and writes only while `leadership` lasts.
     pub fn new(client: Client, metrics: Metrics, leadership: Leadership) -> Self {
@@ -247,10 +264,26 @@ impl Cluster {
             PatchParams::apply(MANAGER).force(),
         );
         let patch = Patch::Apply(&object);
-        let doing = Doing("write the status of", PIPELINE.kind, name);
-        let written = self
-            .write(doing, api.patch_status(name, &params, &patch))
-            .await?;
+        let doing = || Doing("write the status of", PIPELINE.kind, name);
+        let applied = self
+            .write(doing(), api.patch_status(name, &params, &patch))
+            .await;
+        let written = match applied {
+            // An earlier definition, which somebody else keeps, takes a merge and drops what it does not know.
+            Err(error) if error.to_string().contains(NOT_DECLARED) => {
+                let found = self.get(PIPELINE, Some(namespace), name).await?;
+                let before = found.map(|found| found["status"].clone());
+                let changed = replacing(&before.unwrap_or_default(), status);
+                let patch = Patch::Merge(serde_json::json!({"status": changed}));
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                self.write(doing(), api.patch_status(name, &params, &patch))
+                    .await?
+            }
+            applied => applied?,
+        };
         self.metrics.wrote(PIPELINE.kind, "status");
         Ok(written.metadata.resource_version)
     }
@@ -379,4 +412,21 @@ pub fn with_type(mut object: Value, kind: Kind) -> Value {
         metadata.remove("managedFields");
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_merge_patch_takes_away_what_is_gone() {
+        let before = json!({"a": 1, "gone": 2, "in": {"b": 3, "gone": 4}, "list": [1, 2]});
+        let now = json!({"a": 1, "in": {"b": 5}, "list": [3], "new": {"c": 6}});
+        let expected = json!({
+            "a": 1, "gone": null, "in": {"b": 5, "gone": null}, "list": [3], "new": {"c": 6},
+        });
+        assert_eq!(replacing(&before, &now), expected);
+        assert_eq!(replacing(&Value::Null, &now), now);
+    }
 }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::loss::{
-    OF_SENDERS, RATE, SENDERS, await_acknowledged, compare, nodes, place_senders_that_export_every,
-    stop_senders,
+    OF_SENDERS, RATE, SENDERS, compare, nodes, place_senders_that_export_every, stop_senders,
 };
 use super::support::apps::try_ask;
 use super::support::install;
@@ -100,14 +99,23 @@ fn collectors_that_do_not_drain_or_promise_too_early_are_caught() {
     // no store at the time.
     leave_out(&namespace, "draining,storing");
     place(&pipeline);
+    let acknowledged = |name: &str| -> Result<u64, String> {
+        let said = try_ask(&namespace, name, "/")?;
+        Ok(said["acknowledgedCount"].as_u64().unwrap())
+    };
+    let before = SENDERS.map(|name| await_some("an answer", LIMIT, || acknowledged(name)));
     let count = |replicas: &str| {
         namespace.kubectl(&["scale", STORE, replicas]);
     };
     count("--replicas=0");
     let pod = "pod/traces-clickhouse-0";
     namespace.kubectl(&["wait", "--for=delete", pod, "--timeout=120s"]);
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, RATE);
+    // What is in memory now was promised. Without a store there is soon no room for more.
+    for (name, before) in SENDERS.iter().zip(before) {
+        await_some("early answers", LIMIT, || {
+            let now = acknowledged(name)?;
+            want(now >= before + RATE, || format!("{before}, then {now}"))
+        });
     }
     roll_out(&namespace);
     count("--replicas=1");

@@ -28,6 +28,14 @@ impl Nodes {
         }
     }
 
+    /// Whether a pod's node is there and not Ready.
+    fn hangs(&self, node: Option<&str>) -> bool {
+        match (&self.0, node) {
+            (Some(nodes), Some(node)) => nodes.get(node) == Some(&false),
+            _ => false,
+        }
+    }
+
     /// The nodes that are Ready.
     pub fn ready(&self) -> impl Iterator<Item = &String> {
         let all = self.0.iter().flatten();
@@ -84,9 +92,14 @@ pub fn look(
 ) -> (Collectors, Facts) {
     let mut on_ready = OnReady::new();
     let mut dead: Vec<String> = Vec::new();
-    for agent in agents.iter().filter(|agent| !agent.pod.ending) {
+    for agent in agents {
         let node = agent.pod.node.as_deref();
-        if nodes.is_ready(node) {
+        if agent.pod.ending {
+            // On a node that hangs it never ends.
+            if nodes.hangs(node) {
+                dead.push(node.unwrap_or_default().to_owned());
+            }
+        } else if nodes.is_ready(node) {
             let placed = placed(agent, wanted);
             on_ready
                 .entry(node.unwrap_or_default())

@@ -302,3 +302,20 @@ fn a_node_says_whether_it_is_ready() {
     assert!(nodes.is_ready(None));
     assert_eq!(nodes.ready().collect::<Vec<_>>(), ["a"]);
 }
+
+#[test]
+fn a_collector_that_cannot_end_on_a_node_that_hangs_names_it() {
+    let ending = |node: &str| {
+        let mut agent = agent(node, "old", "c");
+        agent.pod.ending = true;
+        agent
+    };
+    let new = agent("a", "new", "c");
+    let (collectors, facts) = see(2, &[new.clone(), ending("b")], &nodes(&ONE));
+    assert_eq!(collectors.dead, ["b"]);
+    assert_eq!((collectors.wanted, facts.complete), (1, true));
+    // Of a node that is gone nothing is waited for, and nothing is said.
+    let (collectors, _) = see(1, &[new, ending("c")], &nodes(&BOTH[..1]));
+    assert!(collectors.dead.is_empty(), "{collectors:?}");
+    assert_eq!(collectors.wanted, 1);
+}
