@@ -145,7 +145,7 @@ impl Collector {
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
-        // On a laptop nobody asks.
+        // Only an operator reads it.
         let level = watches.is_some().then(|| level::Watch::start(store));
         let watching = watches.map(|watches| watches.start(server.control(), registry));
         Ok(Self {

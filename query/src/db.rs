@@ -173,13 +173,7 @@ impl Db {
     where
         T: RowOwned + RowRead,
     {
-        let mut rows = Vec::new();
-        self.each(name, sql, deadline, |row| {
-            rows.push(row);
-            Flow::More
-        })
-        .await?;
-        Ok(rows)
+        self.collected(&self.slots, name, sql, deadline).await
     }
 
     /// As [`Self::rows`], for a health check or a probe: it does not wait for the queries of people.
@@ -195,13 +189,25 @@ impl Db {
     where
         T: RowOwned + RowRead,
     {
+        self.collected(&self.check_slots, name, sql, deadline).await
+    }
+
+    async fn collected<T>(
+        &self,
+        slots: &Semaphore,
+        name: &'static str,
+        sql: &Sql,
+        deadline: Deadline,
+    ) -> Result<Vec<T>, DbError>
+    where
+        T: RowOwned + RowRead,
+    {
         let mut rows = Vec::new();
         let take = |row| {
             rows.push(row);
             Flow::More
         };
-        self.counted(&self.check_slots, name, sql, deadline, take)
-            .await?;
+        self.counted(slots, name, sql, deadline, take).await?;
         Ok(rows)
     }
 

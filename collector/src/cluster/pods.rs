@@ -52,8 +52,6 @@ pub(super) struct PodIndex {
     /// Changes when a pod does, for those who wait.
     changes: watch::Sender<()>,
     why_not: Mutex<Option<String>>,
-    /// Since when the API server has refused to show pods.
-    denied: Mutex<Option<Instant>>,
     is_denied: Gauge,
     size: Gauge,
     refused: Counter,
@@ -64,6 +62,8 @@ pub(super) struct PodIndex {
 struct Pods {
     /// All pods of the node were seen once.
     synced: bool,
+    /// Since when the API server has refused to show them.
+    denied: Option<Instant>,
     /// The owner's uid stands with each address, which may go from one pod to another.
     by_address: HashMap<IpAddr, (Arc<str>, Sender)>,
     by_uid: HashMap<Arc<str>, Vec<IpAddr>>,
@@ -91,6 +91,12 @@ impl Sender {
 }
 
 impl Pods {
+    /// The rights to see pods are gone: nothing is known of any, and what was known may be wrong by now.
+    fn are_hidden(&self) -> bool {
+        self.denied
+            .is_some_and(|since| since.elapsed() >= RIGHTS_DELAY)
+    }
+
     /// Returns false when there is no room.
     fn put(&mut self, known: Known) -> bool {
         self.remove(&known.uid);
@@ -144,7 +150,6 @@ impl PodIndex {
             chosen: watch::Sender::new(None),
             changes: watch::Sender::new(()),
             why_not: Mutex::default(),
-            denied: Mutex::default(),
             is_denied: Gauge::default(),
             size: Gauge::default(),
             refused: Counter::default(),
@@ -188,9 +193,11 @@ impl PodIndex {
 
     /// Why the pods are not known yet.
     pub(super) fn not_ready(&self) -> Option<String> {
-        if self.read().synced || self.goes_without() {
+        let pods = self.read();
+        if pods.synced || pods.are_hidden() {
             return None;
         }
+        drop(pods);
         let why = self.why_not.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = || format!("waiting for the pods of the node {}", self.node);
         Some(why.clone().unwrap_or_else(waiting))
@@ -201,30 +208,19 @@ impl PodIndex {
         tracing::warn!(why, "the watch of the pods broke; it begins anew");
         self.watch_errors.inc();
         *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_denial(error) {
             return;
         }
-        if denied.is_none() {
+        let mut pods = self.write();
+        if pods.denied.is_none() {
+            pods.denied = Some(Instant::now());
+            drop(pods);
+            self.is_denied.set(1);
             tracing::error!(
                 node = %self.node,
                 "the API server refuses to show pods; spans are taken without the pod's attributes"
             );
-            self.is_denied.set(1);
         }
-        denied.get_or_insert_with(Instant::now);
-    }
-
-    /// The API server shows pods.
-    fn allowed(&self) {
-        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.is_denied.set(0);
-    }
-
-    /// The rights to see pods are gone: nothing is known of any, and what was known may be wrong by now.
-    fn goes_without(&self) -> bool {
-        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        denied.is_some_and(|since| since.elapsed() >= RIGHTS_DELAY)
     }
 
     fn changed(&self, change: impl FnOnce(&mut Pods)) {
@@ -263,11 +259,11 @@ impl PodIndex {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, address: IpAddr) -> Option<Arc<Pod>> {
+    fn known(&self, address: IpAddr) -> Option<Identity> {
         self.read()
             .by_address
             .get(&address)
-            .map(|(_, sender)| Arc::clone(&sender.pod))
+            .map(|(_, sender)| sender.identity())
     }
 
     /// Notes that waiting for an address was in vain.
@@ -283,10 +279,10 @@ impl PodIndex {
 impl Identify for PodIndex {
     fn identify(&self, caller: Caller<'_>) -> Identity {
         let address = caller.ip();
-        if self.goes_without() {
+        let pods = self.read();
+        if pods.are_hidden() {
             return Identity::Unknown;
         }
-        let pods = self.read();
         if let Some((_, sender)) = pods.by_address.get(&address) {
             return sender.identity();
         }
@@ -311,25 +307,25 @@ impl Identify for PodIndex {
     fn wait<'a>(
         &'a self,
         caller: Caller<'a>,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Identity> + Send + 'a>> {
         let address = caller.ip();
         Box::pin(async move {
             let mut changes = self.changes.subscribe();
             let appears = async {
                 loop {
-                    if let Some(pod) = self.known(address) {
-                        return Some(pod);
+                    if let Some(identity) = self.known(address) {
+                        return identity;
                     }
                     if changes.changed().await.is_err() {
-                        return None;
+                        return Identity::Unknown;
                     }
                 }
             };
             match tokio::time::timeout(PATIENCE, appears).await {
-                Ok(pod) => pod,
+                Ok(identity) => identity,
                 Err(_) => {
                     self.stranger(address);
-                    None
+                    Identity::Unknown
                 }
             }
         })
@@ -375,7 +371,7 @@ pub(super) async fn follow(client: Client, index: Arc<PodIndex>) {
                 Some(Ok(Event::Init)) => fresh = Pods::default(),
                 Some(Ok(Event::InitApply(pod))) => index.put(&mut fresh, &pod, &chosen),
                 Some(Ok(Event::InitDone)) => {
-                    index.allowed();
+                    index.is_denied.set(0);
                     fresh.synced = true;
                     let whole = std::mem::take(&mut fresh);
                     index.changed(|pods| *pods = whole);

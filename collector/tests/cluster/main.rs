@@ -371,11 +371,11 @@ async fn only_a_gateway_speaks_for_others() {
         ("k8s.pod.label.team", "a"),
         ("k8s.cluster.name", "c1"),
     ];
-    // Nobody knows the third.
+    // The third is no known pod.
     for (from, name, pod, label) in [
         ("127.0.0.8", "by gateway", Some("far-1"), Some("a")),
         ("127.0.0.9", "by web", Some("web"), None),
-        ("127.0.0.10", "by nobody", None, None),
+        ("127.0.0.10", "unidentified", None, None),
     ] {
         let sender = setup.sender(from);
         assert_eq!(sender.send(&request(name, &claims)).await, StatusCode::OK);

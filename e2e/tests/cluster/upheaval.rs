@@ -46,14 +46,7 @@ fn an_operator_that_is_killed_again_and_again_gets_there() {
         kill_operator();
     }
     pipeline.await_ready();
-    kubectl(&[
-        "--namespace",
-        install::NAMESPACE,
-        "rollout",
-        "status",
-        install::OPERATOR,
-        "--timeout=120s",
-    ]);
+    install::await_operator();
     let jobs = namespace.get(&["jobs"]);
     assert!(jobs["items"].as_array().unwrap().len() <= 1, "{jobs}");
 }

@@ -32,7 +32,7 @@ pub struct Budget {
     /// Milliseconds from `begun` until the last refusal is forgotten.
     strained_until: AtomicU64,
     ledger: Mutex<Ledger>,
-    /// Told when memory is given back and somebody waits for it.
+    /// Notified when memory is freed while a request waits for it.
     freed: Notify,
 }
 

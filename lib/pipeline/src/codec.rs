@@ -31,25 +31,17 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
         true
     }
 
-    /// The unpacked body as an `ExportTraceServiceRequest` of at most `max_bytes`.
+    /// The unpacked body as an `ExportTraceServiceRequest` of at most `max_bytes`. Fields of the body that are
+    /// left out, though something is lost with them, are noted in `ignored`.
     ///
     /// # Errors
     /// When the body is not of this format.
-    fn to_otlp<'b>(&self, body: &'b [u8], max_bytes: usize) -> Result<Cow<'b, [u8]>, CodecError>;
-
-    /// The same, and notes the fields of the body that were ignored, though something is lost with them.
-    ///
-    /// # Errors
-    /// When the body is not of this format.
-    fn to_otlp_noting<'b>(
+    fn to_otlp<'b>(
         &self,
         body: &'b [u8],
         max_bytes: usize,
         ignored: &mut Ignored,
-    ) -> Result<Cow<'b, [u8]>, CodecError> {
-        let _ = ignored;
-        self.to_otlp(body, max_bytes)
-    }
+    ) -> Result<Cow<'b, [u8]>, CodecError>;
 
     /// The status of an answer to a request that was taken.
     fn success(&self) -> StatusCode {
@@ -94,7 +86,12 @@ impl Codec for Protobuf {
         false
     }
 
-    fn to_otlp<'b>(&self, body: &'b [u8], _: usize) -> Result<Cow<'b, [u8]>, CodecError> {
+    fn to_otlp<'b>(
+        &self,
+        body: &'b [u8],
+        _: usize,
+        _: &mut Ignored,
+    ) -> Result<Cow<'b, [u8]>, CodecError> {
         Ok(Cow::Borrowed(body))
     }
 
@@ -120,11 +117,7 @@ impl Codec for Json {
         "application/json"
     }
 
-    fn to_otlp<'b>(&self, body: &'b [u8], max_bytes: usize) -> Result<Cow<'b, [u8]>, CodecError> {
-        self.to_otlp_noting(body, max_bytes, &mut Ignored::default())
-    }
-
-    fn to_otlp_noting<'b>(
+    fn to_otlp<'b>(
         &self,
         body: &'b [u8],
         max_bytes: usize,

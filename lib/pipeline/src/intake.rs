@@ -173,7 +173,7 @@ impl Intake {
             return (Err(refused.into()), unpacked);
         }
         let mut ignored = Ignored::default();
-        let request = match codec.to_otlp_noting(plain, self.max_request_bytes, &mut ignored) {
+        let request = match codec.to_otlp(plain, self.max_request_bytes, &mut ignored) {
             Ok(request) => request,
             Err(error) => return (Err(error.into()), unpacked),
         };

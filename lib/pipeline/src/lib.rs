@@ -50,7 +50,7 @@ pub mod tally;
 mod worker;
 
 pub use batch::{Batch, Export, ExportOutcome, RefusedRows};
-pub use codec::{Codec, CodecError};
+pub use codec::{Codec, CodecError, Ignored};
 pub use config::Config;
 pub use outcome::Outcome;
 pub use peers::{Caller, Identify, Identity, Pod};

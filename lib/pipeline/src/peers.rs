@@ -41,11 +41,11 @@ pub trait Identify: fmt::Debug + Send + Sync + 'static {
     /// Who sends, as far as is known now. This is asked for each request, before its body is read.
     fn identify(&self, caller: Caller<'_>) -> Identity;
 
-    /// Waits a little for a sender that was [`Identity::Unsure`].
+    /// Waits a little for a sender that was [`Identity::Unsure`]; who it is then.
     fn wait<'a>(
         &'a self,
         caller: Caller<'a>,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Identity> + Send + 'a>>;
 }
 
 /// Who sends.

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use rcgen::{CertificateParams, KeyPair};
 use spanloom_pipeline::config::{Listener, Route};
-use spanloom_pipeline::{Caller, Codec, CodecError, Config, Identify, Identity, Pod};
+use spanloom_pipeline::{Caller, Codec, CodecError, Config, Identify, Identity, Ignored, Pod};
 use spanloom_tls::{ClientTls, Connector, ServerTls};
 
 /// A span a line: its id and its name.
@@ -34,7 +34,12 @@ impl Codec for Lines {
         "text/x-spans"
     }
 
-    fn to_otlp<'b>(&self, body: &'b [u8], max_bytes: usize) -> Result<Cow<'b, [u8]>, CodecError> {
+    fn to_otlp<'b>(
+        &self,
+        body: &'b [u8],
+        max_bytes: usize,
+        _: &mut Ignored,
+    ) -> Result<Cow<'b, [u8]>, CodecError> {
         let bad = |line: &str| CodecError::new(format!("{line:?} is not a span"));
         let text = std::str::from_utf8(body).map_err(|error| bad(&error.to_string()))?;
         let span_of = |line: &str| {
@@ -160,11 +165,8 @@ impl Identify for Tokens {
         }
     }
 
-    fn wait<'a>(
-        &'a self,
-        _: Caller<'a>,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<Pod>>> + Send + 'a>> {
-        Box::pin(async { Some(pod("new")) })
+    fn wait<'a>(&'a self, _: Caller<'a>) -> Pin<Box<dyn Future<Output = Identity> + Send + 'a>> {
+        Box::pin(async { Identity::Pod(pod("new")) })
     }
 }
 

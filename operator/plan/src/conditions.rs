@@ -232,16 +232,14 @@ fn store(seen: &Seen, used: Option<u8>) -> Said {
         let Some(used) = used else {
             return said(TRUE, "Ready", "ClickHouse answers");
         };
-        let (reason, advice) = match used {
-            90.. => (
-                VOLUME_OVER_90,
-                "; make storage.managed.size larger, or retention shorter",
-            ),
-            80.. => (
-                VOLUME_OVER_80,
-                "; make storage.managed.size larger, or retention shorter",
-            ),
-            _ => ("Ready", ""),
+        let reason = match used {
+            90.. => VOLUME_OVER_90,
+            80.. => VOLUME_OVER_80,
+            _ => "Ready",
+        };
+        let advice = match used {
+            80.. => "; make storage.managed.size larger, or retention shorter",
+            _ => "",
         };
         let message = format!("ClickHouse answers; its volume is {used} % full{advice}");
         return said(TRUE, reason, message);

@@ -23,11 +23,11 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
-pub use collector::max_surge as wanted_surge;
+pub use collector::wanted_surge;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };
-pub use grafana::{Token, is_wanted as wants_data_source};
+pub use grafana::{Token, wants_data_source};
 pub use store::{size_bytes, wanted_size};
 
 /// The annotation that names what was applied last.

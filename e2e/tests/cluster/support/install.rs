@@ -157,6 +157,18 @@ fn try_place(namespaces: &[String], chart: &Path, further: &[&str]) -> Result<St
     try_helm(&arguments)
 }
 
+/// Waits until the operator of the present release runs.
+pub fn await_operator() {
+    kubectl(&[
+        "--namespace",
+        NAMESPACE,
+        "rollout",
+        "status",
+        OPERATOR,
+        "--timeout=120s",
+    ]);
+}
+
 /// Removes the release.
 pub fn uninstall() {
     let wait = ["--wait", "--timeout", "2m"];

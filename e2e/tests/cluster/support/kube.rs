@@ -95,7 +95,7 @@ struct Proxy {
     /// `http://127.0.0.1:<port>`
     url: String,
     agent: ureq::Agent,
-    /// The proxy ends when nobody can write to its shell any more: with the test program.
+    /// Its standard input closes when the test program ends; then it stops the proxy.
     _shell: Child,
 }
 

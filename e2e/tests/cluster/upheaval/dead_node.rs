@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::loss::nodes;
 use super::super::support::apps::{App, ask};
 use super::super::support::install;
-use super::super::support::kube::{kubectl, try_get, try_raw_json};
+use super::super::support::kube::{try_get, try_raw_json};
 use super::super::support::namespace::Namespace;
 use super::super::support::pipeline::{Pipeline, attribute};
 use super::super::support::{LIMIT, await_some, want};
@@ -171,12 +171,5 @@ fn a_node_that_hangs_neither_blocks_nor_undoes_a_change() {
     await_new_rule(&pipeline, "app-of-bad");
     // As the others expect it.
     install::upgrade();
-    kubectl(&[
-        "--namespace",
-        install::NAMESPACE,
-        "rollout",
-        "status",
-        install::OPERATOR,
-        "--timeout=120s",
-    ]);
+    install::await_operator();
 }

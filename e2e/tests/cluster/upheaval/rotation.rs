@@ -48,7 +48,7 @@ fn age(authority: &Value) {
     ]);
     let operator = "--selector=app.kubernetes.io/component=operator";
     system(&["delete", "pods", operator, "--wait=true"]);
-    system(&["rollout", "status", install::OPERATOR, "--timeout=120s"]);
+    install::await_operator();
 }
 
 fn place_clients(namespace: &Namespace, nodes: &[String]) {

@@ -251,18 +251,14 @@ impl Export<'_> {
 
     /// Who is at the other end.
     async fn sender(&self, identity: Identity) -> Sender {
-        let sender = match (identity, &self.receiver.point.identify) {
-            (Identity::Pod(pod), _) => Sender::Pod(pod),
-            (Identity::Gateway(pod), _) => Sender::Gateway(pod),
-            (Identity::Unsure, Some(identify)) => match identify.wait(self.caller()).await {
-                // Now more may be known than which pod it is.
-                Some(pod) => match identify.identify(self.caller()) {
-                    Identity::Gateway(pod) => Sender::Gateway(pod),
-                    _ => Sender::Pod(pod),
-                },
-                None => Sender::Unknown,
-            },
-            _ => Sender::Unknown,
+        let identity = match (identity, &self.receiver.point.identify) {
+            (Identity::Unsure, Some(identify)) => identify.wait(self.caller()).await,
+            (identity, _) => identity,
+        };
+        let sender = match identity {
+            Identity::Pod(pod) => Sender::Pod(pod),
+            Identity::Gateway(pod) => Sender::Gateway(pod),
+            Identity::Unknown | Identity::Unsure | Identity::Refused(_) => Sender::Unknown,
         };
         let known = matches!(sender, Sender::Pod(_) | Sender::Gateway(_));
         self.receiver.inlet.metrics.peer(known);

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::schema::identifier;
 
 /// The logs that stay. The server's configuration gives them a TTL.
-pub const KEPT: [&str; 2] = ["query_log", "part_log"];
+const KEPT: [&str; 2] = ["query_log", "part_log"];
 
 #[derive(Row, Deserialize)]
 struct Name {

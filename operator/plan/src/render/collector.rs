@@ -42,7 +42,7 @@ pub(super) fn service(pipeline: &Pipeline) -> Vec<Desired> {
 const MAX_SURGE: &str = "10%";
 
 /// How many nodes may have two collectors at once during a rollout, as the spec says.
-pub fn max_surge(pipeline: &Pipeline) -> Value {
+pub fn wanted_surge(pipeline: &Pipeline) -> Value {
     match &pipeline.spec.collector.max_surge {
         Some(Amount::Number(number)) => json!(number),
         Some(Amount::Text(text)) => json!(text),
@@ -52,7 +52,7 @@ pub fn max_surge(pipeline: &Pipeline) -> Value {
 
 pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
     let now = known.max_surge.clone();
-    let max_surge = now.unwrap_or_else(|| max_surge(pipeline));
+    let max_surge = now.unwrap_or_else(|| wanted_surge(pipeline));
     let pod = pod(pipeline, release);
     let scheduling = pipeline.spec.collector.scheduling();
     let mut template = common::template(pipeline, known, "collector", scheduling, pod);

@@ -19,7 +19,7 @@ pub struct Token {
 pub(super) fn grafana(pipeline: &Pipeline, known: &Known) -> Option<Desired> {
     // Without its token a data source would only show errors.
     let has_token = pipeline.spec.query.auth.is_none() || known.token.is_some();
-    if !is_wanted(pipeline) || !has_token {
+    if !wants_data_source(pipeline) || !has_token {
         return None;
     }
     let object = match &pipeline.spec.grafana.instance_selector {
@@ -30,7 +30,7 @@ pub(super) fn grafana(pipeline: &Pipeline, known: &Known) -> Option<Desired> {
 }
 
 /// Whether the spec asks for a data source.
-pub fn is_wanted(pipeline: &Pipeline) -> bool {
+pub fn wants_data_source(pipeline: &Pipeline) -> bool {
     pipeline.spec.grafana.datasources.unwrap_or(false)
 }
 

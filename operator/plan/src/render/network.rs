@@ -34,7 +34,7 @@ pub(super) fn policies(pipeline: &Pipeline, release: &Release) -> Vec<Desired> {
     ];
     if pipeline.runs_store() {
         let peers = ["collector", "query", "migrate"].map(|name| component(pipeline, name));
-        let ingress = vec![from(&json!(peers), &[8443])];
+        let ingress = vec![from(&peers, &[8443])];
         all.push(policy(pipeline, "clickhouse", ingress, vec![]));
     }
     all
@@ -89,7 +89,7 @@ fn ports(ports: &[u16]) -> Value {
     ports.iter().map(port).collect()
 }
 
-fn from(peers: &Value, to: &[u16]) -> Value {
+fn from(peers: &[Value], to: &[u16]) -> Value {
     json!({"from": peers, "ports": ports(to)})
 }
 
@@ -98,25 +98,22 @@ fn component(pipeline: &Pipeline, component: &str) -> Value {
 }
 
 /// Who may read metrics; the operator reads the state of collectors and sends them its probe.
-fn metrics_peers(wanted: &NetworkPolicies, release: &Release) -> Value {
+fn metrics_peers(wanted: &NetworkPolicies, release: &Release) -> Vec<Value> {
     let mut peers = or_all_pods(&wanted.metrics_from);
-    let operator = json!({
+    peers.push(json!({
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": release.namespace}},
         "podSelector": {"matchLabels": {
             "app.kubernetes.io/name": "spanloom", "app.kubernetes.io/component": "operator",
         }},
-    });
-    if let Value::Array(peers) = &mut peers {
-        peers.push(operator);
-    }
+    }));
     peers
 }
 
-fn or_all_pods(peers: &[Value]) -> Value {
+fn or_all_pods(peers: &[Value]) -> Vec<Value> {
     if peers.is_empty() {
-        json!([{"namespaceSelector": {}}])
+        vec![json!({"namespaceSelector": {}})]
     } else {
-        json!(peers)
+        peers.to_vec()
     }
 }
 

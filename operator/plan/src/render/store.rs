@@ -1,8 +1,8 @@
 //! The managed ClickHouse, and the Job that brings a store's schema to this version.
 
 use serde_json::{Value, json};
+use spanloom_crds::Amount;
 use spanloom_crds::agent::CONFIG_KEY;
-use spanloom_crds::{Amount, Managed};
 
 use super::scheduling::schedule;
 use super::{Desired, Known, Stage, common};
@@ -156,8 +156,7 @@ pub fn size_bytes(size: &str) -> Option<u128> {
 }
 
 fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
-    let unplaced = Managed::default();
-    let managed = pipeline.spec.storage.managed.as_ref();
+    let managed = pipeline.spec.storage.managed.clone().unwrap_or_default();
     let size = known.volume_size.clone();
     let size = size
         .or_else(|| wanted_size(pipeline))
@@ -170,10 +169,10 @@ fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desire
             "resources": {"requests": {"storage": size}},
         },
     });
-    if let Some(class) = managed.and_then(|managed| managed.storage_class_name.as_ref()) {
+    if let Some(class) = &managed.storage_class_name {
         claim["spec"]["storageClassName"] = json!(class);
     }
-    let scheduling = managed.map_or_else(|| unplaced.scheduling(), Managed::scheduling);
+    let scheduling = managed.scheduling();
     let mut pod = pod(pipeline, release);
     schedule(&mut pod, release, scheduling);
     Desired::new(
