@@ -50,8 +50,8 @@ pub fn place_senders_that_export_every(pipeline: &Pipeline, nodes: &[String], se
             .with("OTEL_EXPORTER_OTLP_ENDPOINT", pipeline.otlp_http())
             .with("RATE", RATE.to_string())
             .with("EXPORT_SECONDS", seconds)
-            // The SDK tries again for this long.
-            .with("OTEL_EXPORTER_OTLP_TIMEOUT", "180")
+            // The SDK tries again for this long: more than a busy machine takes to start a store.
+            .with("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
             .with("WORKERS", "256")
             .place(pipeline.namespace);
     }

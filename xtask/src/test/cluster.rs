@@ -78,8 +78,8 @@ fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result
     let mut command: Command =
         super::cargo(["test", "--workspace", "--locked", "--test", "kubernetes"]);
     command
-        // They wait more than they compute.
-        .args(["--", "--test-threads", "5"])
+        // Each has a store, collectors and apps of its own: more at once take as long and time out.
+        .args(["--", "--test-threads", "3"])
         .env("KUBECONFIG", kubeconfig)
         .env("SPANLOOM_KUBECTL", kubetools::kubectl()?)
         .env("SPANLOOM_HELM", kubetools::helm()?)

@@ -117,8 +117,8 @@ impl<'a> App<'a> {
                             "args": self.args,
                             "env": environment,
                             "ports": [{"containerPort": 8080}],
-                            // Without a request it gets next to nothing on a busy machine.
-                            "resources": {"requests": {"cpu": "10m"}},
+                            // With a small request it gets next to nothing on a busy machine.
+                            "resources": {"requests": {"cpu": "100m"}},
                             "securityContext": {
                                 "allowPrivilegeEscalation": false,
                                 "readOnlyRootFilesystem": true,
@@ -137,7 +137,12 @@ impl<'a> App<'a> {
         let mut deployment = self.deployment();
         deployment["metadata"]["namespace"] = json!(namespace.name());
         if serves {
-            let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1});
+            let probe = json!({
+                "httpGet": {"path": "/healthz", "port": 8080},
+                "periodSeconds": 2,
+                // An app that is slow for a moment stays in its Service.
+                "timeoutSeconds": 10,
+            });
             deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe;
         }
         let service = json!({
