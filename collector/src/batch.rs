@@ -51,6 +51,8 @@ impl Batch for StoreBatch {
                 status: cell.status,
                 count: cell.count,
                 duration_sum_ns: cell.duration_sum_ns,
+                duration_min_ns: cell.duration_min_ns,
+                duration_max_ns: cell.duration_max_ns,
                 buckets: &buckets,
             });
         }

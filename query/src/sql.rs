@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use spanloom_store::schema::rollup::SATURATING_SUM;
+
 use crate::ids::hex;
 
 /// A value for the server to bind.
@@ -57,6 +59,12 @@ impl Sql {
     pub fn push(&mut self, text: &'static str) -> &mut Self {
         self.parts.push(Part::Text(text));
         self
+    }
+
+    /// Adds the sum of a column of durations, which ends at the greatest number and does not wrap.
+    pub fn saturating_sum(&mut self, column: &'static str) -> &mut Self {
+        let [before, after] = SATURATING_SUM;
+        self.push(before).push(column).push(after)
     }
 
     /// Adds a string parameter.

@@ -1,6 +1,6 @@
 -- Migration 4: a half-edge is a span, whatever its kind, so that parents and children of two services are
 -- calls; keys of lists, maps, events and links have indexes. Parts that are there already get theirs when they
--- are merged.
+-- are merged. Sums of durations do not wrap, and the least and the greatest duration are known.
 
 ALTER TABLE `${database}`.`half_edges_local` ON CLUSTER `${cluster}` MODIFY COLUMN `side` Enum8('client' = 1, 'server' = 2, 'span' = 3) CODEC(ZSTD(1));
 
@@ -18,10 +18,58 @@ ALTER TABLE `${database}`.`spans_local` ON CLUSTER `${cluster}` ADD INDEX IF NOT
 
 ALTER TABLE `${database}`.`spans_local` ON CLUSTER `${cluster}` ADD INDEX IF NOT EXISTS `idx_nested_key` arrayFlatten(arrayMap(a -> JSONExtractKeys(a), arrayConcat(tupleElement(events, 'attributes'), tupleElement(links, 'attributes')))) TYPE bloom_filter(0.01) GRANULARITY 1;
 
+ALTER TABLE `${database}`.`red_local` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `duration_total_ns` SimpleAggregateFunction(sum, UInt128) DEFAULT duration_sum_ns CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_min_ns` SimpleAggregateFunction(min, UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_max_ns` SimpleAggregateFunction(max, UInt64) DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`red` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `duration_total_ns` SimpleAggregateFunction(sum, UInt128) DEFAULT duration_sum_ns CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_min_ns` SimpleAggregateFunction(min, UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_max_ns` SimpleAggregateFunction(max, UInt64) DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`red_hours_local` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `duration_total_ns` SimpleAggregateFunction(sum, UInt128) DEFAULT duration_sum_ns CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_min_ns` SimpleAggregateFunction(min, UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_max_ns` SimpleAggregateFunction(max, UInt64) DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`red_hours` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `duration_total_ns` SimpleAggregateFunction(sum, UInt128) DEFAULT duration_sum_ns CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_min_ns` SimpleAggregateFunction(min, UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `duration_max_ns` SimpleAggregateFunction(max, UInt64) DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`edges_local` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `client_duration_min_ns` UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `client_duration_max_ns` UInt64 DEFAULT 18446744073709551615 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `server_duration_min_ns` UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `server_duration_max_ns` UInt64 DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`edges` ON CLUSTER `${cluster}`
+    ADD COLUMN IF NOT EXISTS `client_duration_min_ns` UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `client_duration_max_ns` UInt64 DEFAULT 18446744073709551615 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `server_duration_min_ns` UInt64 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS `server_duration_max_ns` UInt64 DEFAULT 18446744073709551615 CODEC(ZSTD(1));
+
+ALTER TABLE `${database}`.`red_hours_feed` ON CLUSTER `${cluster}` MODIFY QUERY SELECT
+    tenant,
+    toStartOfHour(minute) AS hour,
+    service,
+    name,
+    kind,
+    sum(m.count) AS count,
+    sumIf(m.count, status = 'ERROR') AS error_count,
+    sum(m.duration_sum_ns) AS duration_sum_ns,
+    sumMap(m.buckets) AS buckets,
+    sum(m.duration_total_ns) AS duration_total_ns,
+    min(m.duration_min_ns) AS duration_min_ns,
+    max(m.duration_max_ns) AS duration_max_ns
+FROM `${database}`.`red_local` AS m
+GROUP BY tenant, hour, service, name, kind;
+
 DROP VIEW IF EXISTS `${database}`.`edges_rollup` ON CLUSTER `${cluster}` SYNC;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS `${database}`.`edges_rollup` ON CLUSTER `${cluster}`
-REFRESH EVERY 10 SECOND APPEND TO `${database}`.`edges` AS
+REFRESH EVERY 30 SECOND APPEND TO `${database}`.`edges` AS
 WITH
     -- Late spans may have been rolled up later than this finds: then some minutes are done again.
     (
@@ -127,10 +175,14 @@ SELECT
     if(any(k.first_version) = 0, this, any(k.first_version)) AS first_version,
     count() AS count,
     countIf(c.is_caller AND c.error OR s.callee_error) AS error_count,
-    sum(c.duration_ns) AS client_duration_sum_ns,
-    sum(s.callee_ns) AS server_duration_sum_ns,
+    toUInt64(least(sum(toUInt128(c.duration_ns)), 18446744073709551615)) AS client_duration_sum_ns,
+    toUInt64(least(sum(toUInt128(s.callee_ns)), 18446744073709551615)) AS server_duration_sum_ns,
     sumMap(map(toInt16(least(240, greatest(-168, ceil(8 * log2(c.duration_ns / 100000000))))), toUInt64(1))) AS client_buckets,
-    sumMapIf(map(toInt16(least(240, greatest(-168, ceil(8 * log2(s.callee_ns / 100000000))))), toUInt64(1)), s.found) AS server_buckets
+    sumMapIf(map(toInt16(least(240, greatest(-168, ceil(8 * log2(s.callee_ns / 100000000))))), toUInt64(1)), s.found) AS server_buckets,
+    min(c.duration_ns) AS client_duration_min_ns,
+    max(c.duration_ns) AS client_duration_max_ns,
+    minIf(s.callee_ns, s.found) AS server_duration_min_ns,
+    maxIf(s.callee_ns, s.found) AS server_duration_max_ns
 FROM callers AS c
 LEFT JOIN calls AS s
     ON c.tenant = s.tenant AND c.trace_id = s.trace_id AND c.span_id = s.span_id

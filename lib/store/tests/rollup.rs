@@ -19,6 +19,33 @@ async fn send(db: &Database, halves: &[HalfEdgeRow<'_>]) {
     );
 }
 
+/// The sums of one minute's calls end at the greatest number.
+#[tokio::test]
+async fn calls_longer_than_64_bits_together_do_not_wrap() {
+    let db = database().await;
+    let mut block = SpanBlock::new(&pool());
+    for n in 1..4 {
+        let long = HalfEdgeRow {
+            duration_ns: (1 << 63) + u64::from(n),
+            peer: "bank",
+            ..client(n, 0)
+        };
+        block.measures().push_half(&long);
+    }
+    assert_eq!(
+        db.writer().write(block.freeze()).await,
+        WriteOutcome::Stored
+    );
+    refresh(&db).await;
+    let edges = "SELECT count, client_duration_sum_ns, client_duration_min_ns, client_duration_max_ns, \
+        server_duration_sum_ns, server_duration_min_ns, server_duration_max_ns FROM edges FINAL";
+    let half = 1_u64 << 63;
+    assert_eq!(
+        db.text(edges).await,
+        format!("3\t{}\t{}\t{}\t0\t0\t0", u64::MAX, half + 1, half + 3)
+    );
+}
+
 async fn refresh(db: &Database) {
     db.execute("SYSTEM REFRESH VIEW edges_rollup").await;
     db.execute("SYSTEM WAIT VIEW edges_rollup").await;
@@ -176,6 +203,8 @@ async fn an_hour_is_the_sum_of_its_minutes() {
                 status: [StatusCode::Unset, StatusCode::Ok, StatusCode::Error][n as usize / 7 % 3],
                 count: n + 1,
                 duration_sum_ns: n * 1_000,
+                duration_min_ns: n,
+                duration_max_ns: n * 1_000,
                 buckets: &[(-168, 1), (n as i16 % 50, n)],
             });
         }
@@ -185,10 +214,12 @@ async fn an_hour_is_the_sum_of_its_minutes() {
         );
     }
     let minutes = "SELECT toStartOfHour(minute) AS hour, service, name, kind, sum(r.count), \
-        sumIf(r.count, status = 'ERROR'), sum(r.duration_sum_ns), sumMap(r.buckets) FROM red AS r \
+        sumIf(r.count, status = 'ERROR'), sum(r.duration_sum_ns), sumMap(r.buckets), \
+        sum(r.duration_total_ns), min(r.duration_min_ns), max(r.duration_max_ns) FROM red AS r \
         GROUP BY hour, service, name, kind ORDER BY ALL";
     let hours = "SELECT hour, service, name, kind, sum(h.count), sum(h.error_count), \
-        sum(h.duration_sum_ns), sumMap(h.buckets) FROM red_hours AS h \
+        sum(h.duration_sum_ns), sumMap(h.buckets), \
+        sum(h.duration_total_ns), min(h.duration_min_ns), max(h.duration_max_ns) FROM red_hours AS h \
         GROUP BY hour, service, name, kind ORDER BY ALL";
     let expected = db.text(minutes).await;
     assert_eq!(expected.lines().count(), 4 * 6, "{expected}");

@@ -307,6 +307,8 @@ async fn measures_come_back() {
             status: StatusCode::Error,
             count: 3,
             duration_sum_ns: 77,
+            duration_min_ns: 7,
+            duration_max_ns: 40,
             buckets: &[(-168, 1), (240, 2)],
         });
     }
@@ -325,12 +327,12 @@ async fn measures_come_back() {
     let frozen = block.freeze();
     assert_eq!(frozen.token(TableId::Spans), None, "no spans, no insert");
     assert_eq!(db.writer().write(frozen).await, WriteOutcome::Stored);
-    let red = "SELECT minute, service, name, kind, status, count, duration_sum_ns, buckets \
-               FROM red ORDER BY name";
+    let red = "SELECT minute, service, name, kind, status, count, duration_sum_ns, buckets, \
+               duration_total_ns, duration_min_ns, duration_max_ns FROM red ORDER BY name";
     assert_eq!(
         db.text(red).await,
-        "2026-11-21 00:00:00\tshop\tGET /a\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}\n\
-         2026-11-21 00:00:00\tshop\tGET /b\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}"
+        "2026-11-21 00:00:00\tshop\tGET /a\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}\t77\t7\t40\n\
+         2026-11-21 00:00:00\tshop\tGET /b\tCLIENT\tERROR\t3\t77\t{-168:1,240:2}\t77\t7\t40"
     );
     let halves = "SELECT time, hex(trace_id), hex(span_id), hex(parent_span_id), side, kind, service, duration_ns, error, peer, \
                   connection_type, inserted_at > now() - 60 FROM half_edges";
@@ -467,7 +469,7 @@ async fn blocks_have_the_columns_of_the_tables() {
         let tables = schema::tables();
         let table = tables.iter().find(|table| table.name == id.name());
         let table = table.expect("the table is in the schema");
-        let defaults = ["tenant", "inserted_at"];
+        let defaults = ["tenant", "inserted_at", "duration_total_ns"];
         let written: Vec<&str> = table
             .columns
             .iter()

@@ -30,6 +30,8 @@ fn whole_batch() -> spanloom_store::Frozen {
         status: StatusCode::Unset,
         count: 100,
         duration_sum_ns: 1,
+        duration_min_ns: 0,
+        duration_max_ns: 1,
         buckets: &[(4, 100)],
     });
     block.measures().push_half(&HalfEdgeRow {
@@ -382,6 +384,8 @@ async fn spans_of_many_days_are_stored_in_inserts_of_few_parts() {
             status: StatusCode::Unset,
             count: 1,
             duration_sum_ns: 1,
+            duration_min_ns: 0,
+            duration_max_ns: 1,
             buckets: &[(4, 1)],
         });
     }

@@ -12,7 +12,6 @@ use crate::app::App;
 use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument};
 use crate::rollup::edges::{self, Edge};
-use crate::rollup::histogram::{EDGE_BASE_NS, Histogram};
 use crate::rollup::{Minutes, cut};
 use crate::times::Window;
 
@@ -57,17 +56,13 @@ pub struct Dependency {
 
 impl From<Edge> for Dependency {
     fn from(row: Edge) -> Self {
-        let server = Histogram::new(EDGE_BASE_NS, row.server_buckets);
-        let (histogram, total_ns, measured_by) = if server.is_empty() {
-            (
-                Histogram::new(EDGE_BASE_NS, row.client_buckets),
-                row.client_total_ns,
-                "client",
-            )
+        let (durations, measured_by) = if row.server.is_empty() {
+            (row.client, "client")
         } else {
-            (server, row.server_total_ns, "server")
+            (row.server, "server")
         };
-        let histogram = histogram.with_sum(total_ns);
+        let total_ns = durations.total_ns;
+        let histogram = durations.histogram();
         Self {
             caller: row.key.caller,
             callee: row.key.callee,

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::rollup::{
-    CALLERS, CALLS, CAN_BE_CHILD, CHILDREN, EDGE, EDGE_ERRORS, EDGE_JOIN, IS_EDGE, ONE_CALLER,
-    ONE_CHILD, PAIRING_SECONDS, SKEW_SECONDS,
+    CALLERS, CALLS, CAN_BE_CHILD, CHILDREN, EDGE, EDGE_ERRORS, EDGE_JOIN, EDGE_RANGES, IS_EDGE,
+    ONE_CALLER, ONE_CHILD, PAIRING_SECONDS, SKEW_SECONDS,
 };
 
 use crate::db::{Db, DbError, Text};
+use crate::rollup::histogram::{EDGE_BASE_NS, Histogram};
 use crate::rollup::{Minutes, ROWS_MAX};
 use crate::sql::Sql;
 
@@ -36,10 +37,42 @@ pub(super) struct Edge {
     pub(super) key: EdgeKey,
     pub(super) calls: u64,
     pub(super) errors: u64,
-    pub(super) client_total_ns: u64,
-    pub(super) server_total_ns: u64,
-    pub(super) client_buckets: Vec<(i16, u64)>,
-    pub(super) server_buckets: Vec<(i16, u64)>,
+    pub(super) client: Durations,
+    pub(super) server: Durations,
+}
+
+/// How long the spans of one side took.
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    pub(super) total_ns: u64,
+    /// The least and the greatest.
+    range: Option<(u64, u64)>,
+    buckets: Vec<(i16, u64)>,
+}
+
+impl Durations {
+    fn add(&mut self, total_ns: u64, (least, greatest): (u64, u64), buckets: Vec<(i16, u64)>) {
+        if buckets.is_empty() {
+            return;
+        }
+        self.total_ns = self.total_ns.saturating_add(total_ns);
+        let (low, high) = self.range.unwrap_or((least, greatest));
+        self.range = Some((low.min(least), high.max(greatest)));
+        // A key may now stand in the list twice; quantiles only need them sorted.
+        self.buckets.extend(buckets);
+    }
+
+    /// Whether no span was measured.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
+    pub(super) fn histogram(self) -> Histogram {
+        let (least, greatest) = self.range.unwrap_or((0, u64::MAX));
+        Histogram::new(EDGE_BASE_NS, self.buckets)
+            .with_sum(self.total_ns)
+            .with_range(least, greatest)
+    }
 }
 
 #[derive(Debug, Row, Deserialize)]
@@ -53,6 +86,10 @@ struct EdgeRow {
     server_total_ns: u64,
     client_merged: Vec<(i16, u64)>,
     server_merged: Vec<(i16, u64)>,
+    client_least_ns: u64,
+    client_greatest_ns: u64,
+    server_least_ns: u64,
+    server_greatest_ns: u64,
 }
 
 #[derive(Debug, Row, Deserialize)]
@@ -89,18 +126,17 @@ fn merge(rows: Vec<EdgeRow>) -> Vec<Edge> {
             key: key.clone(),
             calls: 0,
             errors: 0,
-            client_total_ns: 0,
-            server_total_ns: 0,
-            client_buckets: Vec::new(),
-            server_buckets: Vec::new(),
+            client: Durations::default(),
+            server: Durations::default(),
         });
         edge.calls += row.calls;
         edge.errors += row.errors;
-        edge.client_total_ns = edge.client_total_ns.saturating_add(row.client_total_ns);
-        edge.server_total_ns = edge.server_total_ns.saturating_add(row.server_total_ns);
-        // A key may now stand in the list twice; quantiles only need them sorted.
-        edge.client_buckets.extend(row.client_merged);
-        edge.server_buckets.extend(row.server_merged);
+        let range = (row.client_least_ns, row.client_greatest_ns);
+        edge.client
+            .add(row.client_total_ns, range, row.client_merged);
+        let range = (row.server_least_ns, row.server_greatest_ns);
+        edge.server
+            .add(row.server_total_ns, range, row.server_merged);
     }
     edges.into_values().collect()
 }
@@ -133,10 +169,20 @@ fn rolled_up_sql(window: Minutes, live: &[i64]) -> Sql {
     let mut sql = Sql::new(
         "SELECT toString(client) AS caller, toString(server) AS callee, \
          toString(connection_type) AS connection, sum(count) AS calls, \
-         sum(error_count) AS errors, sum(client_duration_sum_ns) AS client_total_ns, \
-         sum(server_duration_sum_ns) AS server_total_ns, sumMap(client_buckets) AS client_merged, \
-         sumMap(server_buckets) AS server_merged FROM edges WHERE ",
+         sum(error_count) AS errors, ",
     );
+    sql.saturating_sum("client_duration_sum_ns")
+        .push(" AS client_total_ns, ")
+        .saturating_sum("server_duration_sum_ns")
+        .push(
+            " AS server_total_ns, sumMap(client_buckets) AS client_merged, \
+             sumMap(server_buckets) AS server_merged, \
+             min(client_duration_min_ns) AS client_least_ns, \
+             max(client_duration_max_ns) AS client_greatest_ns, \
+             minIf(server_duration_min_ns, notEmpty(server_buckets)) AS server_least_ns, \
+             maxIf(server_duration_max_ns, notEmpty(server_buckets)) AS server_greatest_ns \
+             FROM edges WHERE ",
+        );
     sql.append(&window.condition());
     if !live.is_empty() {
         sql.push(" AND NOT has(")
@@ -178,17 +224,26 @@ fn live_sql(live: &[i64]) -> Option<Sql> {
     sql.push("), ")
         .push(CALLS)
         .push(" SELECT toString(client) AS caller, toString(server) AS callee, connection_type AS connection, ")
-        .push("calls, errors, client_total_ns, server_total_ns, client_merged, server_merged FROM (SELECT ")
+        .push("calls, errors, client_total_ns, server_total_ns, client_merged, server_merged, ")
+        .push("client_duration_min_ns AS client_least_ns, ")
+        .push("client_duration_max_ns AS client_greatest_ns, ")
+        .push("server_duration_min_ns AS server_least_ns, ")
+        .push("server_duration_max_ns AS server_greatest_ns FROM (SELECT ")
         .push(EDGE)
         .push(", count() AS calls, ")
         .push(EDGE_ERRORS)
-        .push(" AS errors, sum(c.duration_ns) AS client_total_ns, sum(s.callee_ns) AS server_total_ns, ");
+        .push(" AS errors, ")
+        .saturating_sum("c.duration_ns")
+        .push(" AS client_total_ns, ")
+        .saturating_sum("s.callee_ns")
+        .push(" AS server_total_ns, ");
     const CLIENT_MERGED: &str = "sumMap(map(toInt16(least(240, greatest(-168, \
          ceil(8 * log2(c.duration_ns / 100000000))))), toUInt64(1))) AS client_merged, ";
     const SERVER_MERGED: &str = "sumMapIf(map(toInt16(least(240, greatest(-168, \
-         ceil(8 * log2(s.callee_ns / 100000000))))), toUInt64(1)), s.found) AS server_merged";
+         ceil(8 * log2(s.callee_ns / 100000000))))), toUInt64(1)), s.found) AS server_merged, ";
     sql.push(CLIENT_MERGED)
         .push(SERVER_MERGED)
+        .push(EDGE_RANGES)
         .push(" FROM callers AS c ")
         .push(EDGE_JOIN)
         .push(" WHERE ")

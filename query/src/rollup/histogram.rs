@@ -4,7 +4,7 @@
 //! in its bucket whose relative distance to both bounds is the same, so it errs by at most 4.34 %:
 //! `(2^(1/8) - 1) / (2^(1/8) + 1)`. Interpolating inside the bucket would err by up to 9 % when the
 //! values crowd at one bound. Where all values are in one bucket their mean is told, which is the value
-//! itself of a single one and never beyond the least or the greatest.
+//! itself of a single one. Nothing is told below the least value or above the greatest.
 
 /// The base of RED buckets: 2 ms.
 pub const RED_BASE_NS: f64 = 2e6;
@@ -21,6 +21,8 @@ pub struct Histogram {
     count: u64,
     /// The mean of the values, where their sum is known.
     mean_ns: Option<u64>,
+    least_ns: u64,
+    greatest_ns: u64,
 }
 
 impl Histogram {
@@ -35,7 +37,15 @@ impl Histogram {
             buckets,
             count,
             mean_ns: None,
+            least_ns: 0,
+            greatest_ns: u64::MAX,
         }
+    }
+
+    /// With the least and the greatest of all values; 0 and the greatest number where they are unknown.
+    pub fn with_range(mut self, least_ns: u64, greatest_ns: u64) -> Self {
+        (self.least_ns, self.greatest_ns) = (least_ns, greatest_ns);
+        self
     }
 
     /// With the sum of all values; one that saturated is no help.
@@ -45,11 +55,6 @@ impl Histogram {
             sum => sum.checked_div(self.count),
         };
         self
-    }
-
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// How many durations were counted.
@@ -68,10 +73,11 @@ impl Histogram {
         for (key, count) in &self.buckets {
             below = below.saturating_add(*count);
             if below >= rank {
-                return match self.mean_ns {
+                let told = match self.mean_ns {
                     Some(mean) if *count == self.count => mean,
                     _ => self.middle(*key),
                 };
+                return told.max(self.least_ns).min(self.greatest_ns);
             }
         }
         0
@@ -101,7 +107,7 @@ mod tests {
     #[test]
     fn edges() {
         assert_eq!(Histogram::new(RED_BASE_NS, vec![]).quantile(0.5), 0);
-        assert!(Histogram::new(RED_BASE_NS, vec![(3, 0)]).is_empty());
+        assert_eq!(Histogram::new(RED_BASE_NS, vec![(3, 0)]).count(), 0);
         assert_eq!(
             Histogram::new(RED_BASE_NS, vec![(-168, 1)]).quantile(0.99),
             1
@@ -133,8 +139,11 @@ mod tests {
             let rank = (durations.len() as f64 * q).ceil() as usize;
             #[expect(clippy::cast_precision_loss)]
             let exact = durations[rank.max(1) - 1] as f64;
+            let range = (durations[0], durations[durations.len() - 1]);
+            let told = Histogram::new(base, buckets).with_range(range.0, range.1).quantile(q);
+            prop_assert!(range.0 <= told && told <= range.1, "{told} is not in {range:?}");
             #[expect(clippy::cast_precision_loss)]
-            let told = Histogram::new(base, buckets).quantile(q) as f64;
+            let told = told as f64;
             prop_assert!((told - exact).abs() <= exact * 0.05 + 1.0, "{told} for {exact}");
         }
     }

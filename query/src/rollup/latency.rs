@@ -54,7 +54,8 @@ pub struct OperationLatency {
     pub error_count: u64,
     /// The mean duration in nanoseconds.
     pub average_ns: String,
-    /// The median in nanoseconds; percentiles err by at most 5 %.
+    /// The median in nanoseconds; percentiles err by at most 5 %, and lie between the least and the
+    /// greatest duration.
     pub p50_ns: String,
     /// The 95th percentile in nanoseconds.
     pub p95_ns: String,
@@ -70,12 +71,16 @@ struct LatencyRow {
     spans: u64,
     errors: u64,
     total_ns: u64,
+    least_ns: u64,
+    greatest_ns: u64,
     merged: Vec<(i16, u64)>,
 }
 
 impl From<LatencyRow> for OperationLatency {
     fn from(row: LatencyRow) -> Self {
-        let histogram = Histogram::new(RED_BASE_NS, row.merged).with_sum(row.total_ns);
+        let histogram = Histogram::new(RED_BASE_NS, row.merged)
+            .with_sum(row.total_ns)
+            .with_range(row.least_ns, row.greatest_ns);
         let quantile = |q| histogram.quantile(q).to_string();
         Self {
             service: row.service_name.0,
@@ -128,7 +133,10 @@ pub async fn latency(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Laten
     }
     let mut sql = Sql::new(
         "SELECT toString(service) AS service_name, toString(name) AS operation, \
-         toInt8(kind) AS kind_number, sum(m.spans) AS spans, sum(m.errors) AS errors, sum(m.total_ns) AS total_ns, \
+         toInt8(kind) AS kind_number, sum(m.spans) AS spans, sum(m.errors) AS errors, ",
+    );
+    sql.saturating_sum("m.total_ns").push(
+        " AS total_ns, min(m.least_ns) AS least_ns, max(m.greatest_ns) AS greatest_ns, \
          sumMap(m.counts) AS merged FROM ",
     );
     sql.append(&window.measures(&and));

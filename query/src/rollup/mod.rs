@@ -68,14 +68,17 @@ impl Minutes {
     }
 
     /// The RED measures of the window as a subquery with the columns `service`, `name`, `kind`,
-    /// `spans`, `errors`, `total_ns` and `counts`: whole hours from their rollup, and only what
-    /// the window has before and after them from the minutes. `and` is what else the rows must be.
+    /// `spans`, `errors`, `total_ns`, `least_ns`, `greatest_ns` and `counts`: whole hours from their
+    /// rollup, and only what the window has before and after them from the minutes. `and` is what else
+    /// the rows must be.
     pub(crate) fn measures(self, and: &Sql) -> Sql {
         const HOURS: &str = "SELECT service, name, kind, h.count AS spans, h.error_count AS errors, \
-             h.duration_sum_ns AS total_ns, h.buckets AS counts FROM red_hours AS h \
+             h.duration_total_ns AS total_ns, h.duration_min_ns AS least_ns, \
+             h.duration_max_ns AS greatest_ns, h.buckets AS counts FROM red_hours AS h \
              WHERE tenant = '' AND hour >= toDateTime(";
         const MINUTES: &str = "SELECT service, name, kind, m.count AS spans, \
-             if(status = 'ERROR', m.count, 0) AS errors, m.duration_sum_ns AS total_ns, \
+             if(status = 'ERROR', m.count, 0) AS errors, m.duration_total_ns AS total_ns, \
+             m.duration_min_ns AS least_ns, m.duration_max_ns AS greatest_ns, \
              m.buckets AS counts FROM red AS m WHERE ";
         let mut parts = Vec::new();
         let mut minutes = vec![self];

@@ -153,11 +153,12 @@ impl Service {
         )
         .await;
         self.sql(
-            "INSERT INTO red (minute, service, name, kind, status, count, duration_sum_ns, buckets) \
+            "INSERT INTO red (minute, service, name, kind, status, count, duration_sum_ns, buckets, \
+             duration_min_ns, duration_max_ns) \
              SELECT toStartOfMinute(time) AS minute, service, name, kind, status, count(), \
              sum(duration_ns), sumMap(map(toInt16(greatest(-168, least(240, \
-             ceil(8 * log2(duration_ns / 2000000))))), toUInt64(1))) \
-             FROM spans GROUP BY minute, service, name, kind, status",
+             ceil(8 * log2(duration_ns / 2000000))))), toUInt64(1))), \
+             min(duration_ns), max(duration_ns) FROM spans GROUP BY minute, service, name, kind, status",
         )
         .await;
     }

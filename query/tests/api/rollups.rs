@@ -107,6 +107,66 @@ async fn services_operations_and_latency() {
     assert_eq!(none["operations"], json!([]));
 }
 
+/// Of durations that together are more than 64 bits hold, and that are not the middle of their buckets.
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_do_not_wrap_and_percentiles_stay_within_what_was_seen() {
+    let service = Service::start().await;
+    service.sql("SYSTEM STOP VIEW edges_rollup").await;
+    // Three writers say that one span took 2^63 ns: the minutes, the hour and the calls.
+    const HALF: u64 = 1 << 63;
+    for minute in 0..3 {
+        let at = T0 + minute * 60;
+        service
+            .sql(&format!(
+                "INSERT INTO red (minute, service, name, kind, status, count, duration_sum_ns, buckets, \
+                 duration_min_ns, duration_max_ns) SELECT toDateTime({at}), 'web', 'long', 'SERVER', \
+                 'UNSET', 1, {HALF}, map(toInt16(240), toUInt64(1)), {HALF}, {HALF}"
+            ))
+            .await;
+        service
+            .sql(&format!(
+                "INSERT INTO edges (minute, client, server, version, first_version, count, \
+                 client_duration_sum_ns, server_duration_sum_ns, client_buckets, server_buckets, \
+                 client_duration_min_ns, client_duration_max_ns, server_duration_min_ns, \
+                 server_duration_max_ns) SELECT toDateTime({at}), 'web', 'cart', 1, 1, 1, {HALF}, {HALF}, \
+                 map(toInt16(240), toUInt64(1)), map(toInt16(240), toUInt64(1)), {HALF}, {HALF}, \
+                 {HALF}, {HALF}"
+            ))
+            .await;
+    }
+    // A release before schema version 4 still writes: what it does not say is not known.
+    service
+        .sql(&format!(
+            "INSERT INTO red (minute, service, name, kind, status, count, duration_sum_ns, buckets) \
+             SELECT toDateTime({T0}), 'web', 'earlier', 'SERVER', 'UNSET', 2, 30000000, \
+             map(toInt16(16), toUInt64(1), toInt16(24), toUInt64(1))"
+        ))
+        .await;
+    service.sql("OPTIMIZE TABLE red FINAL").await;
+    service.sql("OPTIMIZE TABLE red_hours FINAL").await;
+    // Minutes; and a whole hour with minutes around it.
+    for (from, to) in [(0, 179), (-3_600, 7_200)] {
+        let path = format!("/api/v1/latency?{}", window(from, to));
+        let answer = service.get("/api/v1/latency", &path).await;
+        let rows = answer["operations"].as_array().unwrap();
+        let (earlier, long) = (&rows[0], &rows[1]);
+        assert_eq!(long["averageNs"], (u64::MAX / 3).to_string(), "{answer}");
+        for percentile in ["p50Ns", "p95Ns", "p99Ns"] {
+            assert_eq!(long[percentile], HALF.to_string(), "{answer}");
+        }
+        assert_eq!(earlier["averageNs"], "15000000", "{answer}");
+        let p99: f64 = earlier["p99Ns"].as_str().unwrap().parse().unwrap();
+        assert!((14e6..17e6).contains(&p99), "{answer}");
+    }
+    let route = "/api/v1/dependencies";
+    let answer = service
+        .get(route, &format!("{route}?{}", window(0, 179)))
+        .await;
+    let row = &answer["dependencies"][0];
+    assert_eq!(row["averageNs"], (u64::MAX / 3).to_string(), "{answer}");
+    assert_eq!(row["p95Ns"], HALF.to_string(), "{answer}");
+}
+
 /// Whole hours come from one table and the minutes around them from another; no minute may be lost
 /// between them or counted twice.
 #[tokio::test(flavor = "multi_thread")]

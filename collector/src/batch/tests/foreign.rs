@@ -67,6 +67,7 @@ impl Store {
         let mut answers = Vec::new();
         for sql in [
             "SELECT minute, service, name, kind, status, sum(count), sum(duration_sum_ns), \
+                sum(duration_total_ns), min(duration_min_ns), max(duration_max_ns), \
                 sumMap(buckets) FROM red GROUP BY ALL ORDER BY ALL",
             "SELECT hour, service, name, kind, sum(count), sum(error_count), sumMap(buckets) \
                 FROM red_hours GROUP BY ALL ORDER BY ALL",

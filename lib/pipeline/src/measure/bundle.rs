@@ -129,6 +129,8 @@ fn write_red(out: &mut Vec<u8>, cell: &RedCell) {
     number(out, 4, cell.kind as u64);
     number(out, 5, cell.status as u64);
     number(out, 6, cell.duration_sum_ns);
+    number(out, 9, cell.duration_min_ns);
+    number(out, 10, cell.duration_max_ns);
     let (first, counts) = cell.buckets.parts();
     number(out, 7, zigzag(first));
     message(out, 8, |out| {
@@ -140,7 +142,8 @@ fn write_red(out: &mut Vec<u8>, cell: &RedCell) {
 
 fn read_red(mut fields: Reader<'_>, measures: &Measures) -> Result<RedCell, BundleError> {
     let (mut minute, mut service, mut name) = (0, 0, 0);
-    let (mut kind, mut status, mut duration_sum_ns) = (0, 0, 0);
+    let (mut kind, mut status) = (0, 0);
+    let (mut duration_sum_ns, mut duration_min_ns, mut duration_max_ns) = (0, 0, 0);
     let (mut first, mut counts) = (0, Vec::new());
     while !fields.is_empty() {
         let key = fields.key()?;
@@ -151,6 +154,8 @@ fn read_red(mut fields: Reader<'_>, measures: &Measures) -> Result<RedCell, Bund
             (4, VARINT) => kind = narrow(fields.varint()?, "a kind")?,
             (5, VARINT) => status = narrow(fields.varint()?, "a status")?,
             (6, VARINT) => duration_sum_ns = fields.varint()?,
+            (9, VARINT) => duration_min_ns = fields.varint()?,
+            (10, VARINT) => duration_max_ns = fields.varint()?,
             (7, VARINT) => first = fields.varint()?,
             (8, LEN) => {
                 let mut packed = fields.message()?;
@@ -171,6 +176,8 @@ fn read_red(mut fields: Reader<'_>, measures: &Measures) -> Result<RedCell, Bund
         status: StatusCode::from_i32(status),
         count: buckets.sum(),
         duration_sum_ns,
+        duration_min_ns,
+        duration_max_ns,
         buckets,
     })
 }

@@ -75,6 +75,8 @@ impl Recorder {
                 Some(sum) => {
                     sum.count = sum.count.saturating_add(cell.count);
                     sum.duration_sum_ns = sum.duration_sum_ns.saturating_add(cell.duration_sum_ns);
+                    sum.duration_min_ns = sum.duration_min_ns.min(cell.duration_min_ns);
+                    sum.duration_max_ns = sum.duration_max_ns.max(cell.duration_max_ns);
                     sum.buckets.add_all(&cell.buckets)
                 }
                 None => 0,

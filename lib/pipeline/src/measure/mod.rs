@@ -74,6 +74,10 @@ pub struct RedCell {
     pub count: u64,
     /// Sum of their durations, nanoseconds.
     pub duration_sum_ns: u64,
+    /// The shortest of them, nanoseconds.
+    pub duration_min_ns: u64,
+    /// The longest of them, nanoseconds.
+    pub duration_max_ns: u64,
     /// Spans per [bucket](buckets).
     pub buckets: Counts,
 }
@@ -163,6 +167,8 @@ impl Recorder {
             Some(cell) => {
                 cell.count += 1;
                 cell.duration_sum_ns = cell.duration_sum_ns.saturating_add(span.duration_ns);
+                cell.duration_min_ns = cell.duration_min_ns.min(span.duration_ns);
+                cell.duration_max_ns = cell.duration_max_ns.max(span.duration_ns);
                 cell.buckets.add(buckets::key_of(span.duration_ns))
             }
             None => 0,
@@ -183,6 +189,8 @@ impl Recorder {
                 status: key.status,
                 count: 0,
                 duration_sum_ns: 0,
+                duration_min_ns: u64::MAX,
+                duration_max_ns: 0,
                 buckets: Counts::default(),
             });
             (red.len() - 1) as u32

@@ -61,6 +61,7 @@ fn equal_spans_share_a_cell() {
                 c.status,
                 c.count,
                 c.duration_sum_ns,
+                (c.duration_min_ns, c.duration_max_ns),
                 c.buckets.iter().collect::<Vec<_>>(),
             )
         })
@@ -68,9 +69,30 @@ fn equal_spans_share_a_cell() {
     assert_eq!(
         cells,
         [
-            (60, StatusCode::Unset, 3, 8_000_000, vec![(0, 2), (8, 1)]),
-            (60, StatusCode::Error, 1, 2_000_000, vec![(0, 1)]),
-            (120, StatusCode::Unset, 1, 2_000_000, vec![(0, 1)]),
+            (
+                60,
+                StatusCode::Unset,
+                3,
+                8_000_000,
+                (2_000_000, 4_000_000),
+                vec![(0, 2), (8, 1)]
+            ),
+            (
+                60,
+                StatusCode::Error,
+                1,
+                2_000_000,
+                (2_000_000, 2_000_000),
+                vec![(0, 1)]
+            ),
+            (
+                120,
+                StatusCode::Unset,
+                1,
+                2_000_000,
+                (2_000_000, 2_000_000),
+                vec![(0, 1)]
+            ),
         ]
     );
     let cell = &measures.red[0];

@@ -27,6 +27,10 @@ pub struct RedRow<'a> {
     pub count: u64,
     /// Sum of their durations.
     pub duration_sum_ns: u64,
+    /// The shortest of them.
+    pub duration_min_ns: u64,
+    /// The longest of them.
+    pub duration_max_ns: u64,
     /// Spans by bucket; key k holds durations in (2 ms·2^((k-1)/8), 2 ms·2^(k/8)].
     pub buckets: &'a [(i16, u64)],
 }
@@ -76,6 +80,8 @@ struct Red {
     status: u8,
     count: u64,
     sum: u64,
+    least: u64,
+    greatest: u64,
     buckets_end: usize,
 }
 
@@ -115,6 +121,8 @@ impl MeasureBlock {
             status: row.status as u8,
             count: row.count,
             sum: row.duration_sum_ns,
+            least: row.duration_min_ns,
+            greatest: row.duration_max_ns,
             buckets_end: self.buckets.len(),
         });
     }
@@ -209,6 +217,10 @@ impl MeasureBlock {
         native::offsets(out, before, rows.iter().map(|red| red.buckets_end));
         native::all(out, buckets.iter().map(|bucket| bucket.0));
         native::all(out, buckets.iter().map(|bucket| bucket.1));
+        native::column(out, "duration_min_ns", "UInt64");
+        native::all(out, rows.iter().map(|red| red.least));
+        native::column(out, "duration_max_ns", "UInt64");
+        native::all(out, rows.iter().map(|red| red.greatest));
     }
 
     pub(crate) fn write_half_edges(&self, range: Range<usize>, out: &mut Vec<u8>) {
@@ -240,7 +252,7 @@ impl MeasureBlock {
 }
 
 /// The columns that [`MeasureBlock::write_red`] writes.
-pub(crate) const RED_COLUMNS: [&str; 8] = [
+pub(crate) const RED_COLUMNS: [&str; 10] = [
     "minute",
     "service",
     "name",
@@ -249,6 +261,8 @@ pub(crate) const RED_COLUMNS: [&str; 8] = [
     "count",
     "duration_sum_ns",
     "buckets",
+    "duration_min_ns",
+    "duration_max_ns",
 ];
 
 /// The columns that [`MeasureBlock::write_half_edges`] writes.

@@ -5,6 +5,12 @@ use super::table::{Column, Engine, Index, Lifetime, Table, Ttl};
 
 const LC: &str = "LowCardinality(String)";
 const COUNT: &str = "SimpleAggregateFunction(sum, UInt64)";
+/// A sum of durations: with 64 bits eleven spans that begin in 1970 would wrap it.
+const TOTAL: &str = "SimpleAggregateFunction(sum, UInt128)";
+const LEAST: &str = "SimpleAggregateFunction(min, UInt64)";
+const GREATEST: &str = "SimpleAggregateFunction(max, UInt64)";
+/// Of rows from before schema version 4.
+const UNKNOWN_GREATEST: &str = "18446744073709551615";
 const BUCKETS: &str = "Map(Int16, UInt64)";
 const SUMMED_BUCKETS: &str = "SimpleAggregateFunction(sumMap, Map(Int16, UInt64))";
 pub(crate) const TAG_SCOPE: &str =
@@ -101,8 +107,12 @@ pub fn red() -> Table {
             zstd("kind", KIND),
             zstd("status", STATUS),
             zstd("count", COUNT),
+            // What a writer says; summed in `duration_total_ns`, since here merges could wrap.
             zstd("duration_sum_ns", COUNT),
             zstd("buckets", SUMMED_BUCKETS),
+            zstd("duration_total_ns", TOTAL).default_to("duration_sum_ns"),
+            zstd("duration_min_ns", LEAST),
+            zstd("duration_max_ns", GREATEST).default_to(UNKNOWN_GREATEST),
         ],
         indices: vec![Index::new("idx_minute", "minute", "minmax")],
         engine: Engine::Aggregating,
@@ -134,6 +144,9 @@ pub fn red_hours() -> Table {
             // LZ4: a day of all operations is half a million buckets, and unpacking ZSTD took a third of
             // the time of their percentiles, for a tenth of a byte a span.
             zstd("buckets", SUMMED_BUCKETS).codec("LZ4"),
+            zstd("duration_total_ns", TOTAL).default_to("duration_sum_ns"),
+            zstd("duration_min_ns", LEAST),
+            zstd("duration_max_ns", GREATEST).default_to(UNKNOWN_GREATEST),
         ],
         indices: Vec::new(),
         engine: Engine::Aggregating,
@@ -212,6 +225,10 @@ pub fn edges() -> Table {
             zstd("server_duration_sum_ns", "UInt64"),
             zstd("client_buckets", BUCKETS),
             zstd("server_buckets", BUCKETS),
+            zstd("client_duration_min_ns", "UInt64"),
+            zstd("client_duration_max_ns", "UInt64").default_to(UNKNOWN_GREATEST),
+            zstd("server_duration_min_ns", "UInt64"),
+            zstd("server_duration_max_ns", "UInt64").default_to(UNKNOWN_GREATEST),
         ],
         indices: Vec::new(),
         engine: Engine::Replacing(Some("version".into())),

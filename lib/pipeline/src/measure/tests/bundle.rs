@@ -77,7 +77,7 @@ fn encoded(measures: &Measures) -> Vec<u8> {
     bytes
 }
 
-type Sums = BTreeMap<String, (u64, u64, Vec<(i16, u64)>)>;
+type Sums = BTreeMap<String, (u64, u64, (u64, u64), Vec<(i16, u64)>)>;
 
 /// What measures count, whatever their order and the numbers of their texts.
 fn sums(measures: &Measures) -> (Sums, Vec<String>) {
@@ -87,8 +87,9 @@ fn sums(measures: &Measures) -> (Sums, Vec<String>) {
             "{} {texts:?} {:?} {:?}",
             cell.minute, cell.kind, cell.status
         );
+        let range = (cell.duration_min_ns, cell.duration_max_ns);
         let buckets = cell.buckets.iter().collect();
-        (key, (cell.count, cell.duration_sum_ns, buckets))
+        (key, (cell.count, cell.duration_sum_ns, range, buckets))
     });
     let halves = measures.half_edges.iter().map(|half| {
         let texts = (measures.text(half.service), measures.text(half.peer));

@@ -57,7 +57,7 @@ fn rules() -> Processing {
 
 /// Cells by what they count, and half-edges in an order of their own.
 type Counted = (
-    BTreeMap<(u32, String, String, u8, u8), (u64, u64, Vec<(i16, u64)>)>,
+    BTreeMap<(u32, String, String, u8, u8), (u64, u64, (u64, u64), Vec<(i16, u64)>)>,
     Vec<String>,
 );
 
@@ -70,8 +70,9 @@ fn counted(measures: &Measures) -> Counted {
             cell.kind as u8,
             cell.status as u8,
         );
+        let range = (cell.duration_min_ns, cell.duration_max_ns);
         let buckets = cell.buckets.iter().collect();
-        (key, (cell.count, cell.duration_sum_ns, buckets))
+        (key, (cell.count, cell.duration_sum_ns, range, buckets))
     });
     let cells: BTreeMap<_, _> = cells.collect();
     assert_eq!(cells.len(), measures.red.len(), "one cell of each kind");
