@@ -27,6 +27,9 @@ pub struct Args {
     /// Use free ports and an empty data folder, read the demo trace back, print `ok` and stop
     #[arg(long)]
     check: bool,
+    /// With --check: take a picture of the demo trace in the web UI
+    #[arg(long, value_name = "FILE", requires = "check")]
+    screenshot: Option<PathBuf>,
     /// A TracingPipeline document
     #[arg(short = 'f', long = "file", value_name = "pipeline.yaml")]
     file: Option<PathBuf>,
@@ -81,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let sent = send_demo(&python, &demo.join("demo.py"), up.addresses().otlp_http)?;
     if args.check {
-        check(up, &binary, &sent)
+        check(up, &binary, &sent, args.screenshot.as_deref())
     } else {
         print_closing_lines(&up, &binary, &sent);
         run_until_stopped(up, &signals)
@@ -159,7 +162,12 @@ fn send_demo(python: &Path, script: &Path, otlp_http: SocketAddr) -> anyhow::Res
 }
 
 /// Reads the demo trace back, then stops everything and looks that nothing is left.
-fn check(up: Spanloom, binary: &Path, sent: &Sent) -> anyhow::Result<()> {
+fn check(
+    up: Spanloom,
+    binary: &Path,
+    sent: &Sent,
+    screenshot: Option<&Path>,
+) -> anyhow::Result<()> {
     let trace = up.get_json(&format!("/api/v1/traces/{}", sent.trace_id))?;
     let spans = trace["spans"]
         .as_array()
@@ -189,6 +197,10 @@ fn check(up: Spanloom, binary: &Path, sent: &Sent) -> anyhow::Result<()> {
         String::from_utf8_lossy(&shown.stderr)
     );
 
+    if let Some(file) = screenshot {
+        take_screenshot(&up, sent, file)?;
+    }
+
     let pid = up.pid();
     let children = children_of(pid);
     let (status, said) = up.interrupt(STOP_LIMIT)?;
@@ -205,6 +217,28 @@ fn check(up: Spanloom, binary: &Path, sent: &Sent) -> anyhow::Result<()> {
         "spanloom up left processes running: {left:?}"
     );
     println!("ok");
+    Ok(())
+}
+
+/// The demo trace in the web UI, as a picture.
+fn take_screenshot(up: &Spanloom, sent: &Sent, file: &Path) -> anyhow::Result<()> {
+    eprintln!("installing a browser for the screenshot …");
+    let folder = spanloom_e2e::workspace().join("xtask/screenshot");
+    let modules = clients::node_modules(&folder)?;
+    let url = format!("{}/ui/#/trace/{}", up.url(), sent.trace_id);
+    let status = Command::new("node")
+        .arg(folder.join("shot.mjs"))
+        .arg(&modules)
+        .arg(&url)
+        .arg(file)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run node")?;
+    ensure!(
+        status.success(),
+        "the browser ended with {status}; SPANLOOM_CHROME can name another one"
+    );
+    println!("{}", file.display());
     Ok(())
 }
 
