@@ -1,15 +1,17 @@
 //! A proxy before ClickHouse that misbehaves on request: it loses replies after the commit, holds
 //! them back, or is away.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+const BACKLOG: u32 = 1024;
 
 /// What the proxy does with what passes through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,9 @@ pub struct Proxy {
 impl Proxy {
     /// Listens before `upstream`, like `127.0.0.1:8123`.
     pub async fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let listener = bound((Ipv4Addr::LOCALHOST, 0).into())
+            .listen(BACKLOG)
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             upstream,
@@ -87,6 +91,14 @@ impl Proxy {
     }
 }
 
+/// A socket at the address, also while another of ours has it.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
 async fn accept(listener: TcpListener, state: Arc<State>) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
@@ -94,12 +106,14 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         if *mood.borrow_and_update() == Mood::Away {
+            // Bound without listening it refuses connections, and nobody else takes the port meanwhile.
+            let reserved = bound(address);
             drop(listener.take());
             state.listening.send_replace(false);
             if mood.wait_for(|mood| *mood != Mood::Away).await.is_err() {
                 return;
             }
-            listener = Some(TcpListener::bind(address).await.unwrap());
+            listener = Some(reserved.listen(BACKLOG).unwrap());
             state.listening.send_replace(true);
         }
         let Some(open) = &listener else { return };
