@@ -11,10 +11,10 @@ use crate::window::WindowArgs;
 /// `spanloom accounts`'s flags.
 #[derive(Debug, clap::Args)]
 pub struct AccountsArgs {
-    /// Only agents on this node.
+    /// Only collectors on this node.
     #[arg(long)]
     node: Option<String>,
-    /// Only this agent.
+    /// Only this collector, by the name of its pod.
     #[arg(long)]
     agent: Option<String>,
     /// Only this stage, such as receive, process, sample or store.
@@ -23,15 +23,15 @@ pub struct AccountsArgs {
     /// Only this reason, such as stored or head_sampling.
     #[arg(long)]
     reason: Option<String>,
-    /// A row for each node or agent; give it twice for both.
+    /// Show a row for each node or agent (collector); repeat the flag for both.
     #[arg(long, value_name = "COLUMN", value_enum)]
     by: Vec<By>,
-    /// A series with a point for each of these whole minutes, like 1m or 1h; with --output json.
+    /// Step of the time series, in whole minutes, such as 1m or 1h; use it with --output json.
     #[arg(long, value_name = "DURATION")]
     step: Option<String>,
     #[command(flatten)]
     window: WindowArgs,
-    /// How to print.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub struct AccountsArgs {
 /// What accounts can be listed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum By {
-    /// The agents' node.
+    /// By node.
     Node,
     /// The agent.
     Agent,
@@ -109,7 +109,7 @@ fn parameters(args: &AccountsArgs) -> Vec<(&'static str, String)> {
 /// The columns of text, the amounts right of them, and all of it together below.
 fn table(answer: &Answer, style: Style) -> String {
     if answer.accounts.is_empty() {
-        return "nothing was received; try a longer --since, or fewer conditions\n".to_owned();
+        return "no spans were received; try a longer --since or fewer conditions\n".to_owned();
     }
     let names = |account: &Account| {
         let names = [
@@ -173,7 +173,7 @@ fn table(answer: &Answer, style: Style) -> String {
     );
     let _ = writeln!(text, "{}", style.paint(Paint::Bold, &total));
     if answer.truncated {
-        let hint = "there are more accounts; the total is of all";
+        let hint = "more rows match than are shown; the total includes all of them";
         let _ = writeln!(text, "{}", style.paint(Paint::Dim, hint));
     }
     text
@@ -252,7 +252,7 @@ mod tests {
             "NODE      STAGE  REASON         SPANS    SHARE      BYTES\n\
              n\\u{1b}1  store  stored             1  100.0 %        1 B\n\
              total                               1                 1 B\n\
-             there are more accounts; the total is of all\n",
+             more rows match than are shown; the total includes all of them\n",
         );
     }
 
@@ -261,7 +261,7 @@ mod tests {
         check(
             Vec::new(),
             false,
-            "nothing was received; try a longer --since, or fewer conditions\n",
+            "no spans were received; try a longer --since or fewer conditions\n",
         );
     }
 }

@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Where the query service is.
 #[derive(Debug, clap::Args)]
 pub struct ServiceArgs {
-    /// The query service, as `spanloom up` prints it.
+    /// The URL of the query service, as printed by `spanloom up`.
     #[arg(
         long,
         env = "SPANLOOM_URL",
@@ -29,12 +29,12 @@ pub struct ServiceArgs {
         default_value = "http://127.0.0.1:3200"
     )]
     url: String,
-    /// A token of the query service, where it asks for one; give it through the environment, where
-    /// other users do not see it
+    /// The bearer token for the query service, if it requires one; prefer the environment variable,
+    /// which other users of the machine cannot see
     #[arg(long, env = "SPANLOOM_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A PEM file with the authority that signed the query service's certificate [default: those
-    /// that this machine trusts]
+    /// A PEM file with the CA certificate to verify the query service with [default: the CA
+    /// certificates of this machine]
     #[arg(long, env = "SPANLOOM_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
@@ -65,8 +65,8 @@ impl ServiceArgs {
         }
         let mut response = request.call().with_context(|| {
             format!(
-                "cannot ask the query service at {base}; is it running, and reachable from here? \
-                 (--url or SPANLOOM_URL say where it is)"
+                "cannot reach the query service at {base}; check that it is running, and set its \
+                 address with --url or SPANLOOM_URL"
             )
         })?;
         let status = response.status();
@@ -75,11 +75,16 @@ impl ServiceArgs {
             .with_config()
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec()
-            .with_context(|| format!("the answer of {base} broke off"))?;
+            .with_context(|| {
+                format!(
+                    "the connection to {base} was closed before the response was \
+                                      complete"
+                )
+            })?;
         if status == StatusCode::UNAUTHORIZED {
             match token {
-                None => bail!("{base} asks for a token: set SPANLOOM_TOKEN, or give --token"),
-                Some(_) => bail!("{base} refuses the token: it may have been replaced"),
+                None => bail!("{base} requires a token: set SPANLOOM_TOKEN or use --token"),
+                Some(_) => bail!("{base} rejected the token; it may have been replaced"),
             }
         }
         if !status.is_success() {
@@ -92,7 +97,10 @@ impl ServiceArgs {
                     detail,
                     parameter: None,
                 }) => bail!("{detail}"),
-                Err(_) => bail!("{base} answered {status}; is it a Spanloom query service?"),
+                Err(_) => bail!(
+                    "{base} responded with {status}; check that it is a Spanloom query \
+                                 service"
+                ),
             }
         }
         Ok(body)
@@ -114,7 +122,7 @@ impl ServiceArgs {
             return Ok(render::print(&[body.as_slice(), b"\n"].concat())?);
         }
         let answer = serde_json::from_slice(&body)
-            .context("the answer is not what this version of spanloom reads")?;
+            .context("cannot parse the response; the query service may have a different version")?;
         render::print(text(&answer, Style::detect()).as_bytes())?;
         Ok(())
     }
@@ -157,7 +165,7 @@ fn authorities(file: &Path) -> anyhow::Result<RootCerts> {
             certificates.push(certificate);
         }
     }
-    ensure!(!certificates.is_empty(), "{name} holds no certificate");
+    ensure!(!certificates.is_empty(), "{name} contains no certificate");
     Ok(RootCerts::from(certificates))
 }
 

@@ -21,10 +21,10 @@ impl DataDir {
     /// When the folder cannot be made or written, or another process holds it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the data folder {}", path.display()))?;
+            .with_context(|| format!("cannot create the data directory {}", path.display()))?;
         let path = path
             .canonicalize()
-            .with_context(|| format!("cannot read the data folder {}", path.display()))?;
+            .with_context(|| format!("cannot read the data directory {}", path.display()))?;
         let lock_path = path.join("spanloom.lock");
         let mut lock = OpenOptions::new()
             .create(true)
@@ -34,7 +34,7 @@ impl DataDir {
             .open(&lock_path)
             .with_context(|| {
                 format!(
-                    "cannot write to the data folder {}; check its owner",
+                    "cannot write to the data directory {}; check its owner",
                     path.display()
                 )
             })?;
@@ -44,8 +44,8 @@ impl DataDir {
                 let mut holder = String::new();
                 lock.read_to_string(&mut holder).unwrap_or_default();
                 bail!(
-                    "another spanloom (process {}) uses the data folder {}; stop it first, or give \
-                     this one another folder with --data-dir",
+                    "another spanloom (process {}) is using the data directory {}; stop it first, \
+                     or choose another directory with --data-dir",
                     holder.trim(),
                     path.display()
                 );
@@ -84,7 +84,7 @@ pub fn default_path() -> anyhow::Result<PathBuf> {
     }
     match set("HOME") {
         Some(home) => Ok(PathBuf::from(home).join(".local/share/spanloom")),
-        None => bail!("HOME is not set, so there is no default data folder; give --data-dir DIR"),
+        None => bail!("HOME is not set, so there is no default data directory; use --data-dir DIR"),
     }
 }
 

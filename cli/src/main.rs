@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Spanloom: distributed tracing that one command turns on.
+/// Spanloom: distributed tracing in one command.
 #[derive(Debug, Parser)]
 #[command(name = "spanloom", version)]
 struct Cli {
@@ -28,18 +28,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run all of Spanloom on this machine: receive spans, store them, answer questions.
+    /// Run all of Spanloom on this machine: receive spans, store them and serve queries.
     Up(up::UpArgs),
-    /// Find traces.
+    /// Search for traces.
     Search(search::SearchArgs),
-    /// Show one trace.
+    /// Show a trace.
     Trace(trace::TraceArgs),
-    /// Show what became of the spans that were received.
+    /// Show what happened to the spans that were received: stored, refused, dropped or sampled out.
     Accounts(accounts::AccountsArgs),
     /// Host the embedded ClickHouse; `up` starts this by itself.
     #[command(name = "engine-host", hide = true)]
     EngineHost {
-        /// What the host is told by its parent.
+        /// Arguments from the parent process.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

@@ -11,12 +11,12 @@ pub struct Style {
     pub colour: bool,
 }
 
-/// How an answer is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// A table.
     Table,
-    /// The API's own answer.
+    /// The JSON response of the API.
     Json,
 }
 

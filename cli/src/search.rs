@@ -11,37 +11,37 @@ use crate::window::WindowArgs;
 /// `spanloom search`'s flags.
 #[derive(Debug, clap::Args)]
 pub struct SearchArgs {
-    /// Spans of this service.
+    /// Only spans of this service.
     #[arg(long)]
     service: Option<String>,
-    /// Spans of this name.
+    /// Only spans with this name.
     #[arg(long)]
     operation: Option<String>,
-    /// Spans with this status: unset, ok or error.
+    /// Only spans with this status: unset, ok or error.
     #[arg(long)]
     status: Option<String>,
-    /// Spans of this kind: internal, server, client, producer or consumer.
+    /// Only spans of this kind: internal, server, client, producer or consumer.
     #[arg(long)]
     kind: Option<String>,
-    /// Spans with this attribute: their own, their resource's, or one of their events or links. Give it
-    /// several times for several. error=true finds spans with status error.
+    /// Only spans with this attribute: of the span, its resource, or one of its events or links.
+    /// Repeat the flag for several attributes. error=true matches spans with status error.
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<String>,
-    /// Spans that took at least this long, like 100ms or 1.5s.
+    /// Minimum duration of a span, such as 100ms or 1.5s.
     #[arg(long, value_name = "DURATION")]
     min_duration: Option<String>,
-    /// Spans that took at most this long.
+    /// Maximum duration of a span.
     #[arg(long, value_name = "DURATION")]
     max_duration: Option<String>,
     #[command(flatten)]
     window: WindowArgs,
-    /// Traces to print, at most 100.
+    /// Maximum number of traces to print, up to 100.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
-    /// Continue behind an earlier answer: its nextCursor, with the same --start and --end.
+    /// Continue after a previous page: its nextCursor, with the same --start and --end.
     #[arg(long, requires = "start", requires = "end")]
     cursor: Option<String>,
-    /// How to print.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
@@ -107,7 +107,7 @@ fn parameters(args: &SearchArgs) -> Vec<(&'static str, String)> {
 fn table(answer: &Answer, style: Style) -> String {
     if answer.traces.is_empty() {
         let hint = answer.hint.as_deref();
-        let hint = hint.unwrap_or("no trace matches; try a longer --since, or fewer conditions");
+        let hint = hint.unwrap_or("no traces match; try a longer --since or fewer conditions");
         return format!("{}\n", render::clean(hint));
     }
     let mut text = String::new();
@@ -136,7 +136,7 @@ fn table(answer: &Answer, style: Style) -> String {
         );
     }
     if answer.truncated {
-        let hint = "more traces match; give a higher --limit, or more conditions";
+        let hint = "more traces match; use a higher --limit or more conditions";
         let _ = writeln!(text, "{}", style.paint(Paint::Dim, hint));
     }
     text

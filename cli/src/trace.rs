@@ -8,22 +8,22 @@ use serde::Deserialize;
 use crate::client::ServiceArgs;
 use crate::render::{self, Paint, Style};
 
-/// How the answer is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Output {
-    /// For people.
+    /// A tree with a bar for each span.
     Tree,
-    /// The API's own answer.
+    /// The JSON response of the API.
     Json,
 }
 
 /// `spanloom trace`'s flags.
 #[derive(Debug, clap::Args)]
 pub struct TraceArgs {
-    /// The trace: up to 32 hexadecimal digits; zeros at its head may be cut.
+    /// The trace ID: up to 32 hexadecimal digits; leading zeros may be omitted.
     #[arg(value_name = "ID")]
     id: String,
-    /// How to print.
+    /// The output format.
     #[arg(short, long, value_enum, default_value_t = Output::Tree)]
     output: Output,
     #[command(flatten)]
@@ -60,12 +60,12 @@ struct Span {
 /// Reads the trace and prints it.
 ///
 /// # Errors
-/// When the service cannot be asked, or has no such trace.
+/// When the query service cannot be reached, or does not have the trace.
 pub fn run(args: TraceArgs) -> anyhow::Result<()> {
     // The id becomes part of a path; anything else than digits would make another one.
     if args.id.is_empty() || !args.id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         bail!(
-            "'{}' is not a trace id: 1 to 32 hexadecimal digits",
+            "'{}' is not a valid trace ID: it must be 1 to 32 hexadecimal digits",
             render::clean(&args.id)
         );
     }

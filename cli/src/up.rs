@@ -28,22 +28,22 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// `spanloom up`'s flags.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// A TracingPipeline document; without it the defaults hold
+    /// A file with a TracingPipeline; without it, the defaults apply
     #[arg(short = 'f', long = "file", value_name = "pipeline.yaml")]
     file: Option<PathBuf>,
-    /// Where traces are kept [default: $XDG_DATA_HOME/spanloom or ~/.local/share/spanloom]
+    /// The data directory [default: $XDG_DATA_HOME/spanloom or ~/.local/share/spanloom]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where OTLP over gRPC is received
+    /// The address to receive OTLP over gRPC on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317")]
     otlp_grpc: SocketAddr,
-    /// Where OTLP over HTTP is received
+    /// The address to receive OTLP over HTTP on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318")]
     otlp_http: SocketAddr,
-    /// Where the API, the metrics and the first page are served
+    /// The address to serve the API, the metrics and the web UI on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3200")]
     http: SocketAddr,
-    /// Browser origins that may send spans (CORS), comma separated; * for any
+    /// Browser origins that may send spans (CORS), comma-separated; * allows any
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
 }
@@ -70,7 +70,7 @@ fn read_document(args: &UpArgs, say: &Say) -> anyhow::Result<TracingPipeline> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let document =
-        spanloom_crds::parse_document(&text).with_context(|| format!("{name} is not accepted"))?;
+        spanloom_crds::parse_document(&text).with_context(|| format!("{name} is not valid"))?;
     for note in spanloom_crds::laptop_notes(&document) {
         say.step(&format!("note: {note}"));
     }
@@ -92,7 +92,7 @@ async fn up(args: UpArgs, document: TracingPipeline, say: Say) -> anyhow::Result
             say.step("stopped");
             ended
         }
-        _ = signals.next() => bail!("stopped before everything was up"),
+        _ = signals.next() => bail!("stopped before startup was complete"),
     }
 }
 
@@ -116,8 +116,8 @@ impl Store {
                     Err(error) => error.to_string(),
                 };
                 anyhow::anyhow!(
-                    "the embedded ClickHouse ended unexpectedly ({ended}); what was acknowledged \
-                     is on disk: start again, and look above for its last words"
+                    "the embedded ClickHouse exited unexpectedly ({ended}); all acknowledged spans \
+                     are on disk: see its last log lines above, and start Spanloom again"
                 )
             }
             Self::External => std::future::pending().await,
@@ -144,7 +144,7 @@ impl Running {
             document: document.clone(),
             agent: spanloom_collector::config::host_name(),
         };
-        say.step("bringing the schema up to date");
+        say.step("updating the schema");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))
             .await?;
 
@@ -183,8 +183,8 @@ impl Running {
         println!("  OTLP gRPC  http://{}", self.collector.grpc_address());
         println!("  OTLP HTTP  http://{}", self.collector.http_address());
         println!("  query API  http://{http}/api/v1/");
-        println!("  first page http://{http}/ui/");
-        println!("Ctrl-C drains and stops; the traces stay.");
+        println!("  web UI     http://{http}/ui/");
+        println!("Press Ctrl-C to drain and stop; stored traces are kept.");
     }
 
     /// Receiving stops first, then asking, then the engine: nothing loses what it still needs.
@@ -223,8 +223,8 @@ fn refuse_busy_ports(args: &UpArgs) -> anyhow::Result<()> {
     ] {
         TcpListener::bind(address).with_context(|| {
             format!(
-                "cannot listen on {address}; another program may use the port: stop it, or choose \
-                 another with {flag}"
+                "cannot listen on {address}; another program may be using the port: stop it, or \
+                 choose another address with {flag}"
             )
         })?;
     }
@@ -250,7 +250,7 @@ async fn start_store(
         "starting the embedded ClickHouse on {}",
         data_dir.path().display()
     ));
-    let program = std::env::current_exe().context("cannot tell where this program lies")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     let engine = Engine::start(EngineConfig {
         data_dir: data_dir.engine(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

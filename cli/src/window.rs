@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 /// The flags of it.
 #[derive(Debug, clap::Args)]
 pub struct WindowArgs {
-    /// This last time, like 30m, 1h or 2d.
+    /// How far to look back, such as 30m, 1h or 2d.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_since)]
     since: Duration,
-    /// The window's begin instead of --since: RFC 3339 or Unix seconds.
+    /// Start of the time range, instead of --since: RFC 3339 or Unix seconds.
     #[arg(long, value_name = "TIME", conflicts_with = "since")]
     start: Option<String>,
-    /// The window's end; now if not given.
+    /// End of the time range [default: now].
     #[arg(long, value_name = "TIME")]
     end: Option<String>,
 }
@@ -34,7 +34,12 @@ impl WindowArgs {
 
 /// A whole number and a unit: s, m, h or d.
 fn parse_since(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is not a time like 30m, 1h or 2d");
+    let wrong = || {
+        format!(
+            "'{text}' is not a valid duration; use a number and a unit, such as \
+                            30m, 1h or 2d"
+        )
+    };
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(unit_at);
     let scale = match unit {

@@ -36,10 +36,10 @@ pub enum StartError {
     #[error(transparent)]
     Pipeline(#[from] spanloom_pipeline::StartError),
     /// The authorities that ClickHouse's certificate is checked against cannot be read.
-    #[error("the way to ClickHouse: {0}")]
+    #[error("cannot connect to ClickHouse: {0}")]
     Tls(#[from] TlsError),
     /// It started without an address, though it was told one; a bug of ours.
-    #[error("the pipeline does not listen")]
+    #[error("the pipeline is not listening")]
     NoAddress,
 }
 
@@ -179,7 +179,7 @@ impl Collector {
                 return Some("draining".to_owned());
             }
             if let Some(part) = control.broken() {
-                return Some(format!("{part} has ended; this is a bug"));
+                return Some(format!("{part} exited unexpectedly; this is a bug"));
             }
             watched.as_ref().and_then(|state| state.not_ready())
         })
@@ -234,7 +234,7 @@ pub enum MigrateError {
     #[error(transparent)]
     Config(#[from] DocumentErrors),
     /// The authorities that ClickHouse's certificate is checked against cannot be read.
-    #[error("the way to ClickHouse: {0}")]
+    #[error("cannot connect to ClickHouse: {0}")]
     Tls(#[from] TlsError),
     /// ClickHouse is away or refuses.
     #[error(transparent)]
@@ -282,7 +282,7 @@ async fn drop_old_logs(store: &StoreAddress) -> Result<(), TlsError> {
     match system_logs::drop_left(&connection(store)?).await {
         Ok(dropped) if dropped.is_empty() => {}
         Ok(dropped) => tracing::info!(dropped = dropped.join(", "), "dropped old system logs"),
-        Err(error) => tracing::warn!(%error, "old system logs stay"),
+        Err(error) => tracing::warn!(%error, "cannot drop old system logs"),
     }
     Ok(())
 }

@@ -176,7 +176,7 @@ fn schema_of(store: &StoreAddress, storage: &resolved::StorageConfig) -> SchemaO
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// It is something else.
-    #[error("it is not the JSON of a configuration: {0}")]
+    #[error("it is not a valid configuration in JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// Another version of this program wrote it, and uses what this one does not know.
     #[error(transparent)]

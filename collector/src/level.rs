@@ -50,7 +50,7 @@ impl Watch {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::warn!(%error, "the look at the store's volume ended abnormally");
+            tracing::warn!(%error, "the check of the store's volume exited unexpectedly");
         }
     }
 }
@@ -61,8 +61,8 @@ async fn look_again_and_again(connection: Connection, level: Level) {
         match tokio::time::timeout(PATIENCE, volume::used_percent(&client)).await {
             Ok(Ok(used)) => level.0.store(used.min(100), Ordering::Relaxed),
             // A store that is away is told elsewhere; the level stays as it was.
-            Ok(Err(error)) => tracing::debug!(%error, "cannot look at the store's volume"),
-            Err(_) => tracing::debug!("the store did not say in time how full its volume is"),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot check the store's volume"),
+            Err(_) => tracing::debug!("the check of the store's volume timed out"),
         }
         tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..=1.2))).await;
     }

@@ -32,9 +32,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Receive OTLP and write it to ClickHouse until told to stop.
+    /// Receive OTLP and write it to ClickHouse until stopped.
     Run(RunArgs),
-    /// Bring ClickHouse's schema to this version and end.
+    /// Migrate ClickHouse's schema to this version and exit.
     Migrate(MigrateArgs),
 }
 
@@ -141,7 +141,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the collector stops");
+            tracing::error!(error = format!("{error:#}"), "the collector failed");
             ExitCode::FAILURE
         }
     }
@@ -161,7 +161,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let without = args.without.clone();
     #[cfg(feature = "control-runs")]
     let collector = {
-        tracing::warn!(?without, "a control run: spans will be lost or doubled");
+        tracing::warn!(?without, "control run: spans will be lost or duplicated");
         Collector::start_without(&without, cluster, args.config()?, &mut registry).await?
     };
     #[cfg(not(feature = "control-runs"))]
@@ -201,7 +201,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     // The admin port stays until the end, so that the drain can be watched.
     let drained = collector.shutdown(drain_deadline).await;
     admin.shutdown().await;
-    drained.context("not everything was stored before the drain time ended")
+    drained.context("some spans were not stored before the drain timeout")
 }
 
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
@@ -252,10 +252,10 @@ impl StoreArgs {
             None => TracingPipeline::default(),
             Some(path) => {
                 let name = path.display();
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the document {name}"))?;
+                let text =
+                    std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
                 spanloom_crds::parse_document(&text)
-                    .with_context(|| format!("the document {name} is not accepted"))?
+                    .with_context(|| format!("{name} is not valid"))?
             }
         };
         let store = match StoreAddress::external(&document)? {

@@ -15,7 +15,7 @@ pub fn work_in_batches() {
         let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) };
         if done != 0 {
             let error = std::io::Error::last_os_error();
-            tracing::debug!(%error, "a thread's scheduling stays as it is");
+            tracing::debug!(%error, "cannot change the scheduling policy of a thread");
         }
     }
 }

@@ -101,13 +101,13 @@ pub struct ConfigHead {
 pub enum NotUnderstood {
     /// Its format is another.
     #[error(
-        "its version is {0}, and this program knows {FIRST_VERSION} and {CONFIG_VERSION}; upgrade \
-         the collectors and the operator together"
+        "configuration version {0} is not supported, only {FIRST_VERSION} to {CONFIG_VERSION}; \
+         upgrade the collectors and the operator together"
     )]
     Version(u64),
     /// It asks for what this program cannot do.
     #[error(
-        "it requires {}, which this program does not understand; upgrade the collectors",
+        "it requires {}, which this collector does not support; upgrade the collectors",
         .0.join(", ")
     )]
     Capabilities(Vec<String>),

@@ -48,7 +48,8 @@ pub fn crd() -> Value {
                 "additionalPrinterColumns": columns(),
                 "schema": {"openAPIV3Schema": {
                     "type": "object",
-                    "description": "How traces are received, protected, sampled and stored.",
+                    "description": "A TracingPipeline configures how traces are received, \
+                                    processed, sampled and stored.",
                     "properties": {
                         "apiVersion": {"type": "string", "description": "`spanloom.dev/v1alpha1`"},
                         "kind": {"type": "string", "description": "`TracingPipeline`"},
@@ -60,8 +61,8 @@ pub fn crd() -> Value {
                         rule(
                             "size(self.metadata.name) <= 40 && \
                              self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                            "metadata.name must begin with a letter, have lower-case letters, \
-                             digits and - only, and at most 40 of them",
+                            "metadata.name must start with a letter, contain only lower-case \
+                             letters, digits and '-', and have at most 40 characters",
                         ),
                     ],
                 }},
@@ -81,18 +82,18 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
 fn columns() -> Value {
     json!([
         {"name": "Collectors", "type": "string", "jsonPath": ".status.collectors.summary",
-         "description": "Collectors that are ready, of those that should be"},
+         "description": "Ready and desired collectors"},
         {"name": "Spans/s", "type": "integer", "jsonPath": ".status.spansPerSecond",
-         "description": "Spans received each second, a coarse figure"},
+         "description": "Spans received per second, approximately"},
         {"name": "Ready", "type": "string",
          "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status",
-         "description": "Whether spans go all the way"},
+         "description": "Whether spans are received, stored and returned by queries"},
         {"name": "Reason", "type": "string", "priority": 1,
          "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason",
          "description": "Why"},
         {"name": "Message", "type": "string", "priority": 1,
          "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message",
-         "description": "What is wrong, and what to do"},
+         "description": "What is wrong, and how to fix it"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ])
 }

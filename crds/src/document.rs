@@ -47,7 +47,7 @@ const NAMESPACE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Names of Kubernetes objects.
 const NAME: &str = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$";
 
-/// How traces are received, protected, sampled and stored.
+/// A TracingPipeline configures how traces are received, processed, sampled and stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
@@ -57,10 +57,10 @@ pub struct TracingPipeline {
     pub api_version: String,
     /// `TracingPipeline`
     pub kind: String,
-    /// The object's name and place in a cluster.
+    /// The object's metadata.
     #[serde(default)]
     pub metadata: Metadata,
-    /// What is wanted.
+    /// The desired state of the pipeline.
     #[serde(default)]
     pub spec: Spec,
 }
@@ -76,7 +76,7 @@ impl Default for TracingPipeline {
     }
 }
 
-/// The object's name and place in a cluster.
+/// The object's metadata.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
@@ -84,7 +84,7 @@ pub struct Metadata {
     /// The pipeline's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The namespace it lives in; means nothing on a laptop.
+    /// The pipeline's namespace. Has no effect with `spanloom up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-laptop" = ""))]
     pub namespace: Option<String>,
@@ -96,13 +96,13 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What is wanted.
+/// The desired state of the pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 #[schemars(extend("x-later" = ["injection", "sidecar"]))]
 pub struct Spec {
-    /// What is done to each span before it is measured, sampled and stored.
+    /// How spans are processed before they are measured, sampled and stored.
     #[serde(default)]
     #[schemars(extend("x-default" = {}))]
     pub processing: Processing,
@@ -114,25 +114,25 @@ pub struct Spec {
     #[serde(default)]
     #[schemars(extend("x-default" = {}))]
     pub storage: Storage,
-    /// `false` switches tracing off: senders are answered with success and their spans discarded
-    /// and counted, and what is stored stays readable; `true` by default.
+    /// Set to `false` to switch tracing off: export requests succeed, their spans are discarded and
+    /// counted, and stored traces stay readable. Defaults to `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = true))]
     pub enabled: Option<bool>,
-    /// `Unmanaged` makes the operator leave everything as it is but the status; `Managed` by
-    /// default.
+    /// With `Unmanaged`, the operator updates only the status and leaves all other objects as they
+    /// are. Defaults to `Managed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "Managed", "x-laptop" = ""))]
     pub management_state: Option<ManagementState>,
-    /// The collectors, one on each node, that receive spans.
+    /// The collectors, which receive spans, one on each node.
     #[serde(default)]
     #[schemars(extend("x-laptop" = ""))]
     pub collector: Collector,
-    /// The service that answers queries.
+    /// The query service.
     #[serde(default)]
     #[schemars(extend("x-laptop" = ""))]
     pub query: Query,
-    /// What Grafana is given.
+    /// The integration with Grafana.
     #[serde(default)]
     #[schemars(extend("x-default" = {}, "x-laptop" = ""))]
     pub grafana: Grafana,
@@ -145,9 +145,9 @@ pub struct Spec {
 /// Whether the operator acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ManagementState {
-    /// The operator makes everything as the document asks.
+    /// The operator creates and updates all objects as specified.
     #[default]
     Managed,
-    /// The operator leaves everything as it is, but for the status.
+    /// The operator updates only the status.
     Unmanaged,
 }

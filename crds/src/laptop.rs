@@ -18,7 +18,7 @@ pub fn laptop_notes(document: &TracingPipeline) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "on a laptop these fields mean nothing: {}",
+        "these fields have no effect with spanloom up: {}",
         fields.join(", ")
     )]
 }

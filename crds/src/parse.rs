@@ -21,10 +21,10 @@ const MAX_ERRORS: usize = 50;
 /// Everything that is wrong, with path, line and column.
 pub fn parse_document(yaml: &str) -> Result<TracingPipeline, DocumentErrors> {
     if yaml.len() > MAX_DOCUMENT_BYTES {
-        let problem = format!("the document has {} bytes", yaml.len());
+        let problem = format!("the file has {} bytes", yaml.len());
         return Err(DocumentErrors::one(
             problem,
-            format!("at most {MAX_DOCUMENT_BYTES} are read"),
+            format!("at most {MAX_DOCUMENT_BYTES} are allowed"),
         ));
     }
     let value = one_value(yaml)?;
@@ -55,17 +55,17 @@ fn one_value(yaml: &str) -> Result<Value, DocumentErrors> {
             continue;
         }
         if found.is_some() {
-            let advice = "give each TracingPipeline a file of its own";
+            let advice = "use one file for each TracingPipeline";
             return Err(DocumentErrors::one(
-                "there is more than one document here",
+                "there is more than one YAML document",
                 advice,
             ));
         }
         found = Some(value);
     }
     found.ok_or_else(|| {
-        let advice = format!("begin with apiVersion: {API_VERSION} and kind: {KIND}");
-        DocumentErrors::one("the document is empty", advice)
+        let advice = format!("start with apiVersion: {API_VERSION} and kind: {KIND}");
+        DocumentErrors::one("the file is empty", advice)
     })
 }
 
@@ -76,7 +76,7 @@ fn not_yaml(error: &serde_yaml::Error) -> DocumentErrors {
     DocumentErrors(vec![DocumentError {
         path: String::new(),
         at: error.location().map(|at| (at.line(), at.column())),
-        problem: format!("this is not YAML that can be read: {problem}"),
+        problem: format!("invalid YAML: {problem}"),
         advice: String::new(),
     }])
 }
@@ -118,7 +118,7 @@ fn located(yaml: &str, problems: Vec<Problem>) -> DocumentErrors {
         .collect();
     errors.sort_by_key(|error| error.at.unwrap_or((usize::MAX, 0)));
     if more > 0 {
-        let rest = DocumentErrors::one(format!("… and {more} more like these"), "");
+        let rest = DocumentErrors::one(format!("… and {more} more errors"), "");
         errors.extend(rest.0);
     }
     DocumentErrors(errors)

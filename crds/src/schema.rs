@@ -217,13 +217,13 @@ mod tests {
                 || words.clone().any(|word| word == name);
             assert!(is_known, "docs/pipeline.md does not name spec{path}");
             if field[LAPTOP].is_string() {
-                let (_, laptop) = docs.split_once("## On a laptop").unwrap();
+                let (_, laptop) = docs.split_once("## With `spanloom up`").unwrap();
                 let path = path.trim_start_matches('.');
                 // "collector" and "all of storage.managed" stand for their fields.
                 let whole = ["collector", "query", "storage.managed"];
                 let is_part = |whole: &&str| path.starts_with(*whole);
                 let path = whole.into_iter().find(is_part).unwrap_or(path);
-                assert!(laptop.contains(&format!("`{path}`")), "On a laptop: {path}");
+                assert!(laptop.contains(&format!("`{path}`")), "With `spanloom up`: {path}");
             }
         });
     }

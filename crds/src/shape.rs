@@ -52,13 +52,13 @@ impl<'s> Shape<'s> {
         let wanted = match self {
             Self::Object => "a map of fields",
             Self::Map(values) => match Shape::of(values) {
-                Shape::Size => "a map of names to sizes",
-                _ => "a map of names to text",
+                Shape::Size => "a map of strings to sizes",
+                _ => "a map of strings to strings",
             },
             Self::List(_) => "a list",
-            Self::Text => "text",
+            Self::Text => "a string",
             Self::Number => "a number",
-            Self::Count => "a whole number that is not negative",
+            Self::Count => "a non-negative integer",
             Self::Size => "a size such as 8Ki or 8192",
             Self::Switch => "true or false",
             Self::Word(words) => return words.join(" or "),
@@ -109,7 +109,7 @@ fn object(schema: &Schema, map: &serde_yaml::Mapping, path: &Path, problems: &mu
     };
     for (key, _) in map {
         let Value::String(key) = key else {
-            let text = format!("a field's name must be text, but is {}", describe(key));
+            let text = format!("a field name must be a string, but is {}", describe(key));
             problems.push(Problem::new(path.clone(), text, known()));
             continue;
         };
@@ -117,10 +117,7 @@ fn object(schema: &Schema, map: &serde_yaml::Mapping, path: &Path, problems: &mu
             continue;
         }
         let (text, advice) = match texts(schema, LATER).any(|field| field == key) {
-            true => (
-                "not built yet in this version",
-                format!("remove it; {}", known()),
-            ),
+            true => ("not supported yet", format!("remove it; {}", known())),
             false => ("unknown field", known()),
         };
         problems.push(Problem {
@@ -148,7 +145,7 @@ fn each(schema: &Schema, map: &serde_yaml::Mapping, path: &Path, problems: &mut 
         match key {
             Value::String(key) => misfits(schema, value, &path.key(key), problems),
             key => {
-                let text = format!("a name must be text, but is {}", describe(key));
+                let text = format!("a key must be a string, but is {}", describe(key));
                 problems.push(Problem::new(path.clone(), text, "put it in quotes"));
             }
         }
@@ -162,7 +159,7 @@ fn describe(value: &Value) -> String {
         Value::Number(n) => format!("the number {n}"),
         Value::String(text) => {
             let shown: String = text.chars().take(60).collect();
-            format!("the text {shown:?}")
+            format!("the string {shown:?}")
         }
         Value::Sequence(_) => "a list".to_owned(),
         Value::Mapping(_) => "a map".to_owned(),

@@ -14,32 +14,32 @@ pub const CONDITIONS: [&str; 7] = [
     "Ready",
 ];
 
-/// What the operator last saw of the pipeline.
+/// The observed state of the pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// The generation of the spec that all of this is about.
+    /// The generation of the spec that this status refers to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What is true of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `CollectorsReady`,
-    /// `QueryReady`, `DataFlowing`, and `Ready`, which is true only after a probe span went through
-    /// every collector and came back from the query service.
+    /// The conditions of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `CollectorsReady`,
+    /// `QueryReady`, `DataFlowing`, and `Ready`, which is true only after a probe span was sent to
+    /// every collector and read back from the query service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Where to send spans and queries, from inside the cluster.
+    /// The addresses for spans and queries inside the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
-    /// How many collectors there are.
+    /// The number of collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collectors: Option<CollectorCount>,
-    /// Spans received each second by all collectors. A coarse figure: renewed at most once a minute,
-    /// when it changed by more than a quarter.
+    /// Spans received per second by all collectors, approximately: updated at most once a minute,
+    /// if it changed by more than a quarter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spans_per_second: Option<i64>,
     /// How full the managed store's volume is, in percent, in steps of 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_used_percent: Option<u8>,
-    /// The rollout of collectors that is under way, or was the last.
+    /// The current or last rollout of collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
 }
@@ -48,19 +48,19 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about.
+    /// The type of the condition.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Why, in one word.
+    /// A machine-readable reason.
     pub reason: String,
-    /// Why, in a sentence, and what to do.
+    /// A human-readable message: what is wrong, and how to fix it.
     #[serde(default)]
     pub message: String,
     /// When the status last changed, RFC 3339.
     pub last_transition_time: String,
-    /// The generation of the spec that it is about.
+    /// The generation of the spec that the condition refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -77,13 +77,13 @@ pub struct Endpoints {
     pub query: String,
 }
 
-/// How many collectors there are.
+/// The number of collectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CollectorCount {
-    /// Nodes that should have one.
+    /// Nodes that should have a collector.
     pub desired: i64,
-    /// Nodes that have one that is ready.
+    /// Nodes that have a ready collector.
     pub ready: i64,
     /// Both, as `ready/desired`.
     pub summary: String,
@@ -93,30 +93,31 @@ pub struct CollectorCount {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
-    /// Names what is rolled out: the collectors' pod template and configuration.
+    /// Identifies what is rolled out: a hash of the collectors' pod template and configuration.
     pub hash: String,
-    /// The generation of the spec that asked for it.
+    /// The generation of the spec that it belongs to.
     pub generation: i64,
-    /// When it began, RFC 3339.
+    /// When it started, RFC 3339.
     pub started_at: String,
     /// `Progressing`, `Complete`, `Failed` or `RolledBack`.
     pub state: String,
-    /// Why it failed; while it is tried again, why it failed the last time.
+    /// Why it failed; while it is retried, why it failed the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Ready nodes that had it, at the most.
+    /// The highest number of Ready nodes that it was rolled out to.
     #[serde(skip_serializing_if = "is_zero")]
     pub done: i64,
-    /// When another Ready node last had it, RFC 3339; none while no Ready node waits for it.
+    /// When it last reached another Ready node, RFC 3339; empty while no Ready node is waiting for
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progressed_at: Option<String>,
-    /// How often it has failed.
+    /// The number of failed attempts.
     #[serde(skip_serializing_if = "is_zero")]
     pub attempts: i64,
-    /// When it is tried again at the latest, RFC 3339.
+    /// When it is retried at the latest, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<String>,
-    /// The value of the annotation `spanloom.dev/retry` when it began.
+    /// The value of the annotation `spanloom.dev/retry` when it started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
 }

@@ -38,7 +38,7 @@ pub(crate) fn validate(document: &TracingPipeline) -> Vec<Problem> {
         problems.add(
             Path::of("spec.sampling.head.ratio"),
             text,
-            "0.1 keeps every tenth trace",
+            "use 0.1 to keep 10% of traces",
         );
     }
     storage(&document.spec.storage, &mut problems);
@@ -125,7 +125,7 @@ fn sized(size: &Quantity, path: &Path, problems: &mut Problems) -> Option<u64> {
 fn storage(storage: &Storage, problems: &mut Problems) {
     let path = Path::of("spec.storage");
     if storage.managed.is_some() && storage.external.is_some() {
-        let advice = "keep one of them; managed is a ClickHouse that Spanloom runs";
+        let advice = "remove one of them; managed is a ClickHouse that Spanloom runs";
         problems.add(path.clone(), "has both managed and external", advice);
     }
     if let Some(size) = storage
@@ -135,7 +135,7 @@ fn storage(storage: &Storage, problems: &mut Problems) {
     {
         let path = path.key("managed").key("size");
         if sized(size, &path, problems).is_some_and(|bytes| bytes < 1 << 30) {
-            problems.add(path, "is less than 1Gi", "give the store some room");
+            problems.add(path, "is less than 1Gi", "use 1Gi or more");
         }
     }
     if let Some(external) = &storage.external {
@@ -214,10 +214,10 @@ fn check_url(url: &str) -> Result<(), (String, &'static str)> {
     if authority.contains('@') {
         let advice = "name a credentialsSecret; on a laptop set SPANLOOM_CLICKHOUSE_USER and \
                       SPANLOOM_CLICKHOUSE_PASSWORD";
-        return Err(("must not hold a user or password".to_owned(), advice));
+        return Err(("must not contain a user or password".to_owned(), advice));
     }
     if rest.contains(['?', '#']) {
-        let advice = "give only the server; the database has a field of its own";
+        let advice = "remove it, and set the database in external.database";
         return Err((format!("{url:?} has a query or fragment"), advice));
     }
     let (host, port) = match authority.rsplit_once(':') {

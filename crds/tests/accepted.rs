@@ -198,7 +198,7 @@ fn a_document_made_in_code_is_checked_too() {
     let errors = resolve(&document).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "spec.sampling.head.ratio: must be from 0 to 1, but is 2; 0.1 keeps every tenth trace"
+        "spec.sampling.head.ratio: must be from 0 to 1, but is 2; use 0.1 to keep 10% of traces"
     );
 }
 
@@ -214,12 +214,14 @@ fn what_means_nothing_on_a_laptop() {
     assert_eq!(notes("metadata: {name: a}"), Vec::<String>::new());
     assert_eq!(
         notes("metadata: {namespace: tracing}\nspec: {storage: {managed: {size: 50Gi}}}"),
-        ["on a laptop these fields mean nothing: metadata.namespace, spec.storage.managed.size"]
+        [
+            "these fields have no effect with spanloom up: metadata.namespace, spec.storage.managed.size"
+        ]
     );
     assert_eq!(
         notes("spec: {storage: {external: {url: 'http://a', credentialsSecret: {name: s}}}}"),
         [
-            "on a laptop these fields mean nothing: spec.storage.external.credentialsSecret (use the \
+            "these fields have no effect with spanloom up: spec.storage.external.credentialsSecret (use the \
           environment variables SPANLOOM_CLICKHOUSE_USER and SPANLOOM_CLICKHOUSE_PASSWORD)"
         ]
     );
@@ -229,7 +231,7 @@ fn what_means_nothing_on_a_laptop() {
              images: {registry: a.example/b}, managementState: Managed, grafana: {datasources: true}}"
         ),
         [
-            "on a laptop these fields mean nothing: spec.managementState, spec.collector, \
+            "these fields have no effect with spanloom up: spec.managementState, spec.collector, \
              spec.query, spec.grafana, spec.images"
         ]
     );

@@ -250,12 +250,14 @@ fn what_is_not_understood_is_named() {
     check(json!({}), Err(&version(0)));
     assert_eq!(
         version(3),
-        "its version is 3, and this program knows 1 and 2; upgrade the collectors and the operator together"
+        "configuration version 3 is not supported, only 1 to 2; upgrade the collectors and the \
+         operator together"
     );
     check(
         json!({"version": 2, "requires": ["sampling.tail", "enabled", "x"], "resolved": "of another kind"}),
         Err(
-            "it requires sampling.tail, x, which this program does not understand; upgrade the collectors",
+            "it requires sampling.tail, x, which this collector does not support; upgrade the \
+             collectors",
         ),
     );
 }

@@ -12,24 +12,21 @@ const HEAD: &str = "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\n";
 fn not_ours() {
     refused(
         "",
-        &["the document is empty; begin with apiVersion: spanloom.dev/v1alpha1"],
+        &["the file is empty; start with apiVersion: spanloom.dev/v1alpha1"],
     );
-    refused("# nothing\n---\n", &["the document is empty"]);
-    refused(
-        "a: [",
-        &["line 2, column 1: this is not YAML that can be read: "],
-    );
+    refused("# nothing\n---\n", &["the file is empty"]);
+    refused("a: [", &["line 2, column 1: invalid YAML: "]);
     refused(
         "a: b: c",
-        &["line 1, column 5: this is not YAML that can be read: mapping values"],
+        &["line 1, column 5: invalid YAML: mapping values"],
     );
     refused(
         "{a: 1, a: 2}",
-        &["line 1, column 1: this is not YAML that can be read: duplicate"],
+        &["line 1, column 1: invalid YAML: duplicate"],
     );
     refused(
         "text",
-        &["line 1, column 1: must be a map of fields, but is the text \"text\""],
+        &["line 1, column 1: must be a map of fields, but is the string \"text\""],
     );
     refused(
         "[1]",
@@ -37,7 +34,7 @@ fn not_ours() {
     );
     refused(
         &format!("{HEAD}---\n{HEAD}"),
-        &["there is more than one document here; give each"],
+        &["there is more than one YAML document; use one file for each"],
     );
     refused(
         "apiVersion: v1\nkind: Pod\nspec: {containers: []}",
@@ -55,7 +52,7 @@ fn not_ours() {
         &["line 1, column 1: the field kind is missing"],
     );
     let long = format!("{HEAD}#{}", "x".repeat(MAX_DOCUMENT_BYTES));
-    refused(&long, &["the document has "]);
+    refused(&long, &["the file has "]);
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     refused(&deep, &["line 1, column "]);
 }
@@ -94,7 +91,7 @@ fn unknown_fields() {
     );
     refused_spec(
         "1: x",
-        &["spec (line 4, column 3): a field's name must be text, but is the number 1"],
+        &["spec (line 4, column 3): a field name must be a string, but is the number 1"],
     );
     refused_spec(
         "\"a.b\": x",
@@ -108,7 +105,7 @@ fn fields_that_come_later() {
         refused_spec(
             &format!("{field}: {{}}"),
             &[&format!(
-                "spec.{field} (line 4, column 3): not built yet in this version; remove it; known"
+                "spec.{field} (line 4, column 3): not supported yet; remove it; known"
             )],
         );
     }
@@ -116,7 +113,7 @@ fn fields_that_come_later() {
         let errors = parse_document(&spec(yaml)).unwrap_err();
         assert_eq!(errors.0.len(), 1, "{errors}");
         assert_eq!(errors.0[0].path, path);
-        assert_eq!(errors.0[0].problem, "not built yet in this version");
+        assert_eq!(errors.0[0].problem, "not supported yet");
         assert!(errors.0[0].at.is_some());
     };
     later(
@@ -133,7 +130,7 @@ fn fields_that_come_later() {
     );
     refused(
         &format!("{HEAD}status: {{}}\n"),
-        &["status (line 3, column 1): not built yet"],
+        &["status (line 3, column 1): not supported yet"],
     );
 }
 
@@ -150,35 +147,35 @@ fn types() {
     );
     one(
         "processing: {resource: {v: 1.5}}",
-        "spec.processing.resource.v (line 4, column 30): must be text, but is the number 1.5; put it in quotes",
+        "spec.processing.resource.v (line 4, column 30): must be a string, but is the number 1.5; put it in quotes",
     );
     one(
         "processing: {resource: {a.b: true}}",
-        "spec.processing.resource[\"a.b\"] (line 4, column 32): must be text, but is the boolean true",
+        "spec.processing.resource[\"a.b\"] (line 4, column 32): must be a string, but is the boolean true",
     );
     one(
         "processing: {resource: {v: }}",
-        "spec.processing.resource.v (line 4, column 30): must be text, but is empty",
+        "spec.processing.resource.v (line 4, column 30): must be a string, but is empty",
     );
     one(
         "processing: {resource: {1: x}}",
-        "spec.processing.resource (line 4, column 26): a name must be text, but is the number 1; put it in quotes",
+        "spec.processing.resource (line 4, column 26): a key must be a string, but is the number 1; put it in quotes",
     );
     one(
         "processing: {resource: [a]}",
-        "spec.processing.resource (line 4, column 26): must be a map of names to text",
+        "spec.processing.resource (line 4, column 26): must be a map of strings to strings",
     );
     one(
         "processing: {drop: '{ }'}",
-        "spec.processing.drop (line 4, column 22): must be a list, but is the text \"{ }\"",
+        "spec.processing.drop (line 4, column 22): must be a list, but is the string \"{ }\"",
     );
     one(
         "processing: {drop: [{ }]}",
-        "spec.processing.drop[0] (line 4, column 23): must be text, but is a map",
+        "spec.processing.drop[0] (line 4, column 23): must be a string, but is a map",
     );
     one(
         "processing: {drop: [a, ~]}",
-        "spec.processing.drop[1] (line 4, column 26): must be text, but is empty",
+        "spec.processing.drop[1] (line 4, column 26): must be a string, but is empty",
     );
     one(
         "processing: {redact: {keys: [a]}}",
@@ -190,15 +187,16 @@ fn types() {
     );
     one(
         "processing: {limits: {attributesPerSpan: -1}}",
-        "spec.processing.limits.attributesPerSpan (line 4, column 44): must be a whole number that is not negative, but is the number -1",
+        "spec.processing.limits.attributesPerSpan (line 4, column 44): must be a non-negative \
+         integer, but is the number -1",
     );
     one(
         "processing: {limits: {linksPerSpan: 1.5}}",
-        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a whole number",
+        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a non-negative integer",
     );
     one(
         "processing: {limits: {linksPerSpan: '1'}}",
-        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a whole number",
+        "spec.processing.limits.linksPerSpan (line 4, column 39): must be a non-negative integer",
     );
     one(
         "processing: {limits: {attributeValueBytes: 1.5}}",
@@ -206,11 +204,11 @@ fn types() {
     );
     one(
         "sampling: {head: {ratio: half}}",
-        "spec.sampling.head.ratio (line 4, column 28): must be a number, but is the text \"half\"",
+        "spec.sampling.head.ratio (line 4, column 28): must be a number, but is the string \"half\"",
     );
     one(
         "storage: {retention: {hot: 7}}",
-        "spec.storage.retention.hot (line 4, column 30): must be text, but is the number 7",
+        "spec.storage.retention.hot (line 4, column 30): must be a string, but is the number 7",
     );
     one(
         "storage: {external: {}}",
@@ -243,7 +241,7 @@ fn values() {
     };
     limit(
         "attributesPerSpan: 0",
-        "attributesPerSpan (line 4, column 44): must be from 1 to 65536, but is 0; leave",
+        "attributesPerSpan (line 4, column 44): must be from 1 to 65536, but is 0; omit",
     );
     limit(
         "eventsPerSpan: 65537",
@@ -329,7 +327,7 @@ fn storage() {
     url("http://a b", "\"http://a b\" is not a valid server URL");
     url(
         "http://u:p@a:8123",
-        "must not hold a user or password; name a credentialsSecret",
+        "must not contain a user or password; name a credentialsSecret",
     );
     url(
         "http://a:8123/?database=x",
@@ -386,7 +384,7 @@ fn everything_at_once() {
     let many: String = (0..100).map(|n| format!("x{n}: 1\n")).collect();
     let errors = parse_document(&spec(&many)).unwrap_err();
     assert_eq!(errors.0.len(), 51);
-    assert!(errors.to_string().ends_with("… and 50 more like these"));
+    assert!(errors.to_string().ends_with("… and 50 more errors"));
 }
 
 /// YAML of the document's own words, often nearly right.

@@ -23,11 +23,11 @@ fn one(yaml: &str, expected: &str) {
 fn fields_of_a_cluster() {
     one(
         "enabled: 'yes'",
-        "spec.enabled (line 4, column 12): must be true or false, but is the text \"yes\"",
+        "spec.enabled (line 4, column 12): must be true or false, but is the string \"yes\"",
     );
     one(
         "managementState: Paused",
-        "spec.managementState (line 4, column 20): must be Managed or Unmanaged, but is the text",
+        "spec.managementState (line 4, column 20): must be Managed or Unmanaged, but is the string",
     );
     one(
         "query: {replicas: 0}",
@@ -65,7 +65,8 @@ fn fields_of_a_cluster() {
         one(
             &format!("collector: {{maxSurge: {surge}}}"),
             &format!(
-                "spec.collector.maxSurge (line 4, column 25): {surge:?} is not a number of nodes; write 1"
+                "spec.collector.maxSurge (line 4, column 25): {surge:?} is not a valid number of \
+                 nodes; write 1"
             ),
         );
     }

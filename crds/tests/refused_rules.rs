@@ -22,19 +22,19 @@ fn filters() {
     );
     drop(
         "{ trace:duration > 1s }",
-        "line 1, column 3: a filter on single spans cannot ask",
+        "line 1, column 3: a filter on single spans cannot use",
     );
     drop(
         "{ rootName = \"x\" }",
-        "line 1, column 3: a filter on single spans cannot ask",
+        "line 1, column 3: a filter on single spans cannot use",
     );
     drop(
         "{ nestedSetParent < 0 }",
-        "line 1, column 3: a filter on single spans cannot ask",
+        "line 1, column 3: a filter on single spans cannot use",
     );
     drop(
         "{ span:childCount = 0 }",
-        "line 1, column 3: a filter on single spans cannot ask",
+        "line 1, column 3: a filter on single spans cannot use",
     );
     drop(
         "{ } | count() > 1",
@@ -78,7 +78,8 @@ fn redaction() {
     );
     let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
     let unknown = format!(
-        "[0].values (line 4, column 34): unknown class of text \"emails\"; known classes: {}; to hide that very word write the expression \"(emails)\"",
+        "[0].values (line 4, column 34): unknown redaction class \"emails\"; known classes: {}; to \
+            match the word itself, write the expression \"(emails)\"",
         known.join(", ")
     );
     one("[{values: emails}]", &unknown);
@@ -109,7 +110,7 @@ fn redaction() {
     let many: Vec<_> = (0..65).map(|n| format!("{{values: 'x {n}'}}")).collect();
     one(
         &format!("[{}]", many.join(", ")),
-        " (line 4, column 24): there are 65, more than 64; remove one",
+        " (line 4, column 24): has 65 entries, more than 64; remove one",
     );
 }
 

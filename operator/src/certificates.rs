@@ -26,7 +26,7 @@ const LEAF_SECONDS: i64 = 60 * DAY;
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The library refused, for a name that is none or a key that cannot be read.
-    #[error("cannot make a certificate: {0}; delete the Secret that holds its key to start anew")]
+    #[error("cannot create a certificate: {0}; delete the Secret with its key to create a new one")]
     Make(#[from] rcgen::Error),
 }
 

@@ -30,8 +30,8 @@ pub enum ClusterError {
     },
     /// An object of that name belongs to someone else.
     #[error(
-        "the {kind} {name} exists and is not this pipeline's; rename it or choose another name for \
-         the pipeline"
+        "the {kind} {name} already exists and does not belong to this pipeline; rename it, or \
+         choose another name for the pipeline"
     )]
     NotOurs {
         /// Its kind.
@@ -40,7 +40,7 @@ pub enum ClusterError {
         name: String,
     },
     /// The API server took the call and said nothing.
-    #[error("{doing}: the API server did not answer in {seconds} s")]
+    #[error("{doing}: the API server did not respond within {seconds} s")]
     Slow {
         /// What was to be done.
         doing: String,
@@ -56,7 +56,7 @@ pub enum ClusterError {
         source: NotLeading,
     },
     /// An object of a kind that is never written; a bug of ours.
-    #[error("the operator does not write objects of the kind {kind}")]
+    #[error("the operator does not manage objects of kind {kind}")]
     Unknown {
         /// The kind.
         kind: String,
@@ -264,7 +264,7 @@ impl Cluster {
             PatchParams::apply(MANAGER).force(),
         );
         let patch = Patch::Apply(&object);
-        let doing = || Doing("write the status of", PIPELINE.kind, name);
+        let doing = || Doing("update the status of", PIPELINE.kind, name);
         let applied = self
             .write(doing(), api.patch_status(name, &params, &patch))
             .await;

@@ -36,7 +36,8 @@ pub enum KeepError {
     Certificate(#[from] CertificateError),
     /// What is kept cannot be read.
     #[error(
-        "the Secret {CA_SECRET} cannot be read: {0}; delete it and restart the operator to start anew"
+        "cannot read the Secret {CA_SECRET}: {0}; delete it and restart the operator to create a \
+         new CA"
     )]
     Authority(String),
 }
@@ -107,7 +108,7 @@ async fn look(
 
 fn read_authority(secret: &Value) -> Result<Authority, KeepError> {
     let text = secret_text(secret, CA_STATE)
-        .ok_or_else(|| KeepError::Authority(format!("it has no key {CA_STATE}")))?;
+        .ok_or_else(|| KeepError::Authority(format!("it does not have the key {CA_STATE}")))?;
     serde_json::from_str(&text).map_err(|error| KeepError::Authority(error.to_string()))
 }
 
@@ -405,7 +406,7 @@ fn volume_size(pipeline: &Pipeline, owned: &Owned) -> Option<String> {
 
 /// The first token of a Secret, or what is wrong with it.
 fn token(secret: Option<&Value>) -> Result<Token, &'static str> {
-    let secret = secret.ok_or("is not there; make it with at least one token")?;
+    let secret = secret.ok_or("does not exist; create it with at least one token")?;
     let mut keys: Vec<_> = secret["data"]
         .as_object()
         .map(|data| data.keys().cloned().collect())
@@ -418,5 +419,5 @@ fn token(secret: Option<&Value>) -> Result<Token, &'static str> {
             let value = value.to_owned();
             Some(Token { key, value })
         })
-        .ok_or("has no token in it")
+        .ok_or("contains no token")
 }

@@ -13,7 +13,7 @@ pub struct Leadership(Arc<Mutex<Option<Term>>>);
 
 /// This process may not write, or not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the Lease was not renewed in time: another replica may be at work")]
+#[error("the Lease was not renewed in time; another replica may be the leader")]
 pub struct NotLeading;
 
 impl Leadership {

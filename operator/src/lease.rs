@@ -54,7 +54,7 @@ pub enum Lost {
 enum TryError {
     #[error("{}", crate::cluster::api_text(.0))]
     Api(#[from] kube::Error),
-    #[error("the API server did not answer in {0:?}")]
+    #[error("the API server did not respond within {0:?}")]
     Slow(Duration),
 }
 
@@ -87,7 +87,7 @@ impl Claim {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(lease = %self.name, %error, "cannot take the Lease yet");
+                    tracing::warn!(lease = %self.name, %error, "cannot acquire the Lease yet");
                 }
             }
             tokio::time::sleep(self.duration / 5).await;
@@ -96,7 +96,7 @@ impl Claim {
 
     /// Renews the Lease until it is lost.
     pub async fn hold(&mut self) -> Lost {
-        let mut why = "it was not tried".to_owned();
+        let mut why = "not attempted".to_owned();
         let mut next = self.next_renewal(true);
         loop {
             tokio::select! {
@@ -108,7 +108,7 @@ impl Claim {
             let tried = tokio::select! {
                 biased;
                 () = leadership.ended() => {
-                    return self.not_renewed("the API server does not answer".to_owned());
+                    return self.not_renewed("the API server does not respond".to_owned());
                 }
                 tried = self.attempt() => tried,
             };
@@ -166,8 +166,8 @@ impl Claim {
         };
         match tokio::time::timeout(Duration::from_secs(3), given_up).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot give the Lease up; it will run out"),
-            Err(_) => tracing::warn!("cannot give the Lease up in time; it will run out"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot release the Lease; it will expire"),
+            Err(_) => tracing::warn!("cannot release the Lease in time; it will expire"),
         }
     }
 
@@ -194,7 +194,8 @@ impl Claim {
         let now = Instant::now().into_std();
         let step = self.candidate.step(&self.holder, &seen, now);
         if step == Step::Wait {
-            tracing::debug!(lease = %self.name, holder = seen.holder, "another replica acts");
+            tracing::debug!(lease = %self.name, holder = seen.holder, "another replica is the \
+                leader");
             self.other = seen.holder;
             return Ok(false);
         }

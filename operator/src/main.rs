@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the operator stops");
+            tracing::error!(error = format!("{error:#}"), "the operator failed");
             ExitCode::FAILURE
         }
     }
@@ -87,7 +87,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
     let mut config = Config::infer()
         .await
-        .context("found no Kubernetes: neither a service account nor a kubeconfig")?;
+        .context("cannot connect to Kubernetes: no service account and no kubeconfig found")?;
     // Who writes is seen in the API server's audit.
     let agent = concat!("spanloom-operator/", env!("CARGO_PKG_VERSION"));
     let agent = http::HeaderValue::from_static(agent);
@@ -124,7 +124,8 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
             Ended::Stopped => break Ok(()),
             Ended::Broken(error) => break Err(error),
             // A new process would know nothing more, and Kubernetes would make it wait.
-            Ended::Lost(lost) => tracing::warn!(error = %lost, "waiting for the Lease again"),
+            Ended::Lost(lost) => tracing::warn!(error = %lost, "lost the Lease; waiting for it \
+                again"),
         }
     };
     admin.shutdown().await;
@@ -149,7 +150,7 @@ async fn lead(claim: &mut Claim, work: &Work, apply_crds: bool, signals: &mut Si
     let ended = tokio::select! {
         lost = claim.hold() => Ended::Lost(lost),
         done = &mut working => Ended::Broken(match done {
-            Ok(()) => anyhow::anyhow!("the watches ended; start it again"),
+            Ok(()) => anyhow::anyhow!("the watches ended; restart the operator"),
             Err(error) => anyhow::Error::from(error),
         }),
         _ = signals.next() => Ended::Stopped,
@@ -160,7 +161,7 @@ async fn lead(claim: &mut Claim, work: &Work, apply_crds: bool, signals: &mut Si
         // With the Lease, what is under way may end.
         Ended::Stopped => {
             if tokio::time::timeout(DRAIN, &mut working).await.is_err() {
-                tracing::warn!("a pass did not end in time");
+                tracing::warn!("a reconciliation did not finish in time");
                 working.abort();
             }
             claim.vacate().await;
@@ -179,7 +180,7 @@ async fn lead(claim: &mut Claim, work: &Work, apply_crds: bool, signals: &mut Si
 fn client_of(config: &Config, silence: Duration) -> anyhow::Result<Client> {
     let mut config = config.clone();
     config.read_timeout = Some(silence);
-    Client::try_from(config).context("cannot make a client for Kubernetes")
+    Client::try_from(config).context("cannot create a Kubernetes client")
 }
 
 async fn work_on(work: Work, apply_crds: bool, stop: CancellationToken) {
@@ -193,7 +194,7 @@ async fn work_on(work: Work, apply_crds: bool, stop: CancellationToken) {
 fn not_ready(is_up: Arc<AtomicBool>) -> Arc<NotReady> {
     Arc::new(move || {
         let waiting = !is_up.load(Ordering::Relaxed);
-        waiting.then(|| "the API was not reached yet".to_owned())
+        waiting.then(|| "the API server has not been reached yet".to_owned())
     })
 }
 

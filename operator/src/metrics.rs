@@ -54,7 +54,11 @@ impl Metrics {
             leader: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("spanloom_operator");
-        registry.register("reconciles", "Passes over a pipeline", inner.passes.clone());
+        registry.register(
+            "reconciles",
+            "Reconciliations of a pipeline",
+            inner.passes.clone(),
+        );
         registry.register(
             "pipeline_ready",
             "1 when the pipeline's condition Ready is true",
@@ -62,28 +66,28 @@ impl Metrics {
         );
         registry.register_with_unit(
             "reconcile",
-            "How long a pass takes",
+            "Duration of a reconciliation",
             Unit::Seconds,
             inner.seconds.clone(),
         );
         registry.register(
             "reconcile_errors",
-            "Passes that failed, by class",
+            "Failed reconciliations, by class",
             inner.errors.clone(),
         );
         registry.register(
             "writes",
-            "Writes to the API, the lease aside, by kind and verb",
+            "Writes to the API server, except those of the Lease, by kind and verb",
             inner.writes.clone(),
         );
         registry.register(
             "rollbacks",
-            "Rollouts that returned to the last good configuration",
+            "Rollouts that were rolled back to the last good configuration",
             inner.rollbacks.clone(),
         );
         registry.register(
             "leader",
-            "1 while this pod holds the lease",
+            "1 while this pod holds the Lease",
             inner.leader.clone(),
         );
         Self(Arc::new(inner))

@@ -62,7 +62,7 @@ impl Pods {
             .uri(&url)
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|error| format!("{url} is no address: {error}"))?;
+            .map_err(|error| format!("{url} is not a valid address: {error}"))?;
         let answered = async {
             let response = self
                 .client
@@ -79,7 +79,7 @@ impl Pods {
         match tokio::time::timeout(REQUEST, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(format!("{url}: {error}")),
-            Err(_) => Err(format!("{url}: no answer in {} s", REQUEST.as_secs())),
+            Err(_) => Err(format!("{url}: no response within {} s", REQUEST.as_secs())),
         }
     }
 
@@ -117,7 +117,7 @@ impl Pods {
         for (pod, trace, taken) in sent {
             if let Err(why) = taken {
                 return Probed::Lost(format!(
-                    "the collector {} did not take a span: {why}",
+                    "the collector {} did not accept a probe span: {why}",
                     pod.name
                 ));
             }
@@ -131,7 +131,7 @@ impl Pods {
         let mut names: Vec<_> = traces.into_values().collect();
         names.sort();
         Probed::Lost(format!(
-            "spans sent through {} did not come back from {} in {} s",
+            "probe spans sent through {} were not returned by {} within {} s",
             names.join(", "),
             query.name,
             RETURN.as_secs()
@@ -139,7 +139,7 @@ impl Pods {
     }
 
     async fn send(&self, pipeline_uid: &str, pod: &Pod, trace: &str) -> Result<(), String> {
-        let ip = pod.ip.as_deref().ok_or("it has no address")?;
+        let ip = pod.ip.as_deref().ok_or("the pod has no IP address")?;
         let url = format!("http://{}/v1/traces", authority(ip, OTLP_PORT));
         let body = span(pipeline_uid, &pod.name, trace).to_string();
         let (status, answer) = self.ask(Method::POST, url, Some(body)).await?;

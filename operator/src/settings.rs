@@ -10,20 +10,20 @@ use spanloom_plan::release::NetworkPolicies;
 /// What the release tells the operator.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// The release's namespace: its pipelines may select any namespace, and its CA is kept there.
+    /// The release's namespace, where its Lease and its CA are kept.
     #[arg(long, env = "SPANLOOM_OPERATOR_NAMESPACE")]
     pub namespace: String,
-    /// The release's name, which the lease and the cluster role binding carry.
+    /// The release's name, a prefix of the Lease and the ClusterRoleBinding.
     #[arg(long, env = "SPANLOOM_OPERATOR_RELEASE", default_value = "spanloom")]
     pub release: String,
-    /// Further namespaces whose pipelines are served, comma separated.
+    /// Additional namespaces in which pipelines are allowed, comma-separated.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_PIPELINE_NAMESPACES",
         value_delimiter = ','
     )]
     pub pipeline_namespaces: Vec<String>,
-    /// This pod's name: who holds the lease.
+    /// This pod's name, the holder identity of the Lease.
     #[arg(long, env = "SPANLOOM_OPERATOR_POD_NAME", default_value = "")]
     pub pod_name: String,
     /// The registry and path before `spanloom-<program>`.
@@ -36,7 +36,8 @@ pub struct Settings {
     /// The tag of the programs' images.
     #[arg(long, env = "SPANLOOM_OPERATOR_IMAGE_TAG", default_value = env!("CARGO_PKG_VERSION"))]
     pub image_tag: String,
-    /// Digests of the programs' images as `program=sha256:…`, comma separated; they count more than the tag.
+    /// Digests of the images as `program=sha256:…`, comma-separated; they take precedence over the
+    /// tag.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_IMAGE_DIGESTS",
@@ -44,8 +45,8 @@ pub struct Settings {
         value_parser = digest
     )]
     pub image_digests: Vec<(String, String)>,
-    /// The architectures that the images are built for, comma separated, as the node label
-    /// `kubernetes.io/arch` has them; pods go to nodes of these only. Empty: to all.
+    /// The architectures that the images are built for, comma-separated, as in the node label
+    /// `kubernetes.io/arch`; pods are only scheduled to nodes with one of these. Empty: all nodes.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_IMAGE_ARCHITECTURES",
@@ -60,7 +61,7 @@ pub struct Settings {
         default_value = "IfNotPresent"
     )]
     pub image_pull_policy: String,
-    /// Secrets with the registry's credentials, comma separated; in each pipeline's namespace.
+    /// Image pull secrets, comma-separated; they must exist in each pipeline's namespace.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_IMAGE_PULL_SECRETS",
@@ -74,18 +75,17 @@ pub struct Settings {
         default_value = "docker.io/clickhouse/clickhouse-server:26.7"
     )]
     pub clickhouse_image: String,
-    /// What NetworkPolicies let in, as JSON with `queryFrom`, `metricsFrom` and `apiServerPorts`; there are
-    /// none without it.
+    /// What NetworkPolicies allow, as JSON with `queryFrom`, `metricsFrom` and `apiServerPorts`;
+    /// without it, no NetworkPolicies are created.
     #[arg(long, env = "SPANLOOM_OPERATOR_NETWORK_POLICIES", value_parser = network_policies)]
     pub network_policies: Option<NetworkPolicies>,
-    /// Whether this version's CustomResourceDefinition is applied at the start.
+    /// Whether to apply this version's CustomResourceDefinition at startup.
     #[arg(long, env = "SPANLOOM_OPERATOR_APPLY_CRDS", default_value_t = true, action = clap::ArgAction::Set)]
     pub apply_crds: bool,
-    /// How long the lease holds without a renewal, in seconds.
+    /// The duration of the Lease, in seconds.
     #[arg(long, env = "SPANLOOM_OPERATOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600))]
     pub lease_seconds: u16,
-    /// How long a rollout of collectors may go without progress before the last good ones come back, in
-    /// seconds.
+    /// How long a rollout of collectors may make no progress before it is rolled back, in seconds.
     #[arg(
         long,
         env = "SPANLOOM_OPERATOR_ROLLOUT_DEADLINE_SECONDS",
@@ -99,10 +99,10 @@ pub struct Settings {
         default_value_t = 3_600
     )]
     pub migration_deadline_seconds: u32,
-    /// How many pipelines are worked on at the same time.
+    /// How many pipelines are reconciled at the same time.
     #[arg(long, env = "SPANLOOM_OPERATOR_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// The address to serve /metrics, /healthz and /readyz on.
     #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "[::]:9464")]
     pub admin: SocketAddr,
 }
@@ -150,11 +150,11 @@ impl Settings {
 fn digest(text: &str) -> Result<(String, String), String> {
     let (program, digest) = text
         .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not program=sha256:…"))?;
+        .ok_or_else(|| format!("{text:?} is not a valid digest: expected program=sha256:…"))?;
     let hex = digest.strip_prefix("sha256:").unwrap_or_default();
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(format!(
-            "{digest:?} is not sha256: and 64 hexadecimal digits"
+            "{digest:?} is not a valid digest: expected sha256: and 64 hexadecimal digits"
         ));
     }
     Ok((program.to_owned(), digest.to_owned()))

@@ -42,7 +42,7 @@ pub struct Watches {
 
 /// A watch has nothing to tell yet.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot watch {kind} objects in the namespace {namespace} yet: {why}")]
+#[error("cannot watch {kind} objects in namespace {namespace} yet: {why}")]
 pub struct NotWatched {
     kind: &'static str,
     namespace: String,

@@ -111,13 +111,13 @@ impl Known {
             if found.digests.is_empty() {
                 tracing::error!(
                     %directory,
-                    "no token is valid, so every request is answered with 401; put a token into \
-                     the Secret that is mounted there"
+                    "there is no valid token, so all requests are rejected with 401; add a token \
+                     to the Secret that is mounted there"
                 );
             }
         }
         if found.digests != self.digests {
-            tracing::info!(%directory, tokens = found.digests.len(), "tokens were read");
+            tracing::info!(%directory, tokens = found.digests.len(), "tokens loaded");
         }
         metrics.tokens(found.digests.len());
         self.digests = found.digests;
@@ -130,7 +130,7 @@ impl Known {
             for complaint in &complaints {
                 tracing::error!(
                     directory = %directory.display(),
-                    "tokens: {complaint}; the tokens that were read before stay valid"
+                    "tokens: {complaint}; the tokens loaded before stay valid"
                 );
             }
             self.said = complaints;
@@ -178,12 +178,12 @@ fn read(directory: &Path) -> Found {
                 found.failed |= matches!(&reason, Unusable::Unread(error) if may_pass(error));
                 found
                     .complaints
-                    .push(format!("{name} is left out: {reason}"));
+                    .push(format!("{name} is ignored: {reason}"));
             }
         }
     }
     if found.digests.is_empty() && found.complaints.is_empty() {
-        found.complaints.push("there is no token in it".to_owned());
+        found.complaints.push("it contains no token".to_owned());
     }
     found
 }
@@ -218,12 +218,13 @@ fn add(name: &str, text: &str, found: &mut Found) {
         }
         let line = index + 1;
         if !is_token(token.as_bytes()) {
-            let reason = "a token is letters, digits and any of -._~+/=";
-            let complaint = format!("{name}:{line} is left out: {reason}");
+            let reason = "a token may only contain letters, digits and -._~+/=";
+            let complaint = format!("{name}:{line} is ignored: {reason}");
             found.complaints.push(complaint);
         } else if found.digests.len() >= TOKENS_MAX {
             let complaint = format!(
-                "{name}:{line} and what follows is left out: {TOKENS_MAX} tokens are the most"
+                "{name}:{line} and the lines after it are ignored: at most {TOKENS_MAX} tokens are \
+                 allowed"
             );
             found.complaints.push(complaint);
             return;

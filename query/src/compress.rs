@@ -120,7 +120,7 @@ async fn compress(response: Response, coding: Coding) -> Response {
             Response::from_parts(head, Body::from(Bytes::from(encoded)))
         }
         Err(error) => {
-            tracing::warn!(%error, "an answer is sent as it is, since it could not be compressed");
+            tracing::warn!(%error, "cannot compress a response; it is sent uncompressed");
             Response::from_parts(head, Body::from(plain))
         }
     }

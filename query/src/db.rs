@@ -61,7 +61,7 @@ impl From<DbError> for Problem {
             DbError::Timeout(limit) => Self::new(
                 ProblemKind::Timeout,
                 format!(
-                    "query timed out after {} s; try a shorter time range, or give a service or an \
+                    "query timed out after {} s; try a shorter time range, or filter by service or \
                      operation",
                     limit.as_secs_f64()
                 ),
@@ -69,8 +69,8 @@ impl From<DbError> for Problem {
             DbError::Memory(bytes) => Self::new(
                 ProblemKind::TooMuchMemory,
                 format!(
-                    "query exceeded its memory limit of {} MiB; try a shorter time range, or give a \
-                     service or an operation",
+                    "query exceeded its memory limit of {} MiB; try a shorter time range, or \
+                     filter by service or operation",
                     bytes >> 20
                 ),
             ),
@@ -79,7 +79,7 @@ impl From<DbError> for Problem {
                 "too many concurrent queries; try again",
             ),
             DbError::Unavailable(reason) => {
-                tracing::warn!(reason, "clickhouse is not available");
+                tracing::warn!(reason, "ClickHouse is unavailable");
                 Self::new(
                     ProblemKind::Unavailable,
                     "ClickHouse is unavailable; try again",
@@ -87,7 +87,11 @@ impl From<DbError> for Problem {
             }
             DbError::Failed(reason) => {
                 tracing::error!(reason, "a query failed");
-                Self::new(ProblemKind::Internal, "the query failed; the log says why")
+                Self::new(
+                    ProblemKind::Internal,
+                    "the query failed; see the log of the query \
+                                                  service",
+                )
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The query service: the API over the store, and the first page.
+//! The query service: the API over the store, and the web UI.
 //!
 //! A request comes in through [`Server`] and its `router`; `params` reads its query string (an
 //! unknown or malformed parameter is a 400 that names it); `search`, `trace` and `rollup` each make

@@ -15,11 +15,11 @@ use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Ser
 /// How long open requests have to end; the platform kills after 30 s as a rule.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Answers questions about the traces in ClickHouse.
+/// Serves queries for the traces in ClickHouse.
 #[derive(Debug, Parser)]
 #[command(name = "spanloom-query", version)]
 struct Args {
-    /// Where to serve the API and the web UI.
+    /// The address to serve the API and the web UI on.
     #[arg(
         long,
         env = "SPANLOOM_QUERY_LISTEN",
@@ -27,20 +27,20 @@ struct Args {
         default_value = "[::]:3200"
     )]
     listen: SocketAddr,
-    /// Where to serve /metrics, /healthz, /readyz and /probe, without TLS and without a token; not
-    /// for people [default: no such port]
+    /// The address to serve /metrics, /healthz, /readyz and /probe on, without TLS and
+    /// authentication [default: not served separately]
     #[arg(long, env = "SPANLOOM_QUERY_ADMIN_LISTEN", value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
-    /// A directory of files with bearer tokens, one a line, read again when they change: with it, who
-    /// asks needs one [default: no token is asked for]
+    /// A directory of files with bearer tokens, one per line, reloaded when they change; with it,
+    /// every request needs a token [default: no token is required]
     #[arg(long, env = "SPANLOOM_QUERY_TOKENS_DIR", value_name = "DIR")]
     tokens_dir: Option<PathBuf>,
-    /// A directory with tls.crt and tls.key, read again when they change: with it, the API speaks
-    /// HTTPS and nothing else [default: plain HTTP]
+    /// A directory with tls.crt and tls.key, reloaded when they change; with it, the API is served
+    /// over HTTPS only [default: plain HTTP]
     #[arg(long, env = "SPANLOOM_QUERY_TLS_DIR", value_name = "DIR")]
     tls_dir: Option<PathBuf>,
-    /// How long requests are still accepted after SIGTERM, in seconds, until everyone has learnt
-    /// that this process is ending.
+    /// How long requests are still accepted after SIGTERM, in seconds, so that clients can learn
+    /// that this process is shutting down.
     #[arg(long, env = "SPANLOOM_QUERY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
     drain_delay_seconds: u64,
@@ -54,7 +54,8 @@ struct Args {
     /// ClickHouse's user.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
     clickhouse_user: String,
-    /// The user's password; give it through the environment, where other users do not see it.
+    /// The user's password; prefer the environment variable, which other users of the machine
+    /// cannot see.
     #[arg(
         long,
         env = "SPANLOOM_CLICKHOUSE_PASSWORD",
@@ -62,19 +63,19 @@ struct Args {
         hide_env_values = true
     )]
     clickhouse_password: String,
-    /// The database of Spanloom's tables.
+    /// The database with Spanloom's tables.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
     clickhouse_database: String,
-    /// For an https URL, a PEM bundle of the authorities to trust, read again when it changes
-    /// [default: this machine's]
+    /// For an https URL, a PEM bundle of the CA certificates to trust, reloaded when it changes
+    /// [default: those of this machine]
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE", value_name = "FILE")]
     clickhouse_ca_file: Option<PathBuf>,
-    /// The time of one request's queries together, in seconds.
+    /// The timeout for all ClickHouse queries of a request together, in seconds.
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
-    /// Bytes of memory that the container may use; how much of traces is answered at once follows from it
-    /// [default: as its control group says, else 2 GiB]
+    /// The memory limit of the container in bytes, which bounds how much trace data is returned at
+    /// once [default: the limit of the control group, or else 2 GiB]
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
     memory_limit_bytes: Option<u64>,
 }
@@ -112,7 +113,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "spanloom-query ends");
+            tracing::error!(error = format!("{error:#}"), "spanloom-query failed");
             ExitCode::FAILURE
         }
     }

@@ -59,18 +59,18 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("spanloom_query");
         registry.register(
             "requests",
-            "HTTP requests answered, by route and status",
+            "HTTP requests, by route and status",
             metrics.requests.clone(),
         );
         registry.register_with_unit(
             "request_duration",
-            "Time to answer an HTTP request",
+            "Duration of HTTP requests",
             Unit::Seconds,
             metrics.request_seconds.clone(),
         );
         registry.register_with_unit(
             "clickhouse_duration",
-            "Time of a ClickHouse query, until its last row was read",
+            "Duration of ClickHouse queries, until the last row was read",
             Unit::Seconds,
             metrics.clickhouse_seconds.clone(),
         );
@@ -81,17 +81,17 @@ impl Metrics {
         );
         registry.register(
             "overload_refusals",
-            "Requests refused because too many queries, or too much trace data, were in flight",
+            "Requests rejected because too many queries, or too much trace data, were in flight",
             metrics.refused.clone(),
         );
         registry.register(
             "unauthorized",
-            "Requests refused because they carried no valid token",
+            "Requests rejected because they had no valid token",
             metrics.unauthorized.clone(),
         );
         registry.register(
             "tokens",
-            "Tokens that are valid now; 0 where no token is asked for",
+            "Number of valid tokens; 0 if no token is required",
             metrics.tokens.clone(),
         );
         metrics

@@ -14,7 +14,7 @@ use crate::problem::Problem;
     info(
         title = "Spanloom",
         description = "Distributed traces: search, whole traces, services, latency, the service \
-                       graph, and what became of spans. Times are RFC 3339 or Unix seconds; 64-bit integers are strings; errors \
+                       graph, and what happened to received spans. Times are RFC 3339 or Unix seconds; 64-bit integers are strings; errors \
                        are problem documents (RFC 9457).",
         license(name = "Apache-2.0"),
     ),
@@ -29,9 +29,9 @@ use crate::problem::Problem;
         document,
     ),
     tags(
-        (name = "traces", description = "Finding and reading traces"),
+        (name = "traces", description = "Search for traces and read them"),
         (name = "services", description = "Services, their operations, latency and calls"),
-        (name = "accounts", description = "What became of the spans that were received"),
+        (name = "accounts", description = "What happened to the spans that were received"),
         (name = "meta", description = "About this API"),
     ),
 )]

@@ -47,7 +47,7 @@ impl Params {
         let pairs: Vec<(String, String)> = axum::extract::Query::try_from_uri(uri)
             .map(|axum::extract::Query(pairs)| pairs)
             .map_err(|error| {
-                Problem::parameter("", format!("the query string cannot be read: {error}"))
+                Problem::parameter("", format!("cannot parse the query string: {error}"))
             })?;
         for (place, (name, _)) in pairs.iter().enumerate() {
             if allowed.repeated.contains(&name.as_str()) {
@@ -56,8 +56,8 @@ impl Params {
             if !allowed.once.contains(&name.as_str()) {
                 let known: Vec<_> = allowed.names().collect();
                 let known = match known.is_empty() {
-                    true => "none is taken here".to_owned(),
-                    false => format!("known are {}", known.join(", ")),
+                    true => "this endpoint has no parameters".to_owned(),
+                    false => format!("known parameters: {}", known.join(", ")),
                 };
                 return Err(Problem::parameter(
                     name,
@@ -65,7 +65,7 @@ impl Params {
                 ));
             }
             if pairs.iter().take(place).any(|(earlier, _)| earlier == name) {
-                return Err(Problem::parameter(name, "given twice; give it once"));
+                return Err(Problem::parameter(name, "must not be given more than once"));
             }
         }
         Ok(Self { pairs })
@@ -96,7 +96,7 @@ impl Params {
                     Problem::parameter(
                         name,
                         format!(
-                            "'{}' is not a time; give RFC 3339 (2026-01-31T12:00:00Z) or Unix \
+                            "'{}' is not a valid time; use RFC 3339 (2026-01-31T12:00:00Z) or Unix \
                              seconds, from 1970 to 2261",
                             shorten(text)
                         ),
@@ -112,7 +112,7 @@ impl Params {
             self.time(name)?.ok_or_else(|| {
                 Problem::parameter(
                     name,
-                    format!("{name} is required; give RFC 3339 or Unix seconds"),
+                    format!("{name} is required; use RFC 3339 or Unix seconds"),
                 )
             })
         };
@@ -135,8 +135,8 @@ impl Params {
                     Problem::parameter(
                         name,
                         format!(
-                            "'{}' is not a duration; give a number and a unit, like 10ms, 1.5s or \
-                             2m",
+                            "'{}' is not a valid duration; use a number and a unit, such as 10ms, \
+                             1.5s or 2m",
                             shorten(text)
                         ),
                     )

@@ -33,7 +33,7 @@ pub async fn probe(
     Path(id): Path<String>,
 ) -> Result<Json<Probe>, Problem> {
     let Some(id) = parse_trace_id(&id) else {
-        let detail = "a trace id is 1 to 32 hexadecimal digits";
+        let detail = "a trace ID is 1 to 32 hexadecimal digits";
         return Err(Problem::parameter("trace_id", detail));
     };
     let rows = app.db.check("probe", &sql(id), app.db.deadline()).await?;

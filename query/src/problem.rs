@@ -65,9 +65,9 @@ impl ProblemKind {
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::TooMuchMemory => "The query needs too much memory",
-            Self::Unavailable => "The store is not available",
+            Self::Unavailable => "The store is unavailable",
             Self::Overloaded => "Too many queries at once",
-            Self::Timeout => "The query took too long",
+            Self::Timeout => "The query timed out",
             Self::Internal => "Internal error",
         }
     }

@@ -81,7 +81,7 @@ async fn not_found(request: Request) -> Problem {
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(ProblemKind::MethodNotAllowed, "only GET is served here")
+    Problem::new(ProblemKind::MethodNotAllowed, "only GET is supported")
 }
 
 /// Counts each request and marks its answer as what it says it is.

@@ -143,7 +143,7 @@ impl Server {
 /// What `/readyz` asks, and that the server is not ending.
 fn while_draining(draining: Arc<AtomicBool>, not_ready: Arc<NotReady>) -> Arc<NotReady> {
     Arc::new(move || match draining.load(Ordering::Relaxed) {
-        true => Some("the process is ending".to_owned()),
+        true => Some("shutting down".to_owned()),
         false => not_ready(),
     })
 }
@@ -175,9 +175,10 @@ impl Port {
         self.stop.cancel();
         match tokio::time::timeout(deadline, &mut self.task).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the query server ended abnormally"),
+            Ok(Err(error)) => tracing::error!(%error, "the query server exited unexpectedly"),
             Err(_) => {
-                tracing::warn!(address = %self.address, "requests were cut off at the end of the drain time");
+                tracing::warn!(address = %self.address, "requests were aborted at the end of the \
+                                                         drain timeout");
                 self.task.abort();
             }
         }
@@ -243,7 +244,7 @@ async fn converse(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended early");
+        tracing::debug!(error, "a connection was closed early");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The first page: three files, built in, that ask the API under `/api/v1`.
+//! The web UI: three files, built in, that use the API under `/api/v1`.
 
 use axum::Router;
 use axum::response::{IntoResponse, Redirect, Response};

@@ -119,7 +119,7 @@ fn variables_are_read_and_sigterm_drains() {
 
     terminate(&program);
     awaits("it does not say that it ends", || {
-        ready(&program).1.contains("ending")
+        ready(&program).1.contains("shutting down")
     });
     // Those who have not heard of it are answered.
     assert_eq!(page(&program, "first"), Some(200));

@@ -1,4 +1,4 @@
-// The first page: recent traces with filters, a trace's waterfall, services and dependencies.
+// The web UI: recent traces with filters, a trace's waterfall, services and dependencies.
 
 import { colours, count, duration, el, table, time, zone } from "./format.js";
 import { waterfall } from "./waterfall.js";
@@ -174,7 +174,7 @@ async function servicesPage(query) {
   ]);
   const headings = ["Service", "Operation", "Kind", "#Spans", "#Errors", "#p50", "#p95", "#p99"];
   return [el("h1", {}, "Services"), windowPicker("services", query, "1h"),
-    rows.length > 0 ? table(headings, rows) : el("p", { class: "note" }, "No spans in this time.")];
+    rows.length > 0 ? table(headings, rows) : el("p", { class: "note" }, "No spans in this time range.")];
 }
 
 async function dependenciesPage(query) {
@@ -186,7 +186,7 @@ async function dependenciesPage(query) {
   const headings = ["Caller", "Callee", "Kind", "#Calls", "#Errors", "#Average", "#p95"];
   return [el("h1", {}, "Dependencies"), windowPicker("dependencies", query, "1h"),
     rows.length > 0 ? table(headings, rows)
-      : el("p", { class: "note" }, "No calls between services in this time.")];
+      : el("p", { class: "note" }, "No calls between services in this time range.")];
 }
 
 // === routing

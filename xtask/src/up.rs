@@ -24,25 +24,25 @@ const CHECK_READY_LIMIT: Duration = Duration::from_secs(900);
 /// The flags of `cargo xtask up`; those of `spanloom up` go through to it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Use free ports and an empty data folder, read the demo trace back, print `ok` and stop
+    /// Use free ports and an empty data directory, read the demo trace back, print `ok` and stop
     #[arg(long)]
     check: bool,
     /// With --check: take a picture of the demo trace in the web UI
     #[arg(long, value_name = "FILE", requires = "check")]
     screenshot: Option<PathBuf>,
-    /// A TracingPipeline document
+    /// A file with a TracingPipeline
     #[arg(short = 'f', long = "file", value_name = "pipeline.yaml")]
     file: Option<PathBuf>,
-    /// Where traces are kept
+    /// The data directory
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     data_dir: Option<PathBuf>,
-    /// Where OTLP over gRPC is received [default: 127.0.0.1:4317]
+    /// The address to receive OTLP over gRPC on [default: 127.0.0.1:4317]
     #[arg(long, value_name = "ADDR", conflicts_with = "check")]
     otlp_grpc: Option<SocketAddr>,
-    /// Where OTLP over HTTP is received [default: 127.0.0.1:4318]
+    /// The address to receive OTLP over HTTP on [default: 127.0.0.1:4318]
     #[arg(long, value_name = "ADDR", conflicts_with = "check")]
     otlp_http: Option<SocketAddr>,
-    /// Where the API and the first page are served [default: 127.0.0.1:3200]
+    /// The address to serve the API and the web UI on [default: 127.0.0.1:3200]
     #[arg(long, value_name = "ADDR", conflicts_with = "check")]
     http: Option<SocketAddr>,
     /// Further arguments for `spanloom up`, after `--`
@@ -269,7 +269,7 @@ fn print_closing_lines(up: &Spanloom, binary: &Path, sent: &Sent) {
     );
     println!("  show it      {program} trace {}{url_flag}", sent.trace_id);
     println!();
-    println!("Ctrl-C drains and stops; the data stays.");
+    println!("Press Ctrl-C to drain and stop; stored traces are kept.");
 }
 
 /// Passes signals on until the child has ended.

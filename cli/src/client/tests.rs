@@ -80,7 +80,7 @@ fn check_refused(token: Option<&str>, expect: &str) {
 #[test]
 fn a_refusal_says_what_to_do() {
     check_refused(None, "set SPANLOOM_TOKEN");
-    check_refused(Some("old"), "refuses the token");
+    check_refused(Some("old"), "rejected the token");
 }
 
 /// A server's settings, and the PEM of the authority that signed its certificate.
@@ -136,8 +136,8 @@ fn check_file(content: &str, expect: &str) {
 
 #[test]
 fn a_file_without_an_authority_is_named() {
-    check_file("", "ca.crt holds no certificate");
-    check_file("hello\n", "ca.crt holds no certificate");
+    check_file("", "ca.crt contains no certificate");
+    check_file("hello\n", "ca.crt contains no certificate");
     check_file(
         "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
         "ca.crt is not a PEM file",

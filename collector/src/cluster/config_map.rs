@@ -29,10 +29,10 @@ pub(super) async fn follow(cluster: Cluster, live: Arc<Live>) {
                 Some(text) => live.take(text),
                 None => live.refuse(
                     None,
-                    format!("the ConfigMap {namespace}/{name} has no key {CONFIG_KEY}"),
+                    format!("the ConfigMap {namespace}/{name} does not have the key {CONFIG_KEY}"),
                 ),
             },
-            Ok(None) => live.missing(format!("there is no ConfigMap {namespace}/{name}")),
+            Ok(None) => live.missing(format!("the ConfigMap {namespace}/{name} does not exist")),
             Err(error) => live.broken(format!(
                 "cannot watch the ConfigMap {namespace}/{name}: {}",
                 causes(&error)

@@ -61,8 +61,8 @@ impl Live {
         let mut count = |name: &str, help: &str, counter: &Counter<u64, AtomicU64>| {
             registry.register(format!("spanloom_config_{name}"), help, counter.clone());
         };
-        count("applied", "Configurations put in force", &self.applied);
-        count("refused", "Configurations that are unusable", &self.refused);
+        count("applied", "Configurations applied", &self.applied);
+        count("refused", "Configurations rejected", &self.refused);
         count(
             "watch_errors",
             "Failures of the watch of the configuration object",
@@ -73,12 +73,12 @@ impl Live {
         };
         level(
             "generation",
-            "The pipeline's generation whose configuration is in force",
+            "The generation of the pipeline whose configuration is applied",
             &self.generation,
         );
         level(
             "refused_now",
-            "1 while the latest configuration is refused and an older one holds",
+            "1 while the latest configuration is rejected and an older one is applied",
             &self.refused_now,
         );
     }
@@ -102,7 +102,7 @@ impl Live {
         match self.apply(text) {
             Ok((generation, uses)) => {
                 let hash = head.hash;
-                tracing::info!(generation, hash, "a new configuration is in force");
+                tracing::info!(generation, hash, "applied a new configuration");
                 self.applied.inc();
                 self.refused_now.set(0);
                 self.generation.set(generation);
@@ -134,25 +134,25 @@ impl Live {
         tracing::error!(
             hash,
             why,
-            "a configuration was refused; the last good one stays"
+            "rejected a configuration; the last good one stays applied"
         );
         self.refused.inc();
         self.refused_now.set(1);
         let mut state = self.state();
-        state.waiting_for = Some(format!("the configuration is refused: {why}"));
+        state.waiting_for = Some(format!("the configuration was rejected: {why}"));
         state.status.refused = Some(hash.unwrap_or_else(|| NO_HASH.to_owned()));
         state.status.error = Some(why);
     }
 
     /// The object is not there; what is in force stays.
     pub(super) fn missing(&self, why: String) {
-        tracing::warn!(why, "the configuration object is missing");
+        tracing::warn!(why, "the ConfigMap with the configuration does not exist");
         self.state().waiting_for = Some(why);
     }
 
     /// The object cannot be watched; what is in force stays.
     pub(super) fn broken(&self, why: String) {
-        tracing::warn!(why, "the watch of the configuration broke; it begins anew");
+        tracing::warn!(why, "the watch of the configuration failed; restarting it");
         self.watch_errors.inc();
         self.state().waiting_for = Some(why);
     }

@@ -56,12 +56,12 @@ pub enum ClusterError {
     NoNode,
     /// Neither a pod's service account nor a kubeconfig was found.
     #[error(
-        "cannot tell where the API server is: {0}; in a pod it needs \
-         automountServiceAccountToken, elsewhere a kubeconfig"
+        "cannot find the API server: {0}; in a pod this needs automountServiceAccountToken, \
+         elsewhere a kubeconfig"
     )]
     Config(#[from] kube::config::InferConfigError),
     /// The client cannot be made.
-    #[error("cannot make a client of the API server: {0}")]
+    #[error("cannot create a Kubernetes client: {0}")]
     Client(#[from] kube::Error),
 }
 
@@ -154,7 +154,7 @@ impl Watching {
         self.stop.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
-                tracing::warn!(%error, "a watch ended abnormally");
+                tracing::warn!(%error, "a watch exited unexpectedly");
             }
         }
     }

@@ -160,17 +160,17 @@ impl PodIndex {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "spanloom_pods",
-            "Pods of this node whose spans are enriched",
+            "Pods of this node in the index that spans are enriched from",
             self.size.clone(),
         );
         registry.register(
             "spanloom_pods_denied",
-            "1 while the API server refuses to show pods: spans are not enriched",
+            "1 while the API server denies access to pods, so that spans are not enriched",
             self.is_denied.clone(),
         );
         registry.register(
             "spanloom_pods_refused",
-            "Pods that found no room in the index",
+            "Pods left out of the index because it was full",
             self.refused.clone(),
         );
         registry.register(
@@ -199,13 +199,17 @@ impl PodIndex {
         }
         drop(pods);
         let why = self.why_not.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = || format!("waiting for the pods of the node {}", self.node);
+        let waiting = || format!("waiting for the list of pods of node {}", self.node);
         Some(why.clone().unwrap_or_else(waiting))
     }
 
     fn broken(&self, error: &watcher::Error) {
-        let why = format!("cannot watch the pods of {}: {}", self.node, causes(error));
-        tracing::warn!(why, "the watch of the pods broke; it begins anew");
+        let why = format!(
+            "cannot watch the pods of node {}: {}",
+            self.node,
+            causes(error)
+        );
+        tracing::warn!(why, "the watch of pods failed; restarting it");
         self.watch_errors.inc();
         *self.why_not.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         if !is_denial(error) {
@@ -218,7 +222,7 @@ impl PodIndex {
             self.is_denied.set(1);
             tracing::error!(
                 node = %self.node,
-                "the API server refuses to show pods; spans are taken without the pod's attributes"
+                "the API server denies access to pods; spans are stored without pod attributes"
             );
         }
     }

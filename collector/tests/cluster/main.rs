@@ -187,7 +187,12 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
     let app = setup.sender("127.0.0.1");
     // Before the first one: told to retry, and not ready.
     until("it says what is missing", || {
-        not_ready().is_some_and(|why| why.contains("no ConfigMap tracing/prod-collector"))
+        not_ready().is_some_and(|why| {
+            why.contains(
+                "the ConfigMap tracing/prod-collector does not \
+                                                    exist",
+            )
+        })
     })
     .await;
     assert_eq!(
@@ -240,14 +245,18 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
         (
             serde_json::to_string(&future).unwrap(),
             "hash-4",
-            "version is 3",
+            "version 3 is not supported",
         ),
         (
             serde_json::to_string(&later).unwrap(),
             "hash-6",
             "it requires processing.redact.values.iban, which this program does not understand",
         ),
-        ("{".to_owned(), "unknown", "not the JSON"),
+        (
+            "{".to_owned(),
+            "unknown",
+            "not a valid configuration in JSON",
+        ),
     ] {
         setup.put_config(&text);
         until("it is refused", || {

@@ -20,13 +20,13 @@ pub const MAX_GATEWAYS: usize = 16;
 pub const MAX_METADATA_KEYS: usize = 32;
 
 with_scheduling! {
-    /// The collectors, one on each node. All of it means nothing on a laptop.
+    /// The collectors, one on each node. Has no effect with `spanloom up`.
     pub struct Collector {
-        /// What a collector requests and its limits; 100m CPU and 512Mi memory by default.
+        /// Resource requests and limits of a collector. Default to 100m CPU and 512Mi memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub resources: Option<Resources>,
-        /// How many nodes may have two collectors at once during a rollout: a number, or a
-        /// percentage of all nodes; `10%` by default. Nodes that are not Ready come on top.
+        /// The maximum number of nodes with two collectors during a rollout: a number, or a
+        /// percentage of all nodes. Nodes that are not Ready are not counted. Defaults to `10%`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1))]
         pub max_surge: Option<Amount>,
@@ -34,19 +34,20 @@ with_scheduling! {
 }
 
 with_scheduling! {
-    /// The service that answers queries. All of it means nothing on a laptop.
+    /// The query service. Has no effect with `spanloom up`.
     pub struct Query {
-        /// How many pods; leave it out when an autoscaler owns the number. Without both there is one.
+        /// The number of pods. Omit it if an autoscaler manages the number; otherwise it defaults
+        /// to one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("minimum" = 1, "maximum" = MAX_REPLICAS))]
         pub replicas: Option<u32>,
-        /// Who may query; everyone that reaches it without it.
+        /// Authentication; without it, everyone who can reach the service can query it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub auth: Option<QueryAuth>,
-        /// The certificate it serves; plain HTTP without it.
+        /// The server certificate; without it, plain HTTP is served.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub tls: Option<QueryTls>,
-        /// What a pod requests and its limits; 100m CPU and 512Mi memory by default.
+        /// Resource requests and limits of a pod. Default to 100m CPU and 512Mi memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub resources: Option<Resources>,
     }
@@ -57,7 +58,7 @@ with_scheduling! {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 pub struct QueryAuth {
-    /// The Secret whose values are bearer tokens, one a line; any of them is accepted.
+    /// The Secret whose values are bearer tokens, one per line. Each of them is valid.
     pub tokens_secret: SecretName,
 }
 
@@ -66,44 +67,45 @@ pub struct QueryAuth {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 pub struct QueryTls {
-    /// The Secret with the keys `tls.crt` and `tls.key`; a renewed one is taken without a restart.
+    /// The Secret with the keys `tls.crt` and `tls.key`; changes are loaded without a restart.
     pub secret: SecretName,
 }
 
-/// What Grafana is given. All of it means nothing on a laptop.
+/// The integration with Grafana. Has no effect with `spanloom up`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 #[schemars(extend("x-later" = ["dashboards", "alerts"]))]
 pub struct Grafana {
-    /// Data sources for the query service: a labelled ConfigMap (a Secret when there is a token)
-    /// for the loader beside Grafana, or a GrafanaDatasource with `instanceSelector`; `false` by
-    /// default, as long as the query service does not have the whole API of a Tempo data source.
+    /// Creates a data source for the query service: a labelled ConfigMap (a Secret if there is a
+    /// token) for Grafana's sidecar, or a GrafanaDatasource with `instanceSelector`. Defaults to
+    /// `false`, since the query service does not have the complete API of a Tempo data source yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = false))]
     pub datasources: Option<bool>,
-    /// Which instances of the Grafana operator get a GrafanaDatasource; there is none without it.
+    /// The instances of the Grafana operator that a GrafanaDatasource is created for; without it,
+    /// none is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_selector: Option<LabelSelector>,
 }
 
-/// Where images come from. All of it means nothing on a laptop.
+/// Where images are pulled from. Has no effect with `spanloom up`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 pub struct Images {
-    /// The registry and path before `spanloom-<program>`, such as `registry.example/mirror`; the
-    /// release's own without it.
+    /// The registry and path before `spanloom-<program>`, such as `registry.example/mirror`.
+    /// Defaults to that of the Helm release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1, "maxLength" = 200, "pattern" = r"^[-._:/A-Za-z0-9]*[-._A-Za-z0-9]$"))]
     pub registry: Option<String>,
-    /// Secrets with the registry's credentials, beside the release's own.
+    /// Image pull secrets, in addition to those of the Helm release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pull_secrets: Vec<SecretName>,
 }
 
-/// What a container asks for and may use.
+/// Resource requests and limits of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
@@ -113,11 +115,11 @@ pub struct Images {
     "requests must not exceed limits"
 )]))]
 pub struct Resources {
-    /// What is set aside for it, such as `{cpu: 100m, memory: 256Mi}`.
+    /// The resource requests, such as `{cpu: 100m, memory: 256Mi}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8))]
     pub requests: BTreeMap<String, Amount>,
-    /// What it may use at most.
+    /// The resource limits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8))]
     pub limits: BTreeMap<String, Amount>,

@@ -44,7 +44,7 @@ macro_rules! with_scheduling {
         $(#[$meta])*
         pub struct $name {
             $($fields)*
-            /// Labels of the nodes that may have a pod of it; all nodes without it.
+            /// Labels of the nodes that its pods may run on; without it, all nodes.
             #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
             #[schemars(extend("maxProperties" = 32, "x-kubernetes-map-type" = "atomic", "x-laptop" = ""))]
             pub node_selector: BTreeMap<String, String>,
@@ -52,11 +52,11 @@ macro_rules! with_scheduling {
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic", "x-laptop" = ""))]
             pub tolerations: Vec<Toleration>,
-            /// Which nodes its pods prefer or need, and which pods beside them.
+            /// Affinity of its pods to nodes and to other pods.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(extend("x-laptop" = ""))]
             pub affinity: Option<Affinity>,
-            /// How its pods are spread over nodes, zones and the like, instead of as Spanloom does.
+            /// How its pods are spread over nodes and zones, instead of Spanloom's default.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "atomic", "x-laptop" = ""))]
             pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
@@ -64,11 +64,11 @@ macro_rules! with_scheduling {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(extend("pattern" = NAME, "minLength" = 1, "maxLength" = 253, "x-laptop" = ""))]
             pub priority_class_name: Option<String>,
-            /// Further labels of its pods; those of Spanloom cannot be replaced.
+            /// Additional labels of its pods; labels set by Spanloom cannot be replaced.
             #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
             #[schemars(extend("maxProperties" = 32, "x-laptop" = ""))]
             pub pod_labels: BTreeMap<String, String>,
-            /// Further annotations of its pods; those of Spanloom cannot be replaced.
+            /// Additional annotations of its pods; annotations set by Spanloom cannot be replaced.
             #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
             #[schemars(extend("maxProperties" = 32, "x-laptop" = ""))]
             pub pod_annotations: BTreeMap<String, String>,
@@ -116,7 +116,7 @@ pod_type! {
         ),
     ]))]
     pub struct Toleration {
-        /// The taint's key; all keys without it, with the operator `Exists`.
+        /// The taint's key; without it and with the operator `Exists`, all keys.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("maxLength" = KEY_BYTES))]
         pub key: Option<String>,
@@ -127,10 +127,10 @@ pod_type! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("maxLength" = 63))]
         pub value: Option<String>,
-        /// The taint's effect; all effects without it.
+        /// The taint's effect; without it, all effects.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub effect: Option<TaintEffect>,
-        /// How long a `NoExecute` taint is tolerated; for ever without it.
+        /// How long a `NoExecute` taint is tolerated; without it, forever.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub toleration_seconds: Option<u32>,
     }
@@ -139,9 +139,9 @@ pod_type! {
 /// How a toleration's value is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TolerationOperator {
-    /// Any value.
+    /// Any value matches.
     Exists,
-    /// This very value.
+    /// The value must be equal.
     Equal,
 }
 
@@ -196,7 +196,7 @@ pod_type! {
 pod_type! {
     /// Nodes that are preferred.
     pub struct PreferredSchedulingTerm {
-        /// How much, from 1 to 100.
+        /// The weight, from 1 to 100.
         #[schemars(extend("minimum" = 1, "maximum" = 100))]
         pub weight: u32,
         /// Which.
@@ -226,7 +226,7 @@ pod_type! {
         pub key: String,
         /// How it is compared.
         pub operator: NodeSelectorOperator,
-        /// With what.
+        /// The values to compare with.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         #[schemars(extend("maxItems" = MANY, "x-kubernetes-list-type" = "atomic"))]
         pub values: Vec<String>,
@@ -236,29 +236,29 @@ pod_type! {
 /// How a label of a node is compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NodeSelectorOperator {
-    /// It is one of the values.
+    /// The value is one of the given ones.
     #[default]
     In,
-    /// It is none of the values.
+    /// The value is none of the given ones.
     NotIn,
-    /// It is there.
+    /// The key exists.
     Exists,
-    /// It is not there.
+    /// The key does not exist.
     DoesNotExist,
-    /// It is a number above the one value.
+    /// The value is a number greater than the given one.
     Gt,
-    /// It is a number below the one value.
+    /// The value is a number less than the given one.
     Lt,
 }
 
 pod_type! {
     /// Near which pods, or away from which, a pod is scheduled.
     pub struct PodAffinity {
-        /// This must hold.
+        /// Required terms.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         #[schemars(extend("maxItems" = MANY, "x-kubernetes-list-type" = "atomic"))]
         pub required_during_scheduling_ignored_during_execution: Vec<PodAffinityTerm>,
-        /// This is preferred.
+        /// Preferred terms.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         #[schemars(extend("maxItems" = MANY, "x-kubernetes-list-type" = "atomic"))]
         pub preferred_during_scheduling_ignored_during_execution: Vec<WeightedPodAffinityTerm>,
@@ -268,7 +268,7 @@ pod_type! {
 pod_type! {
     /// Neighbours that are preferred.
     pub struct WeightedPodAffinityTerm {
-        /// How much, from 1 to 100.
+        /// The weight, from 1 to 100.
         #[schemars(extend("minimum" = 1, "maximum" = 100))]
         pub weight: u32,
         /// Which.
@@ -325,7 +325,7 @@ pod_type! {
         pub key: String,
         /// How it is compared.
         pub operator: LabelSelectorOperator,
-        /// With what.
+        /// The values to compare with.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         #[schemars(extend("maxItems" = MANY, "x-kubernetes-list-type" = "atomic"))]
         pub values: Vec<String>,
@@ -335,14 +335,14 @@ pod_type! {
 /// How a label is compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LabelSelectorOperator {
-    /// It is one of the values.
+    /// The value is one of the given ones.
     #[default]
     In,
-    /// It is none of the values.
+    /// The value is none of the given ones.
     NotIn,
-    /// It is there.
+    /// The key exists.
     Exists,
-    /// It is not there.
+    /// The key does not exist.
     DoesNotExist,
 }
 
@@ -380,10 +380,10 @@ pod_type! {
 /// What is done with a pod that does not fit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenUnsatisfiable {
-    /// It waits.
+    /// It is not scheduled.
     #[default]
     DoNotSchedule,
-    /// It is scheduled all the same.
+    /// It is scheduled anyway.
     ScheduleAnyway,
 }
 

@@ -31,10 +31,10 @@ const RETENTION_SECONDS: &str = "self.findAll('[0-9]+[smhdw]').map(part, \
 #[schemars(transform = in_order::<Self>)]
 #[schemars(extend("x-kubernetes-validations" = storage_rules()))]
 pub struct Storage {
-    /// A ClickHouse that Spanloom runs, on a laptop the embedded one; the default.
+    /// A ClickHouse that Spanloom runs; with `spanloom up`, the embedded one. This is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<Managed>,
-    /// A ClickHouse of your own.
+    /// Your own ClickHouse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
     /// How long traces are kept.
@@ -46,8 +46,9 @@ pub struct Storage {
 with_scheduling! {
     /// A ClickHouse that Spanloom runs.
     pub struct Managed {
-        /// The size of its volume, such as `50Gi`; it can grow, not shrink. Without it a new volume has
-        /// 50Gi, and one that exists keeps its size. Means nothing on a laptop.
+        /// The size of the volume, such as `50Gi`; it can be increased, not decreased. Without it,
+        /// a new volume gets 50Gi, and an existing one keeps its size. Has no effect with `spanloom
+        /// up`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("pattern" = SIZE, "maxLength" = 24, "x-laptop" = ""))]
         #[schemars(extend("x-kubernetes-validations" = [rule(
@@ -55,18 +56,18 @@ with_scheduling! {
             "must be at least 1Gi"
         )]))]
         pub size: Option<Quantity>,
-        /// The StorageClass of its volume; the cluster's default one without it. It cannot be changed.
+        /// The StorageClass of the volume; defaults to that of the cluster. Immutable.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("pattern" = NAME, "maxLength" = 253, "x-laptop" = ""))]
         pub storage_class_name: Option<String>,
-        /// What its container requests, and its limits.
+        /// Resource requests and limits of the container.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-laptop" = ""))]
         pub resources: Option<Resources>,
     }
 }
 
-/// A ClickHouse of your own.
+/// Your own ClickHouse.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
@@ -75,39 +76,41 @@ with_scheduling! {
     "tls is not allowed with http"
 )]))]
 pub struct External {
-    /// Its HTTP interface, such as `https://clickhouse.example:8443`.
+    /// The URL of the HTTP interface, such as `https://clickhouse.example:8443`.
     #[schemars(extend("pattern" = r"^https?://[^@?#\s]+$", "maxLength" = 1024))]
     pub url: String,
-    /// The database for Spanloom's tables; `spanloom` by default.
+    /// The database for Spanloom's tables. Defaults to `spanloom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "spanloom", "pattern" = "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength" = 128))]
     #[schemars(extend("x-kubernetes-validations" = [rule(
         "self == oldSelf",
-        "the database keeps its name: what is stored would stay behind; make a second pipeline"
+        "database is immutable, since stored traces would be left behind; create a second pipeline \
+         instead"
     )]))]
     pub database: Option<String>,
-    /// The Secret with the keys `username` and `password`; on a laptop the environment variables
-    /// `SPANLOOM_CLICKHOUSE_USER` and `SPANLOOM_CLICKHOUSE_PASSWORD` stand for it.
+    /// The Secret with the keys `username` and `password`. With `spanloom up`, use the environment
+    /// variables `SPANLOOM_CLICKHOUSE_USER` and `SPANLOOM_CLICKHOUSE_PASSWORD` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-laptop" = "use the environment variables SPANLOOM_CLICKHOUSE_USER and SPANLOOM_CLICKHOUSE_PASSWORD"))]
     pub credentials_secret: Option<SecretName>,
-    /// The ClickHouse cluster for replicated and distributed tables; without it there is one node.
+    /// The ClickHouse cluster for replicated and distributed tables; without it, a single node is
+    /// assumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = r"^[-_.{}A-Za-z0-9]+$", "maxLength" = 128))]
     pub cluster: Option<String>,
-    /// How its certificate is checked; only the certificate authorities of the Mozilla list are
-    /// trusted without it.
+    /// How the server certificate is verified; without it, the CA certificates of the Mozilla list
+    /// are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
 }
 
-/// How a server's certificate is checked.
+/// How a server certificate is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
 pub struct ExternalTls {
-    /// The Secret with the certificate authorities (PEM) that are trusted; on a laptop the
-    /// environment variable `SPANLOOM_CLICKHOUSE_CA_FILE` stands for it.
+    /// The Secret with the CA certificates (PEM) to trust. With `spanloom up`, use the environment
+    /// variable `SPANLOOM_CLICKHOUSE_CA_FILE` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-laptop" = "use the environment variable SPANLOOM_CLICKHOUSE_CA_FILE"))]
     pub ca_secret: Option<SecretKey>,
@@ -121,7 +124,7 @@ pub struct SecretKey {
     /// The Secret's name.
     #[schemars(extend("pattern" = NAME, "minLength" = 1, "maxLength" = 253))]
     pub name: String,
-    /// The key in it; `ca.crt` by default.
+    /// The key in the Secret. Defaults to `ca.crt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "ca.crt", "pattern" = "^[-._a-zA-Z0-9]+$", "maxLength" = 253))]
     pub key: Option<String>,
@@ -143,7 +146,8 @@ pub struct SecretName {
 #[schemars(transform = in_order::<Self>)]
 #[schemars(extend("x-later" = ["cold"]))]
 pub struct Retention {
-    /// How long traces are kept, such as `7d` (the default), `36h` or `1d12h`; at least `1h`.
+    /// How long traces are kept, such as `7d` (the default), `36h` or `1d12h`; at least `1h` and at
+    /// most `3650d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "7d", "pattern" = "^([0-9]+[smhdw])+$", "maxLength" = 32))]
     #[schemars(extend("x-kubernetes-validations" = [
@@ -162,22 +166,23 @@ fn storage_rules() -> Value {
     json!([
         rule(
             "!has(self.managed) || !has(self.external)",
-            "keep one of managed and external"
+            "managed and external are mutually exclusive"
         ),
         rule(
             "has(self.external) == has(oldSelf.external)",
-            "managed cannot become external or the other way round: what is stored would stay behind; make a second pipeline",
+            "managed and external cannot be exchanged, since stored traces would be left behind; \
+             create a second pipeline instead",
         ),
         rule(
             &format!(
                 "{both} || !has(self.managed.size) || !has(oldSelf.managed.size) || \
                  quantity(string(self.managed.size)).compareTo(quantity(string(oldSelf.managed.size))) >= 0"
             ),
-            "managed.size can grow, not shrink",
+            "managed.size can be increased, not decreased",
         ),
         rule(
             &format!("{both} || {} == {}", class("self"), class("oldSelf")),
-            "managed.storageClassName cannot be changed",
+            "managed.storageClassName is immutable",
         ),
     ])
 }

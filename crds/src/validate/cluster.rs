@@ -43,7 +43,7 @@ fn object_name(name: &str, path: Path, problems: &mut Problems) {
 fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
     if kubernetes.gateways.len() > MAX_GATEWAYS {
         let text = format!("has {} entries", kubernetes.gateways.len());
-        let advice = format!("at most {MAX_GATEWAYS} are looked at for each pod");
+        let advice = format!("at most {MAX_GATEWAYS} are allowed");
         problems.add(path.key("gateways"), text, advice);
     }
     for (n, gateway) in kubernetes.gateways.iter().enumerate() {
@@ -62,7 +62,7 @@ fn kubernetes(kubernetes: &Kubernetes, path: &Path, problems: &mut Problems) {
         let path = path.key(field);
         if keys.len() > MAX_METADATA_KEYS {
             let text = format!("has {} keys", keys.len());
-            let advice = format!("at most {MAX_METADATA_KEYS} are copied to each span");
+            let advice = format!("at most {MAX_METADATA_KEYS} are allowed");
             problems.add(path.clone(), text, advice);
         }
         let mut seen = HashSet::new();
@@ -101,13 +101,13 @@ fn collector(collector: &Collector, path: &Path, problems: &mut Problems) {
             .is_some_and(|milli| milli < MIN_COLLECTOR_MEMORY_MILLI)
     {
         let path = path.key("resources").key("limits").key("memory");
-        let advice = "half of it holds spans on their way to the store";
+        let advice = "use 128Mi or more";
         problems.add(path, "must be at least 128Mi", advice);
     }
     if let Some(surge) = &collector.max_surge
         && !is_surge(surge)
     {
-        let text = format!("{:?} is not a number of nodes", surge.text());
+        let text = format!("{:?} is not a valid number of nodes", surge.text());
         let advice = "write 1 or more, or a percentage from 1% to 100%";
         problems.add(path.key("maxSurge"), text, advice);
     }
@@ -162,7 +162,7 @@ fn query(query: &Query, path: &Path, problems: &mut Problems) {
         && !(1..=MAX_REPLICAS).contains(&replicas)
     {
         let text = format!("must be from 1 to {MAX_REPLICAS}, but is {replicas}");
-        let advice = "leave it out for one, or for an autoscaler";
+        let advice = "omit it for one replica, or if an autoscaler sets it";
         problems.add(path.key("replicas"), text, advice);
     }
     if let Some(auth) = &query.auth {

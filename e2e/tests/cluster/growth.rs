@@ -90,5 +90,8 @@ fn a_volume_grows_where_its_class_allows() {
     // Smaller is refused: there is no way back.
     let smaller = json!({"storage": {"managed": {"size": "50Gi"}}});
     let refused = pipeline.try_apply(&smaller).unwrap_err();
-    assert!(refused.contains("can grow, not shrink"), "{refused}");
+    assert!(
+        refused.contains("can be increased, not decreased"),
+        "{refused}"
+    );
 }

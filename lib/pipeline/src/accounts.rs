@@ -196,12 +196,14 @@ impl Accounts {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "spanloom_accounts_left_out_spans",
-            "Spans missing in the accounts because too many kinds of rows waited to be written",
+            "Spans missing in the accounts because too many different rows were waiting to be \
+             written",
             self.left_out.clone(),
         );
         registry.register(
             "spanloom_accounts_lost_spans",
-            "Spans missing in the accounts because the store was away when the collector stopped",
+            "Spans missing in the accounts because the store was unavailable when the collector \
+             stopped",
             self.lost.clone(),
         );
     }
@@ -351,7 +353,7 @@ pub(crate) async fn write_overdue<B, E>(
             let left: u64 = accounts.take_all().iter().map(|row| row.spans).sum();
             if left > 0 {
                 accounts.lost.inc_by(left);
-                tracing::warn!(spans = left, "the accounts of these spans are not written");
+                tracing::warn!(spans = left, "the accounts of these spans were not written");
             }
             return;
         }

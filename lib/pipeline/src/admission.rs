@@ -45,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refused {
     /// Others use it now.
-    #[error("the memory for requests is in use; try again")]
+    #[error("the memory for requests is exhausted; try again")]
     Full,
     /// The request alone needs more than there is.
     #[error("the request needs more memory than the limit of {limit} bytes for all requests")]

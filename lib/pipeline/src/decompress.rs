@@ -39,7 +39,7 @@ impl Encoding {
 /// Why a body is not unpacked.
 #[derive(Debug, Error)]
 pub(crate) enum Fault {
-    #[error("the body unpacks to more than the limit of {limit} bytes")]
+    #[error("the decompressed body is larger than the limit of {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the body is not valid {encoding}: {reason}")]
     Malformed {
@@ -108,20 +108,20 @@ impl Decompressor {
             .last_chunk::<4>()
             .map(|size| u32::from_le_bytes(*size) as usize)
         else {
-            return Err(malformed("gzip", "it is cut short"));
+            return Err(malformed("gzip", "it is truncated"));
         };
         // What looks like the start of another file may be chance; then this only takes longer.
         if memchr::memmem::find(after_magic, GZIP_MAGIC).is_some() {
             return self.stream("gzip", flate2::read::MultiGzDecoder::new(body), reserve);
         }
         if size > body.len().saturating_mul(MAX_INFLATE_RATIO) {
-            return Err(malformed("gzip", "its length is impossible"));
+            return Err(malformed("gzip", "its length is invalid"));
         }
         self.make_room(size, reserve)?;
         let out = self.buffer.get_mut(..size).unwrap_or_default();
         match self.inflate.gzip_decompress(body, out) {
             Ok(len) => Ok(len),
-            Err(_) => Err(malformed("gzip", "it is damaged")),
+            Err(_) => Err(malformed("gzip", "it is corrupt")),
         }
     }
 

@@ -81,7 +81,7 @@ impl Drop for Vital {
         }
         tracing::error!(
             part = self.what,
-            "a part of the pipeline has ended; this is a bug"
+            "a part of the pipeline exited unexpectedly; this is a bug"
         );
         let _ = self.doors.broken.set(self.what);
     }

@@ -121,7 +121,7 @@ impl Intake {
             ticket,
         };
         let Ok((result, unpacked)) = result else {
-            tracing::error!(peer = %address, "a request made a worker panic; it was refused");
+            tracing::error!(peer = %address, "a request caused a worker to panic; it was rejected");
             self.reset();
             request.tally = Tally::default();
             return Err(Box::new(Panicked(request)));
@@ -196,9 +196,9 @@ impl Intake {
         let result = result.map_err(|error| {
             let kept = match tally.accepted() {
                 0 => String::new(),
-                kept => format!("; the {kept} spans before that were taken"),
+                kept => format!("; the {kept} spans before that were accepted"),
             };
-            Outcome::Malformed(format!("the body is not OTLP: {error}{kept}").into())
+            Outcome::Malformed(format!("the body is not valid OTLP: {error}{kept}").into())
         });
         (result, unpacked)
     }

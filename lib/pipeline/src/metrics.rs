@@ -48,12 +48,12 @@ impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "otelcol_receiver_accepted_spans",
-            "Spans stored, or discarded by a rule of the document",
+            "Spans stored, or discarded by a rule of the pipeline",
             self.accepted_spans.clone(),
         );
         registry.register(
             "otelcol_receiver_refused_spans",
-            "Spans that could not be taken, by reason",
+            "Spans that were refused, by reason",
             self.refused_spans.clone(),
         );
         registry.register(
@@ -66,22 +66,22 @@ impl Metrics {
         };
         ours(
             "receiver_repeats",
-            "Exports recognised as repeats",
+            "Requests recognised as repeats",
             &self.repeats,
         );
         ours(
             "receiver_repeats_evicted",
-            "Exports forgotten before their time because too many came",
+            "Requests forgotten early because there were too many",
             &self.repeats_evicted,
         );
         ours(
             "receiver_connections_refused",
-            "Connections closed at once because too many are open",
+            "Connections closed immediately because too many are open",
             &self.connections_refused,
         );
         ours(
             "receiver_connections_closed",
-            "Idle connections closed because another address needed their place",
+            "Idle connections closed to make room for other addresses",
             &self.connections_closed,
         );
         ours("batches", "Batches handed to the exporter", &self.batches);
@@ -92,12 +92,12 @@ impl Metrics {
         );
         ours(
             "worker_panics",
-            "Requests that made a worker fail",
+            "Requests that caused a worker to panic",
             &self.worker_panics,
         );
         registry.register(
             "spanloom_receiver_refused_requests",
-            "Export requests refused before their spans were looked at, by reason",
+            "Export requests refused before their spans were read, by reason",
             self.refused_requests.clone(),
         );
         registry.register(
@@ -107,27 +107,27 @@ impl Metrics {
         );
         registry.register(
             "spanloom_processing_changes",
-            "Repairs, cuts and redactions on spans that were kept, by reason",
+            "Repairs, truncations and redactions of spans that were kept, by reason",
             self.changes.clone(),
         );
         registry.register(
             "spanloom_processing_discarded_spans",
-            "Spans discarded by a rule of the document",
+            "Spans discarded by a rule of the pipeline",
             self.discarded_spans.clone(),
         );
         registry.register(
             "spanloom_lost_spans",
-            "Spans that were acknowledged and could not be stored, by reason",
+            "Spans that were acknowledged but could not be stored, by reason",
             self.lost_spans.clone(),
         );
         registry.register(
             "spanloom_enrichment_requests",
-            "Export requests by what is known of their sender: a pod, or not (unidentified)",
+            "Export requests by how their sender was identified: as a pod, or not (unidentified)",
             self.peers.clone(),
         );
         registry.register(
             "spanloom_receiver_connections",
-            "Connections open",
+            "Open connections",
             self.connections.clone(),
         );
     }

@@ -55,10 +55,10 @@ pub enum StartError {
 fn listen_hint(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            "the port is busy; stop the program that uses it, or choose another address".into()
+            "the port is in use; stop the program that uses it, or choose another address".into()
         }
         std::io::ErrorKind::PermissionDenied => {
-            format!("{error}; ports below 1024 usually need more rights: choose a higher one")
+            format!("{error}; ports below 1024 usually require privileges: choose a higher port")
         }
         _ => error.to_string(),
     }
@@ -66,7 +66,7 @@ fn listen_hint(error: &std::io::Error) -> String {
 
 /// What could not be finished in time when the pipeline stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the pipeline was stopped before all requests were answered; clients will repeat them")]
+#[error("the pipeline was stopped before all requests were answered; clients will retry them")]
 pub struct ShutdownIncomplete;
 
 /// A hold on a pipeline that does not keep it running.
@@ -341,7 +341,7 @@ fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
         )
         .with(
             "queued_requests",
-            "Requests that wait for a worker",
+            "Requests waiting for a worker",
             of(|inlet| inlet.queues.waiting()),
         )
         .with("exports_in_flight", "Batches being stored", move || {
@@ -351,12 +351,13 @@ fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
         })
         .with(
             "remembered_requests",
-            "Requests remembered for repeats",
+            "Requests remembered to recognise repeats",
             of(|inlet| inlet.repeats.len()),
         )
         .with(
             "receiver_repeat_window_seconds",
-            "For how long a request is remembered: ten minutes, unless too many come",
+            "How long requests are remembered to recognise repeats: ten minutes, unless there are \
+             too many",
             of(|inlet| inlet.repeats.window().as_secs() as usize),
         )
 }

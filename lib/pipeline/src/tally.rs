@@ -40,13 +40,13 @@ reasons! {
         /// There is no start time.
         NoStart => "no_start_time", "the start time is zero";
         /// It began before what is kept.
-        TooOld => "too_old", "the start time lies before the retention";
+        TooOld => "too_old", "the start time is older than the retention";
         /// It begins too far in the future.
-        InTheFuture => "in_the_future", "the start time lies more than 24 hours ahead";
+        InTheFuture => "in_the_future", "the start time is more than 24 hours in the future";
         /// Its attributes, events or links cannot be read.
         Malformed => "malformed", "the span is not valid OTLP";
         /// The store refused it.
-        Store => "store", "the store refused it";
+        Store => "store", "ClickHouse rejected the row";
     }
 }
 
@@ -54,31 +54,33 @@ reasons! {
     /// What is changed on a span that is kept.
     Change {
         /// Bytes that are not UTF-8 became U+FFFD.
-        InvalidUtf8 => "invalid_utf8", "text that is not UTF-8 was repaired";
+        InvalidUtf8 => "invalid_utf8", "a string that is not valid UTF-8 was repaired";
         /// A value is nested too deep and was replaced.
         NestedTooDeep => "nested_too_deep", "a value nested more than 64 levels deep was replaced";
         /// A link without valid ids was left out.
-        InvalidLink => "invalid_link", "a link with invalid ids was left out";
+        InvalidLink => "invalid_link", "a link with invalid IDs was dropped";
         /// The end lies before the start: the duration is zero.
-        EndBeforeStart => "end_before_start", "a span that ends before it starts got the duration 0";
+        EndBeforeStart => "end_before_start", "the duration of a span that ends before it starts \
+                                               was set to 0";
         /// The end lies too far in the future: the duration is zero.
-        EndInTheFuture => "end_in_the_future", "a span that ends more than 24 hours ahead got the duration 0";
+        EndInTheFuture => "end_in_the_future", "the duration of a span that ends more than 24 \
+                                                hours in the future was set to 0";
         /// A key came twice; the first counts.
-        DuplicateKey => "duplicate_key", "of attributes with equal keys the first was kept";
+        DuplicateKey => "duplicate_key", "of attributes with the same key, only the first was kept";
         /// Attributes beyond the limit were left out.
-        AttributeCut => "attribute_limit", "attributes beyond the limit were left out";
+        AttributeCut => "attribute_limit", "attributes beyond the limit were dropped";
         /// Events beyond the limit were left out.
-        EventCut => "event_limit", "events beyond the limit were left out";
+        EventCut => "event_limit", "events beyond the limit were dropped";
         /// Links beyond the limit were left out.
-        LinkCut => "link_limit", "links beyond the limit were left out";
+        LinkCut => "link_limit", "links beyond the limit were dropped";
         /// A value beyond the limit was cut.
-        ValueCut => "value_limit", "values beyond the limit were cut";
+        ValueCut => "value_limit", "values beyond the limit were truncated";
         /// A name, key or other text beyond the limit was cut.
-        TextCut => "text_limit", "names or messages beyond the limit were cut";
+        TextCut => "text_limit", "names or messages beyond the limit were truncated";
         /// Fields of JSON with unknown names were left out, and perhaps spans with them.
         UnknownField => "unknown_field", "fields with unknown names were ignored; names are lowerCamelCase, as in resourceSpans and scopeSpans";
         /// A sender that was not identified says who it is in terms of Kubernetes: left out.
-        Claim => "unverified_identity", "k8s attributes of a sender that is not known were left out";
+        Claim => "unverified_identity", "k8s attributes of an unidentified sender were dropped";
         /// A rule hid a value or a part of it.
         Redacted => "redacted", "values were redacted";
     }
@@ -206,7 +208,8 @@ mod tests {
         tally.change(Change::InvalidUtf8, 4);
         assert_eq!(
             tally.message(),
-            "the span id is zero or not 8 bytes long (2); text that is not UTF-8 was repaired (4)"
+            "the span id is zero or not 8 bytes long (2); a string that is not valid UTF-8 was \
+             repaired (4)"
         );
         assert_eq!((tally.accepted(), tally.rejected()), (3, 2));
     }

@@ -74,7 +74,7 @@ where
     /// cannot be frozen would make the next one fail as well; all others are told to retry.
     fn recover(&mut self) {
         self.metrics.worker_panics.inc();
-        tracing::error!("a worker panicked; the requests of its batch were refused");
+        tracing::error!("a worker panicked; the requests of its batch were rejected");
         self.intake.reset();
         let entries = self.batcher.discard();
         self.settlement.put_back(std::mem::take(&mut self.accounts));

@@ -265,7 +265,7 @@ async fn wrong_methods_types_encodings_and_paths() {
     let mut text = Vec::new();
     stream.read_to_end(&mut text).await.unwrap();
     let text = String::from_utf8_lossy(&text);
-    let line = "HTTP/1.1 404 Spanloom takes traces only\r\n";
+    let line = "HTTP/1.1 404 Spanloom receives only traces\r\n";
     assert!(text.starts_with(line), "{text}");
     assert!(text.contains("OTEL_LOGS_EXPORTER=none"), "{text}");
     let answer = p.export_with(&[("grpc-encoding", "snappy")], b"", 1).await;
@@ -375,7 +375,7 @@ async fn partial_success_counts_and_says_why() {
     old.start_time_unix_nano = 1;
     let body = request_of(vec![span(1), bad, old]);
     let reasons = "the span id is zero or not 8 bytes long (1); \
-                   the start time lies before the retention (1)";
+                   the start time is older than the retention (1)";
     let expect = ExportTracePartialSuccess {
         rejected_spans: 2,
         error_message: reasons.to_owned(),
@@ -409,7 +409,7 @@ async fn invalid_utf8_is_a_warning() {
     assert_eq!(partial.rejected_spans, 0);
     assert_eq!(
         partial.error_message,
-        "text that is not UTF-8 was repaired (1)"
+        "a string that is not valid UTF-8 was repaired (1)"
     );
     assert_eq!(p.store.len(), 1);
 }
@@ -436,7 +436,7 @@ async fn rows_the_store_refuses_are_told_to_whose_they_are() {
     assert_eq!(partial(&first.body), None);
     let expect = ExportTracePartialSuccess {
         rejected_spans: 1,
-        error_message: "the store refused it (1): value too long".into(),
+        error_message: "ClickHouse rejected the row (1): value too long".into(),
     };
     assert_eq!(partial(&second.body), Some(expect));
 }

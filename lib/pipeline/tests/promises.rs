@@ -257,13 +257,13 @@ async fn who_took_one_port_for_the_other_is_told_where_to_go() {
     let answer = grpc(p.http, TRACES, &[], framed(0, &spans(1, 1))).await;
     assert_eq!(answer.grpc_status(), 12);
     let message = answer.header("grpc-message").unwrap();
-    let expected = format!("OTLP over gRPC goes to port {}", p.grpc.port());
+    let expected = format!("send OTLP over gRPC to port {}", p.grpc.port());
     assert!(message.contains(&expected), "{message}");
     let headers = [("content-type", PROTOBUF)];
     for body in [spans(1, 1), vec![0; 400_000]] {
         let answer = request(p.grpc, http::Method::POST, "/v1/traces", &headers, body).await;
         assert_eq!(answer.status, 400);
-        let expected = format!("OTLP over HTTP goes to port {}", p.http.port());
+        let expected = format!("send OTLP over HTTP to port {}", p.http.port());
         assert!(answer.text().contains(&expected), "{}", answer.text());
     }
     // Neither is nothing at all an answer to what is no protocol of ours.

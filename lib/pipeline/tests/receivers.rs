@@ -120,7 +120,7 @@ async fn another_format_is_received_beside_otlp() {
     check(
         post("/v1/traces", "text/x-spans", spans).await,
         404,
-        "12 there is nothing at \"/v1/traces\"; traces go to /spans",
+        "12 path \"/v1/traces\" not found; send traces to /spans",
     );
     // And OTLP's receivers do not know it.
     assert_eq!(

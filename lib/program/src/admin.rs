@@ -96,7 +96,7 @@ impl Admin {
     pub async fn shutdown(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::warn!(%error, "the admin server ended abnormally");
+            tracing::warn!(%error, "the admin server exited unexpectedly");
         }
     }
 }
@@ -120,13 +120,14 @@ async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken
                             .header_read_timeout(HEAD_TIMEOUT)
                             .serve_connection(TokioIo::new(stream), service);
                         if let Err(error) = served.await {
-                            tracing::debug!(%error, "an admin connection ended early");
+                            tracing::debug!(%error, "a connection to the admin port was closed \
+                                                     early");
                         }
                     });
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for one to come back.
-                    tracing::warn!(%error, "cannot accept on the admin port");
+                    tracing::warn!(%error, "cannot accept connections on the admin port");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -141,7 +142,7 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(
             StatusCode::METHOD_NOT_ALLOWED,
-            "only GET is served here\n".into(),
+            "only GET is supported\n".into(),
         );
     }
     match request.uri().path() {

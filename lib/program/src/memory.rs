@@ -56,16 +56,16 @@ impl Share {
 /// In the order of [`Collector`]'s fields.
 const COLLECTOR: [Share; 5] = [
     Share::new("requests, from their first byte until they are stored", 20),
-    Share::new("buffers of bodies, kept for the next requests", 3).at_most(64 * MIB),
-    Share::new("columns, kept for the next batches", 3).at_most(64 * MIB),
-    Share::new("what is known to be in the tag catalogue", 1).at_most(8 * MIB),
-    Share::new("requests remembered for repeats", 4).at_most(40 * MIB),
+    Share::new("buffers of request bodies, kept for reuse", 3).at_most(64 * MIB),
+    Share::new("columns of batches, kept for reuse", 3).at_most(64 * MIB),
+    Share::new("cache of the tag catalogue", 1).at_most(8 * MIB),
+    Share::new("requests remembered to recognise repeats", 4).at_most(40 * MIB),
 ];
 
 /// In the order of [`Query`]'s fields.
 const QUERY: [Share; 2] = [
-    Share::new("one trace in an answer", 8).at_most(128 * MIB),
-    Share::new("all traces being answered", 16).at_most(512 * MIB),
+    Share::new("one trace in a response", 8).at_most(128 * MIB),
+    Share::new("all traces being returned", 16).at_most(512 * MIB),
 ];
 
 /// In the order of [`Engine`]'s fields.

@@ -148,7 +148,7 @@ impl Traits {
 pub const CLASSES: &[Class] = &[
     Class {
         name: "email",
-        what: "e-mail addresses, also of other alphabets and with `@` escaped as `%40`, `\\u0040` or `&#64;`",
+        what: "email addresses, also in other alphabets and with `@` escaped as `%40`, `\\u0040` or `&#64;`",
         expression: concat!(
             r#"(?:"[^"@\r\n]{1,64}"|[\p{L}\p{M}\p{N}._%+\-]+(?:['!*~][\p{L}\p{M}\p{N}._%+\-]+)*)"#,
             r"(?:@|%(?:25){0,3}40|\\u0040|&#(?:64|x40);)",
@@ -165,8 +165,9 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "creditCard",
-        what: "numbers of payment cards: 13 to 19 digits with an issuer's prefix and length and a valid check \
-               digit, in groups split by one or two blanks, dots or dashes; also integers and doubles",
+        what: "payment card numbers: 13 to 19 digits with an issuer's prefix and length and a \
+               valid check digit, in groups separated by one or two spaces, dots or hyphens; also \
+               integers and doubles",
         expression: "[0-9](?:[ .\\-\u{a0}\u{2007}\u{202f}]{0,2}[0-9]){12}",
         finder: Finder::Find(card::find),
         needs: &[Traits {
@@ -177,7 +178,8 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "ipv4",
-        what: "IPv4 addresses: exactly four numbers up to 255, without leading zeros, split by dots",
+        what: "IPv4 addresses: exactly four numbers up to 255, without leading zeros, separated by \
+               dots",
         expression: r"[0-9]+(?:\.[0-9]+){3,}",
         finder: Finder::If(ipv4),
         needs: &[Traits {
@@ -189,7 +191,7 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "jwt",
-        what: "JSON web tokens: three parts split by dots, of which the first two begin with `eyJ`",
+        what: "JSON web tokens: three parts separated by dots, the first two of which start with `eyJ`",
         expression: r"eyJ[A-Za-z0-9_\-]+\.eyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*",
         finder: Finder::Matches,
         needs: &[Traits {

@@ -30,10 +30,10 @@ impl fmt::Display for Place {
         match self {
             Self::Filters => f.write_str("the drop filters"),
             Self::Filter(n) => write!(f, "drop filter {}", n + 1),
-            Self::Keys => f.write_str("the redacted keys"),
-            Self::Key(n) => write!(f, "redacted key {}", n + 1),
-            Self::Values => f.write_str("the redacted values"),
-            Self::Value(n) => write!(f, "redacted value {}", n + 1),
+            Self::Keys => f.write_str("the redact keys"),
+            Self::Key(n) => write!(f, "redact key {}", n + 1),
+            Self::Values => f.write_str("the redact values"),
+            Self::Value(n) => write!(f, "redact value {}", n + 1),
             Self::Limit(name) => write!(f, "limit {name}"),
         }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// There are more rules of a kind than are allowed.
-    #[error("there are {found}, more than {max}")]
+    #[error("has {found} entries, more than {max}")]
     TooMany {
         /// How many there are.
         found: usize,
@@ -76,7 +76,7 @@ pub enum Problem {
     #[error("the key is empty")]
     EmptyKey,
     /// There is no class of this name.
-    #[error("unknown class of text {0:?}")]
+    #[error("unknown redaction class {0:?}")]
     UnknownClass(String),
     /// The regular expression does not compile.
     #[error("the regular expression {expression:?} does not compile: {reason}")]
@@ -133,7 +133,8 @@ impl Problem {
             Self::UnknownClass(word) => {
                 let known: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
                 return format!(
-                    "known classes: {}; to hide that very word write the expression \"({word})\"",
+                    "known classes: {}; to match the word itself, write the expression \
+                     \"({word})\"",
                     known.join(", ")
                 );
             }
@@ -141,9 +142,9 @@ impl Problem {
             Self::LargeRegex(_) | Self::LargeRegexes => {
                 "use smaller repetitions, and ASCII classes such as [0-9] instead of \\d"
             }
-            Self::MatchesEmpty(_) => "it would hide every place; ask for one character or more",
-            Self::Count(_) => "leave it out for 128",
-            Self::ValueBytes(_) => "leave it out for 8Ki",
+            Self::MatchesEmpty(_) => "it would match everywhere; require at least one character",
+            Self::Count(_) => "omit it for the default, 128",
+            Self::ValueBytes(_) => "omit it for the default, 8Ki",
         };
         advice.to_owned()
     }

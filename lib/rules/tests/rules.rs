@@ -121,7 +121,7 @@ fn bad_patterns_are_named() {
         |text: &str, expect: &str| refused(&rules(&[], &[text]), &[(Place::Value(0), expect)]);
     value("(", "does not compile: error: unclosed group");
     value("(?x) # (\n (", "unclosed group");
-    value("emails", "unknown class of text \"emails\"");
+    value("emails", "unknown redaction class \"emails\"");
     value("(a{1000}){1000}", "needs more than 1024 KiB");
     for empty in [
         "a*",
@@ -145,7 +145,7 @@ fn bad_patterns_are_named() {
             (Place::Key(2), "the key \"a\" is given twice"),
             (Place::Value(1), "does not compile"),
             (Place::Value(2), "\"email\" is given twice"),
-            (Place::Value(3), "unknown class"),
+            (Place::Value(3), "unknown redaction class"),
         ],
     );
     refused(
@@ -183,13 +183,13 @@ fn there_are_bounds() {
     let keys = names(MAX_KEYS + 1);
     refused(
         &rules(&texts(&keys), &[]),
-        &[(Place::Keys, "there are 4097, more than 4096")],
+        &[(Place::Keys, "has 4097 entries, more than 4096")],
     );
     redactor(&rules(&texts(&keys)[1..], &[]));
     let values = names(MAX_VALUES + 1);
     refused(
         &rules(&[], &texts(&values)),
-        &[(Place::Values, "there are 65, more than 64")],
+        &[(Place::Values, "has 65 entries, more than 64")],
     );
     redactor(&rules(&[], &texts(&values)[1..]));
     let drop = |drop: Vec<String>| RuleSet {
@@ -199,7 +199,7 @@ fn there_are_bounds() {
     let filters = |n: usize| (0..n).map(|n| format!("{{ .a = {n} }}")).collect();
     refused(
         &drop(filters(MAX_FILTERS + 1)),
-        &[(Place::Filters, "there are 65, more than 64")],
+        &[(Place::Filters, "has 65 entries, more than 64")],
     );
     assert_eq!(drop(filters(MAX_FILTERS)).compile().unwrap().drop.len(), 64);
     let regexes = |n: usize| {
@@ -273,7 +273,8 @@ fn filters_on_single_spans_refuse_what_only_a_whole_trace_knows() {
             &rules,
             &[(
                 Place::Filter(0),
-                "line 1, column 17: a filter on single spans cannot ask what only a whole trace knows",
+                "line 1, column 17: a filter on single spans cannot use properties of the whole \
+                 trace",
             )],
         );
     }

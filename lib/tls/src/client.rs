@@ -70,7 +70,7 @@ pub fn system_bundle() -> Result<PathBuf, TlsError> {
 fn load(path: &Path) -> Result<ClientConfig, TlsError> {
     let unusable = |reason: String| TlsError::Content {
         path: path.to_owned(),
-        wanted: "certificate of an authority",
+        wanted: "CA certificate",
         reason,
     };
     let mut roots = RootCertStore::empty();
@@ -84,7 +84,7 @@ fn load(path: &Path) -> Result<ClientConfig, TlsError> {
     }
     if roots.is_empty() {
         return Err(unusable(
-            refused.unwrap_or_else(|| "there is no BEGIN CERTIFICATE".to_owned()),
+            refused.unwrap_or_else(|| "BEGIN CERTIFICATE not found".to_owned()),
         ));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -61,12 +61,12 @@ impl Service<Uri> for Connector {
             if !secure {
                 return Ok(Stream::Plain(tcp.await?));
             }
-            let tls = tls.ok_or("https needs the certificate authorities to trust; name a file")?;
+            let tls = tls.ok_or("https needs CA certificates to trust; set a CA file")?;
             let connector = TlsConnector::from(tls.config());
             let stream = tcp.await?.into_inner();
             let stream = tokio::time::timeout(PATIENCE, connector.connect(name?, stream))
                 .await
-                .map_err(|_| "the server did not answer the TLS handshake within 10 s")??;
+                .map_err(|_| "the TLS handshake timed out after 10 s")??;
             Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
         })
     }
@@ -74,7 +74,7 @@ impl Service<Uri> for Connector {
 
 /// The name that the server's certificate must be for. IPv6 addresses stand in brackets in a URL.
 fn server_name(uri: &Uri) -> Result<ServerName<'static>, Error> {
-    let host = uri.host().ok_or("the URL names no host")?;
+    let host = uri.host().ok_or("the URL has no host")?;
     let host = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))

@@ -17,7 +17,7 @@ pub enum TlsError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{} holds no usable {wanted}: {reason}; it must be PEM", path.display())]
+    #[error("{} contains no usable {wanted}: {reason}; it must be in PEM format", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -40,11 +40,11 @@ pub enum TlsError {
     },
     /// No bundle of public certificate authorities was found on this machine.
     #[error(
-        "this machine has no bundle of certificate authorities (looked for {0}); name one with \
-         SSL_CERT_FILE, or the server's own with a CA file"
+        "no CA bundle was found on this machine (looked for {0}); set SSL_CERT_FILE, or a CA file \
+         for this server"
     )]
     NoSystemBundle(String),
     /// The TLS library refuses its settings: a bug of ours.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Setup(#[from] rustls::Error),
 }

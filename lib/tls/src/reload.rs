@@ -80,12 +80,13 @@ impl<T> Reloading<T> {
                 state.value = Arc::new(value);
                 state.stamp = now;
                 state.complaint = None;
-                tracing::info!(files = ?names(), "certificates were read again");
+                tracing::info!(files = ?names(), "certificates reloaded");
             }
             Err(error) => {
                 let complaint = error.to_string();
                 if state.complaint.as_ref() != Some(&complaint) {
-                    tracing::warn!(%error, "changed certificates cannot be used; the last ones stay");
+                    tracing::warn!(%error, "cannot use the changed certificates; the last ones \
+                                            stay in use");
                     state.complaint = Some(complaint);
                 }
             }

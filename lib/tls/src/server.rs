@@ -76,7 +76,7 @@ impl ServerTls {
             .unwrap_or_else(|_| {
                 Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "no TLS handshake within 10 s",
+                    "TLS handshake timed out after 10 s",
                 ))
             })
     }
@@ -109,7 +109,7 @@ fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| no_certificate(error.to_string()))?;
     if chain.is_empty() {
-        return Err(no_certificate("there is no BEGIN CERTIFICATE".to_owned()));
+        return Err(no_certificate("BEGIN CERTIFICATE not found".to_owned()));
     }
     let no_key = |reason| content(key, "private key", reason);
     let der =

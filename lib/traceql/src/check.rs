@@ -22,10 +22,13 @@ pub fn check(expr: &Expr, mode: Mode) -> Result<(), Error> {
         return Ok(());
     }
     let found = format!("`{}`, which is {}", expr.node, ty.text());
-    Err(
-        Error::new(ErrorKind::Type, expr.at, "a filter is true or false", found)
-            .hint("compare it with something"),
+    Err(Error::new(
+        ErrorKind::Type,
+        expr.at,
+        "a filter must be a boolean",
+        found,
     )
+    .hint("compare it with something"))
 }
 
 /// What is known of a value before there is a span.
@@ -46,11 +49,11 @@ impl Type {
     fn text(self) -> &'static str {
         match self {
             Self::Dynamic => "an attribute",
-            Self::Str => "text",
+            Self::Str => "a string",
             Self::Int => "an integer",
             Self::Float => "a float",
             Self::Duration => "a duration",
-            Self::Bool => "true or false",
+            Self::Bool => "a boolean",
             Self::Status => "a status",
             Self::Kind => "a kind",
         }
@@ -117,7 +120,7 @@ fn literal_type(literal: &Literal, at: Position) -> Result<Type, Error> {
         Literal::Status(_) => Type::Status,
         Literal::Kind(_) => Type::Kind,
         Literal::Nil => {
-            let expected = "nil stands only beside = and !=, opposite a field";
+            let expected = "nil can only be compared with a field, with = or !=";
             return Err(Error::new(ErrorKind::Type, at, expected, ""));
         }
     })
@@ -139,7 +142,7 @@ fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type, Error> {
         return Ok(Type::Dynamic);
     };
     if mode == Mode::Span && intrinsic.needs_trace() {
-        let expected = "a filter on single spans cannot ask what only a whole trace knows";
+        let expected = "a filter on single spans cannot use properties of the whole trace";
         let e = Error::new(ErrorKind::WholeTrace, at, expected, format!("`{field}`"));
         return Err(match intrinsic {
             Intrinsic::TraceDuration => e.hint("the span's own is `duration`"),
@@ -166,8 +169,8 @@ fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type, Error> {
 fn misfit(op: &str, operand: &Expr, ty: Type) -> Error {
     let found = format!("`{}`, which is {}", operand.node, ty.text());
     let expected = match op {
-        "!" | "&&" | "||" => format!("`{op}` takes what is true or false"),
-        "=~" | "!~" => format!("`{op}` takes text"),
+        "!" | "&&" | "||" => format!("`{op}` takes booleans"),
+        "=~" | "!~" => format!("`{op}` takes strings"),
         _ => format!("`{op}` takes numbers and durations"),
     };
     Error::new(ErrorKind::Type, operand.at, expected, found)
@@ -224,7 +227,7 @@ fn exists(value: &Expr, negated: bool, mode: Mode) -> Result<Type, Error> {
         let found = format!("`{} = nil`", value.node);
         return Err(
             Error::new(ErrorKind::Type, value.at, "this is never nil", found)
-                .hint("an empty text is = \"\""),
+                .hint("an empty string is written = \"\""),
         );
     }
     Ok(Type::Bool)
@@ -269,9 +272,9 @@ fn compare(
         return Err(match (left_type, right_type) {
             (Type::Duration | Type::Status | Type::Kind, Type::Str)
             | (Type::Str, Type::Duration | Type::Status | Type::Kind) => {
-                e.hint("durations, statuses and kinds stand without quotes")
+                e.hint("durations, statuses and kinds are written without quotes")
             }
-            (Type::Str, _) | (_, Type::Str) => e.hint("text stands in quotes"),
+            (Type::Str, _) | (_, Type::Str) => e.hint("strings are written in quotes"),
             _ => e,
         });
     }
@@ -284,7 +287,7 @@ fn compare(
         } else {
             right_type
         };
-        let expected = format!("`{}` takes numbers, durations and text", op.symbol());
+        let expected = format!("`{}` takes numbers, durations and strings", op.symbol());
         return Err(Error::new(ErrorKind::Type, at, expected, ty.text()));
     }
     Ok(Type::Bool)

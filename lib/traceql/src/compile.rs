@@ -302,7 +302,7 @@ fn unchecked(expr: &Expr) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         expr.at,
-        "this cannot be asked of a single span",
+        "this is not available on a single span",
         found,
     )
 }

@@ -144,9 +144,9 @@ impl<'t> Lexer<'t> {
             format!("`{first}`"),
         );
         Err(match first {
-            '\'' => e.hint("text stands in double quotes or backquotes"),
+            '\'' => e.hint("strings are written in double quotes or backquotes"),
             '&' => e.hint("\"and\" is written &&"),
-            ':' => e.hint("a colon stands only in names such as span:id, without spaces"),
+            ':' => e.hint("a colon is only allowed in intrinsics such as span:id, without spaces"),
             _ => e,
         })
     }

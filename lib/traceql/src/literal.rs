@@ -16,7 +16,10 @@ pub(crate) enum Number {
 pub(crate) fn string(text: &str) -> Result<(String, usize), Wrong> {
     if let Some(raw) = text.strip_prefix('`') {
         let Some(end) = raw.find('`') else {
-            return Err((0, "expected a backquote at the end of this text".to_owned()));
+            return Err((
+                0,
+                "expected a backquote at the end of this string".to_owned(),
+            ));
         };
         // As in Go: a carriage return never belongs to such a text.
         return Ok((raw.get(..end).unwrap_or("").replace('\r', ""), end + 2));
@@ -26,8 +29,12 @@ pub(crate) fn string(text: &str) -> Result<(String, usize), Wrong> {
     while let Some((at, c)) = chars.next() {
         match c {
             '"' => {
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| (0, "expected text whose escapes are valid UTF-8".to_owned()))?;
+                let text = String::from_utf8(bytes).map_err(|_| {
+                    (
+                        0,
+                        "expected a string whose escapes are valid UTF-8".to_owned(),
+                    )
+                })?;
                 return Ok((text, at + 1));
             }
             '\n' => {
@@ -40,7 +47,7 @@ pub(crate) fn string(text: &str) -> Result<(String, usize), Wrong> {
     }
     Err((
         0,
-        "expected a double quote at the end of this text".to_owned(),
+        "expected a double quote at the end of this string".to_owned(),
     ))
 }
 

@@ -106,7 +106,7 @@ impl Parser<'_> {
                 self.one_filter()
             } else {
                 self.error(ErrorKind::Syntax, "expected `{`")
-                    .hint("a filter stands in braces: { span.http.route = \"/healthz\" }")
+                    .hint("a filter is written in braces: { span.http.route = \"/healthz\" }")
             });
         }
         let open = self.take()?;
@@ -150,7 +150,7 @@ impl Parser<'_> {
             Tok::Word if matches!(word, "and" | "AND") => e.hint("\"and\" is written &&"),
             Tok::Word if matches!(word, "or" | "OR") => e.hint("\"or\" is written ||"),
             Tok::Word => e.hint(format!(
-                "text needs quotes: \"{word}\"; an attribute needs a scope: span.{word}, \
+                "strings need quotes: \"{word}\"; an attribute needs a scope: span.{word}, \
                  resource.{word} or .{word}"
             )),
             _ => e,

@@ -202,7 +202,7 @@ fn accepted(pipeline: &Pipeline, seen: &Seen) -> Said {
         said(
             TRUE,
             "Unmanaged",
-            "managementState is Unmanaged: nothing but the status is written",
+            "managementState is Unmanaged: the operator updates only the status",
         )
     }
 }
@@ -211,26 +211,31 @@ fn store(seen: &Seen, used: Option<u8>) -> Said {
     let Some(store) = &seen.store else {
         // Our own way to it is the schema's Job; the agents' own is DataFlowing.
         return match seen.schema {
-            Some(JobState::Complete) => said(TRUE, "Reached", "the schema could be made there"),
+            Some(JobState::Complete) => said(
+                TRUE,
+                "Reached",
+                "ClickHouse is reachable, and the \
+                schema was migrated",
+            ),
             // What the Job's pod says is the store's own answer, or why the pod cannot ask it.
             Some(JobState::Running | JobState::Failed) if seen.schema_trouble.is_some() => said(
                 FALSE,
                 "NotReached",
                 format!(
-                    "the schema's Job cannot use the store: {}",
+                    "the migration Job cannot use ClickHouse: {}",
                     seen.schema_trouble.as_deref().unwrap_or_default()
                 ),
             ),
             _ => said(
                 UNKNOWN,
                 "NotReachedYet",
-                "the schema's Job has not reached it yet",
+                "the migration Job has not connected to ClickHouse yet",
             ),
         };
     };
     if store.exists && store.ready >= 1 {
         let Some(used) = used else {
-            return said(TRUE, "Ready", "ClickHouse answers");
+            return said(TRUE, "Ready", "ClickHouse is ready");
         };
         let reason = match used {
             90.. => VOLUME_OVER_90,
@@ -238,13 +243,13 @@ fn store(seen: &Seen, used: Option<u8>) -> Said {
             _ => "Ready",
         };
         let advice = match used {
-            80.. => "; make storage.managed.size larger, or retention shorter",
+            80.. => "; increase storage.managed.size, or shorten the retention",
             _ => "",
         };
-        let message = format!("ClickHouse answers; its volume is {used} % full{advice}");
+        let message = format!("ClickHouse is ready; its volume is {used}% full{advice}");
         return said(TRUE, reason, message);
     }
-    let trouble = seen.store_trouble.as_deref().unwrap_or("no pod yet");
+    let trouble = seen.store_trouble.as_deref().unwrap_or("no pod exists yet");
     said(
         FALSE,
         "NotReady",
@@ -254,27 +259,27 @@ fn store(seen: &Seen, used: Option<u8>) -> Said {
 
 fn schema(seen: &Seen) -> Said {
     match seen.schema {
-        Some(JobState::Complete) => said(TRUE, "Migrated", "the schema is of this version"),
+        Some(JobState::Complete) => said(TRUE, "Migrated", "the schema is up to date"),
         Some(JobState::Running) => {
-            let trouble = seen.schema_trouble.as_deref().unwrap_or("at work");
+            let trouble = seen.schema_trouble.as_deref().unwrap_or("in progress");
             said(
                 FALSE,
                 "Migrating",
-                format!("the schema is being made: {trouble}"),
+                format!("the schema is being migrated: {trouble}"),
             )
         }
         Some(JobState::Failed) => {
             let trouble = seen
                 .schema_trouble
                 .as_deref()
-                .unwrap_or("see the Job's pods");
+                .unwrap_or("see the logs of the Job's pods");
             said(
                 FALSE,
                 "MigrationFailed",
-                format!("the schema could not be made: {trouble}"),
+                format!("the schema migration failed: {trouble}"),
             )
         }
-        Some(JobState::Missing) | None => said(FALSE, "WaitingForStore", "the store comes first"),
+        Some(JobState::Missing) | None => said(FALSE, "WaitingForStore", "waiting for the store"),
     }
 }
 
@@ -283,7 +288,7 @@ fn agents(seen: &Seen) -> Said {
         return said(
             FALSE,
             "WaitingForSchema",
-            "collectors begin when the schema is there",
+            "waiting for the schema migration",
         );
     };
     let cause = rollout.cause.clone().unwrap_or_default();
@@ -293,8 +298,9 @@ fn agents(seen: &Seen) -> Said {
             FALSE,
             "RolledBack",
             format!(
-                "the last good configuration is back: {cause}; it is tried again at {} or when a \
-                 node becomes Ready, and when the spec or the annotation spanloom.dev/retry changes",
+                "rolled back to the last good configuration: {cause}; the rollout is retried at \
+                 {}, when a node becomes Ready, or when the spec or the annotation \
+                 spanloom.dev/retry changes",
                 rollout.retry_at.as_deref().unwrap_or("once")
             ),
         ),
@@ -302,34 +308,37 @@ fn agents(seen: &Seen) -> Said {
         _ if seen.agents.exists && seen.agents.observed && seen.agents.desired == 0 => said(
             FALSE,
             "NoNodes",
-            "no node may have a collector; look at collector.nodeSelector and tolerations",
+            "no node matches; check collector.nodeSelector and collector.tolerations",
         ),
         COMPLETE if seen.agents.exists && seen.waiting == 0 => said(
             TRUE,
             "Ready",
             format!(
-                "every Ready node has a collector that uses this configuration{}",
+                "all Ready nodes have a collector with this configuration{}",
                 dead(&seen.collectors)
             ),
         ),
         COMPLETE => {
-            let trouble = trouble.unwrap_or("the DaemonSet is gone");
+            let trouble = trouble.unwrap_or("the DaemonSet does not exist");
             said(
                 FALSE,
                 "NotReady",
-                format!("{} Ready nodes lack a collector: {trouble}", seen.waiting),
+                format!(
+                    "{} Ready nodes have no ready collector: {trouble}",
+                    seen.waiting
+                ),
             )
         }
         _ => {
             let again = match rollout.attempts {
                 0 => String::new(),
-                attempts => format!(" (tried again after {attempts} failures, the last: {cause})"),
+                attempts => format!(" (retried after {attempts} failures, the last: {cause})"),
             };
-            let trouble = trouble.unwrap_or("just begun");
+            let trouble = trouble.unwrap_or("just started");
             said(
                 FALSE,
                 "RollingOut",
-                format!("collectors are being renewed{again}: {trouble}"),
+                format!("collectors are being rolled out{again}: {trouble}"),
             )
         }
     }
@@ -355,13 +364,13 @@ fn query(seen: &Seen) -> Said {
         return said(
             FALSE,
             "WaitingForSchema",
-            "query begins when the schema is there",
+            "waiting for the schema migration",
         );
     }
     if query.is_rolled_out() && query.ready > 0 {
-        return said(TRUE, "Ready", "the query service answers");
+        return said(TRUE, "Ready", "the query service is ready");
     }
-    let trouble = seen.query_trouble.as_deref().unwrap_or("no pod yet");
+    let trouble = seen.query_trouble.as_deref().unwrap_or("no pod exists yet");
     said(
         FALSE,
         "NotReady",
@@ -381,12 +390,15 @@ fn data_flowing(enabled: bool, seen: &Seen) -> Said {
         Probed::All(agents) => said(
             TRUE,
             "ProbeReturned",
-            format!("a span went through each of {agents} collectors and came back from query"),
+            format!(
+                "a probe span was sent to each of {agents} collectors and read back from the \
+                     query service"
+            ),
         ),
         Probed::NotYet => said(
             UNKNOWN,
             "NotProbedYet",
-            "collectors and the query service have to be ready first",
+            "waiting for collectors and the query service to be ready",
         ),
         Probed::Lost(why) => said(FALSE, "ProbeLost", why),
     }
@@ -395,7 +407,11 @@ fn data_flowing(enabled: bool, seen: &Seen) -> Said {
 /// Everything together: the first part that is not true.
 fn ready(parts: &[Said]) -> Said {
     match parts.iter().find(|(status, ..)| *status != TRUE) {
-        None => said(TRUE, "Ready", "spans go all the way"),
+        None => said(
+            TRUE,
+            "Ready",
+            "spans are received, stored and returned by queries",
+        ),
         Some((_, reason, message)) => said(FALSE, reason, message),
     }
 }

@@ -177,7 +177,7 @@ fn crashed(on_ready: &OnReady<'_>, wanted: i64) -> Option<String> {
     let first = all.find(|placed| placed.is_new && placed.has_crashed)?;
     let pod = &first.agent.pod;
     let why = pod.trouble.as_deref();
-    let why = why.unwrap_or("it was started again and again");
+    let why = why.unwrap_or("it keeps restarting");
     Some(format!("pod {}: {why}", pod.name))
 }
 
@@ -199,7 +199,7 @@ fn hindrance(all: &[&Placed<'_>], done: i64, wanted: i64) -> String {
     }
     let slow = late().find(|placed| placed.is_new).map(|placed| {
         let said = match &placed.agent.status {
-            None => "its status cannot be read",
+            None => "its status is not available",
             Some(_) => "does not use the new configuration yet",
         };
         format!("pod {}: {said}", placed.agent.pod.name)

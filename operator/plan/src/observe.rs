@@ -264,7 +264,7 @@ fn containers(status: &Value) -> Option<String> {
     let Some(statuses) = status["containerStatuses"].as_array() else {
         let phase = status["phase"].as_str().unwrap_or("Pending");
         return (phase != "Succeeded")
-            .then(|| format!("{phase}, its containers did not start yet"));
+            .then(|| format!("{phase}, its containers have not started yet"));
     };
     if status["phase"] == "Succeeded" {
         return None;
@@ -275,7 +275,7 @@ fn containers(status: &Value) -> Option<String> {
         for found in [&state["terminated"], last] {
             if let Some(code) = found["exitCode"].as_i64().filter(|code| *code != 0) {
                 let said = quote(&found["reason"], &found["message"]);
-                return Some(format!("ended with code {code}: {said}"));
+                return Some(format!("exited with code {code}: {said}"));
             }
         }
         if state["waiting"].is_object() {
@@ -290,7 +290,7 @@ fn containers(status: &Value) -> Option<String> {
 
 /// A reason and a message as they are quoted: not too long, and in one line.
 pub fn quote(reason: &Value, message: &Value) -> String {
-    let reason = reason.as_str().unwrap_or("without a reason");
+    let reason = reason.as_str().unwrap_or("no reason given");
     match message.as_str().map(str::trim).filter(|m| !m.is_empty()) {
         None => reason.to_owned(),
         Some(message) => {
@@ -385,7 +385,7 @@ mod tests {
                 "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                 "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "x\ny"}},
             }]})),
-            "ended with code 1: Error: x y"
+            "exited with code 1: Error: x y"
         );
         let job = |type_: &str| {
             JobState::of(Some(

@@ -51,7 +51,7 @@ impl Pipeline {
             None => Spec::default(),
             Some(spec) => serde_json::from_value(spec).map_err(|error| Unusable {
                 reason: "Unreadable",
-                message: format!("spec: {error}; this version does not know it"),
+                message: format!("spec: {error}; this version of the operator does not support it"),
             })?,
         };
         let document = TracingPipeline {

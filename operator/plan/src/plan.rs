@@ -183,7 +183,7 @@ fn judge(
         (JobState::Running, Some(trouble)) if has_last_good => Some(Facts {
             is_placed: true,
             waiting: facts.waiting.max(1),
-            trouble: format!("the schema is not made: {trouble}"),
+            trouble: format!("the schema migration has not started: {trouble}"),
             ..Facts::default()
         }),
         _ => None,

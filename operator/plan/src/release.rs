@@ -77,8 +77,8 @@ impl Release {
         Err(Unusable {
             reason: "NamespaceNotAllowed",
             message: format!(
-                "pipelines are served in the namespaces {}; add {namespace} to the release's value \
-                 operator.pipelineNamespaces",
+                "pipelines are only allowed in the namespaces {}; add {namespace} to the chart \
+                 value operator.pipelineNamespaces",
                 self.namespaces.join(", ")
             ),
         })

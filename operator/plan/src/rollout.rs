@@ -168,7 +168,7 @@ fn progress(rollout: &mut Rollout, case: &Case<'_>, facts: &Facts) -> Duration {
 
 fn harm(facts: &Facts, stalled: Duration, deadline: Duration) -> Option<String> {
     if let Some(refusal) = &facts.refused {
-        return Some(format!("a collector refuses the configuration: {refusal}"));
+        return Some(format!("a collector rejected the configuration: {refusal}"));
     }
     if let Some(crash) = &facts.crashed {
         return Some(format!("new collectors crash: {crash}"));
@@ -178,7 +178,7 @@ fn harm(facts: &Facts, stalled: Duration, deadline: Duration) -> Option<String> 
         let Facts {
             waiting, trouble, ..
         } = facts;
-        format!("no progress for {seconds} s, {waiting} Ready nodes wait: {trouble}")
+        format!("no progress for {seconds} s, {waiting} Ready nodes are waiting: {trouble}")
     })
 }
 

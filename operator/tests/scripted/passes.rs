@@ -292,7 +292,10 @@ async fn an_object_of_somebody_else_stays_as_it_is() {
     assert_eq!(run.api.get(&path).unwrap()["spec"], json!({"x": 1}));
     let message = run.condition("Ready")["message"].clone();
     assert!(
-        message.as_str().unwrap().contains("is not this pipeline's"),
+        message
+            .as_str()
+            .unwrap()
+            .contains("does not belong to this pipeline"),
         "{message}"
     );
 }

@@ -91,12 +91,12 @@ fn files_of_tokens() {
         &["g1\n", " g2"],
         &[],
     );
-    check_files(&[], &[], &[""], &["there is no token"]);
+    check_files(&[], &[], &[""], &["it contains no token"]);
     check_files(
         &[("token", "\n \n")],
         &[],
         &["", " "],
-        &["there is no token"],
+        &["it contains no token"],
     );
     check_files(
         &[("bad", "a b\nok"), ("good", "fine")],
@@ -114,7 +114,7 @@ fn too_many_tokens_are_said() {
         &[("many", &many)],
         &["t0", "t999"],
         &[&last],
-        &["1000 tokens are the most"],
+        &["at most 1000 tokens are allowed"],
     );
 }
 

@@ -133,7 +133,7 @@ impl Division {
                 "node" => division.by_node = true,
                 "agent" => division.by_agent = true,
                 _ => {
-                    let detail = "accounts can be listed by node and by agent";
+                    let detail = "by must be node or agent";
                     return Err(Problem::parameter("by", detail));
                 }
             }
@@ -142,8 +142,8 @@ impl Division {
             let steps = window.seconds() / step + 1;
             if steps > STEPS_MAX {
                 let detail = format!(
-                    "the window has {steps} steps; at most {STEPS_MAX} are answered: give a longer \
-                     step, or a shorter window"
+                    "the time range has {steps} steps; at most {STEPS_MAX} are allowed: use a \
+                     longer step or a shorter time range"
                 );
                 return Err(Problem::parameter("step", detail));
             }
@@ -180,7 +180,7 @@ fn step(params: &Params) -> Result<Option<u64>, Problem> {
         return Ok(None);
     };
     if ns == 0 || !ns.is_multiple_of(60 * SECOND_NS) {
-        let detail = "a step is one or more whole minutes, like 1m or 1h";
+        let detail = "step must be a whole number of minutes, such as 1m or 1h";
         return Err(Problem::parameter("step", detail));
     }
     Ok(Some(ns / SECOND_NS))
@@ -233,20 +233,21 @@ fn accounts_sql(params: &Params, window: Minutes, division: Division) -> Sql {
     tag = "accounts",
     operation_id = "accounts",
     params(
-        ("node" = Option<String>, Query, description = "Only agents on this node"),
-        ("agent" = Option<String>, Query, description = "Only this agent"),
+        ("node" = Option<String>, Query, description = "Only collectors on this node"),
+        ("agent" = Option<String>, Query, description = "Only this collector, by the name of its \
+        pod"),
         ("stage" = Option<String>, Query, description = "Only this stage"),
         ("reason" = Option<String>, Query, description = "Only this reason"),
         ("by" = Option<Vec<String>>, Query,
-            description = "node or agent, or both: an account of each instead of all together"),
+            description = "Group the accounts by node, by agent (collector), or by both"),
         ("step" = Option<String>, Query,
-            description = "Whole minutes, like 1m or 1h: a series with a point for each of them"),
-        ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
-        ("end" = String, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+            description = "Step of the time series, in whole minutes, such as 1m or 1h"),
+        ("start" = String, Query, description = "Start of the time range: RFC 3339 or Unix seconds"),
+        ("end" = String, Query, description = "End of the time range: RFC 3339 or Unix seconds"),
     ),
     responses(
-        (status = 200, description = "What became of the spans", body = AccountList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = 200, description = "What happened to the spans that were received", body = AccountList),
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]

@@ -89,12 +89,12 @@ impl From<Edge> for Dependency {
     tag = "services",
     operation_id = "dependencies",
     params(
-        ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
-        ("end" = String, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+        ("start" = String, Query, description = "Start of the time range: RFC 3339 or Unix seconds"),
+        ("end" = String, Query, description = "End of the time range: RFC 3339 or Unix seconds"),
     ),
     responses(
         (status = 200, description = "The calls between services", body = DependencyList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]

@@ -109,12 +109,12 @@ impl From<LatencyRow> for OperationLatency {
         ("operation" = Option<String>, Query, description = "Only this operation"),
         ("kind" = Option<String>, Query,
             description = "Only this kind: unspecified, internal, server, client, producer or consumer"),
-        ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
-        ("end" = String, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+        ("start" = String, Query, description = "Start of the time range: RFC 3339 or Unix seconds"),
+        ("end" = String, Query, description = "End of the time range: RFC 3339 or Unix seconds"),
     ),
     responses(
         (status = 200, description = "Latency by service and operation", body = LatencyList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]

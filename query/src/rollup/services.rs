@@ -95,12 +95,13 @@ struct OperationRow {
     operation_id = "listServices",
     params(
         ("start" = Option<String>, Query,
-            description = "The window's begin: RFC 3339 or Unix seconds"),
-        ("end" = Option<String>, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+            description = "Start of the time range: RFC 3339 or Unix seconds"),
+        ("end" = Option<String>, Query, description = "End of the time range: RFC 3339 or Unix \
+                                                       seconds"),
     ),
     responses(
         (status = 200, description = "The services", body = ServiceList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]
@@ -135,14 +136,15 @@ pub async fn services(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Serv
     tag = "services",
     operation_id = "listOperations",
     params(
-        ("service" = String, Path, description = "The service's name"),
+        ("service" = String, Path, description = "Service name"),
         ("start" = Option<String>, Query,
-            description = "The window's begin: RFC 3339 or Unix seconds"),
-        ("end" = Option<String>, Query, description = "The window's end: RFC 3339 or Unix seconds"),
+            description = "Start of the time range: RFC 3339 or Unix seconds"),
+        ("end" = Option<String>, Query, description = "End of the time range: RFC 3339 or Unix \
+                                                       seconds"),
     ),
     responses(
         (status = 200, description = "The operations", body = OperationList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]

@@ -34,12 +34,14 @@ pub fn encode(place: Place, question: u64) -> String {
 /// When it is not one of ours, or belongs to another question.
 pub fn decode(text: &str, question: u64) -> Result<Place, Problem> {
     let bad = |detail: &str| Problem::parameter("cursor", detail);
-    let bytes = URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| bad("not a cursor; give the nextCursor of an answer, unchanged"))?;
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| {
+        bad("not a valid cursor; use the nextCursor of the previous page, unchanged")
+    })?;
     let (version, rest) = bytes.split_first().unwrap_or((&0, &[]));
     if *version != VERSION {
-        return Err(bad("a cursor of another version; begin again without one"));
+        return Err(bad(
+            "the cursor was created by another version; start again without a cursor",
+        ));
     }
     let parts = rest
         .split_first_chunk()
@@ -47,12 +49,12 @@ pub fn decode(text: &str, question: u64) -> Result<Place, Problem> {
         .and_then(|(time, (id, rest))| Some((time, id, <&[u8; 8]>::try_from(rest).ok()?)));
     let Some((time, trace_id, mark)) = parts else {
         return Err(bad(
-            "not a cursor; give the nextCursor of an answer, unchanged",
+            "not a valid cursor; use the nextCursor of the previous page, unchanged",
         ));
     };
     if u64::from_be_bytes(*mark) != question {
         return Err(bad(
-            "a cursor of another search; only limit may change between pages",
+            "the cursor belongs to another search; only limit may change between pages",
         ));
     }
     Ok(Place {

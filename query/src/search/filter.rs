@@ -228,13 +228,16 @@ fn read_tags(params: &Params) -> Result<Vec<Tag>, Problem> {
         let Some(tag) = Tag::read(text) else {
             return Err(Problem::parameter(
                 "tag",
-                "a tag is key=value, like http.route=/cart",
+                "a tag must be key=value, such as http.route=/cart",
             ));
         };
         tags.push(tag);
     }
     if tags.len() > TAGS_MAX {
-        let detail = format!("{} tags; at most {TAGS_MAX} may be given", tags.len());
+        let detail = format!(
+            "{} tags are given; at most {TAGS_MAX} are allowed",
+            tags.len()
+        );
         return Err(Problem::parameter("tag", detail));
     }
     tags.sort();

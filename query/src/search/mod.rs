@@ -117,30 +117,31 @@ impl From<(Found, Summary)> for TraceSummary {
     tag = "traces",
     operation_id = "searchTraces",
     params(
-        ("service" = Option<String>, Query, description = "The span's service"),
-        ("operation" = Option<String>, Query, description = "The span's name"),
+        ("service" = Option<String>, Query, description = "Service name"),
+        ("operation" = Option<String>, Query, description = "Span name"),
         ("status" = Option<String>, Query, description = "unset, ok or error"),
         ("kind" = Option<String>, Query,
             description = "unspecified, internal, server, client, producer or consumer"),
         ("tag" = Option<Vec<String>>, Query, explode, style = Form,
-            description = "key=value: an attribute of the span, its resource, scope, events or links, as the \
-                           trace shows it, whatever its type; an element of an array; for keys in a map \
-                           the path (a.b). Give it several times for several. error=true is status error, \
+            description = "key=value: an attribute of the span, its resource, scope, events or \
+                           links, of any type, with the value as the trace shows it. Also matches \
+                           an element of an array, and a key in a map by its path (a.b). Repeat \
+                           the parameter for several tags. error=true matches status error, \
                            otel.status_description the status message"),
         ("minDuration" = Option<String>, Query,
-            description = "The span's least duration: 10ms, 1.5s, 2m"),
-        ("maxDuration" = Option<String>, Query, description = "The span's greatest duration"),
-        ("start" = String, Query, description = "The window's begin: RFC 3339 or Unix seconds"),
+            description = "Minimum span duration, such as 10ms, 1.5s or 2m"),
+        ("maxDuration" = Option<String>, Query, description = "Maximum span duration"),
+        ("start" = String, Query, description = "Start of the time range: RFC 3339 or Unix seconds"),
         ("end" = String, Query,
-            description = "The window's end, inclusive: RFC 3339 or Unix seconds"),
+            description = "End of the time range, inclusive: RFC 3339 or Unix seconds"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100,
-            description = "Traces to answer with; 20 if not given"),
+            description = "Maximum number of traces to return; 20 by default"),
         ("cursor" = Option<String>, Query,
-            description = "The nextCursor of the answer to the same search"),
+            description = "The nextCursor of the previous page of the same search"),
     ),
     responses(
         (status = 200, description = "The newest traces that match", body = TraceList),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]
@@ -187,11 +188,9 @@ fn hint(params: &Params) -> String {
         .filter(|name| params.all(name).any(|value| !value.is_empty()))
         .collect();
     match given.as_slice() {
-        [] => {
-            "no spans are stored in this time range; try a longer one, or check that spans arrive: \
-               GET /api/v1/accounts counts them"
-                .to_owned()
-        }
+        [] => "no spans are stored in this time range; try a longer range, or check with GET \
+             /api/v1/accounts that spans are received"
+            .to_owned(),
         [one] => format!(
             "no span in this time range matches {one}; try a longer range, or check the value: names \
              and values are compared exactly, with upper and lower case"

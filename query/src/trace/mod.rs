@@ -44,11 +44,11 @@ const INLINE_SPANS_MAX: usize = 200;
     operation_id = "getTrace",
     params(
         ("id" = String, Path,
-            description = "The trace id: up to 32 hexadecimal digits; leading zeros may be cut"),
+            description = "The trace ID: up to 32 hexadecimal digits; leading zeros may be omitted"),
     ),
     responses(
         (status = 200, description = "The trace", body = Trace),
-        (status = "default", description = "No answer", body = ProblemDocument,
+        (status = "default", description = "Error", body = ProblemDocument,
             content_type = "application/problem+json"),
     )
 )]
@@ -60,13 +60,13 @@ pub async fn trace(
     Params::read(&uri, ALLOWED)?;
     let Path(text) = id.map_err(|error| Problem::parameter("id", error.body_text()))?;
     let Some(id) = parse_trace_id(&text) else {
-        let detail = "a trace id is 1 to 32 hexadecimal digits";
+        let detail = "a trace ID is 1 to 32 hexadecimal digits";
         return Err(Problem::parameter("id", detail));
     };
     let deadline = app.db.deadline();
     let not_found = || {
         let detail = format!(
-            "no trace {} is stored; it may be too old, or sampled out",
+            "trace {} not found; it may be older than the retention, or sampled out",
             hex(&id)
         );
         Problem::new(ProblemKind::NotFound, detail)
@@ -90,10 +90,10 @@ pub async fn trace(
 }
 
 fn internal(error: &dyn std::error::Error) -> Problem {
-    tracing::error!(%error, "a trace could not be written");
+    tracing::error!(%error, "cannot encode a trace");
     Problem::new(
         ProblemKind::Internal,
-        "the trace could not be written; the log says why",
+        "the trace could not be encoded; see the log of the query service",
     )
 }
 
@@ -144,7 +144,7 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<S
         app.metrics.refuse();
         return Err(Problem::new(
             ProblemKind::Overloaded,
-            "as much trace data is being answered as may be at once; try again",
+            "too much trace data is being returned at once; try again",
         ));
     }
     Ok(spans)

@@ -1,11 +1,13 @@
 //! The house rules that no other tool checks, over every file that git tracks.
 //!
-//! [`text`] looks at single files, [`manifests`] at what crates depend on, [`links`] at pages. A rule
+//! [`text`] looks at single files, [`words`] at what users read, [`manifests`] at what crates depend on,
+//! [`links`] at pages. A rule
 //! answers with sentences that name the place; no answer means that it holds.
 
 mod links;
 mod manifests;
 mod text;
+mod words;
 
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +33,7 @@ pub fn check(workspace: &Path) -> anyhow::Result<Vec<String>> {
         workspace.display()
     );
     let mut broken: Vec<String> = sources.iter().flat_map(text::check).collect();
+    broken.extend(sources.iter().flat_map(words::check));
     broken.extend(manifests::check(&sources));
     broken.extend(links::check(&sources));
     Ok(broken)

@@ -97,7 +97,7 @@ async fn failures() {
     fails(
         LIBRARY,
         "echo npm error code ENOTFOUND >&2; exit 1",
-        "is there a network?",
+        "check the network connection",
     )
     .await;
     fails(
@@ -109,11 +109,11 @@ async fn failures() {
     fails(
         LIBRARY,
         "echo npm error code ENOSPC >&2; exit 1",
-        "no room left",
+        "not enough disk space",
     )
     .await;
-    fails(LIBRARY, "exit 0", "npm could not get").await;
-    fails("package/other", GIVE, "has no libchdb.so").await;
+    fails(LIBRARY, "exit 0", "npm could not download").await;
+    fails("package/other", GIVE, "does not contain libchdb.so").await;
     let fake = Fake::new(LIBRARY);
     let error = fake
         .run(OsStr::new("/no/such/npm"))

@@ -47,7 +47,7 @@ pub(crate) fn fields(body: &[u8], boundary: &str) -> Result<Vec<(String, String)
         {
             return Err(ChError::new(
                 code::NOT_IMPLEMENTED,
-                format!("external data (`{name}`): the embedded engine's front takes none"),
+                format!("external data (`{name}`) is not supported by the embedded engine"),
             ));
         }
         let value = String::from_utf8(value.unwrap_or_default().to_vec())

@@ -130,7 +130,7 @@ fn column(
     let text = String::from_utf8_lossy(kind);
     let shape = Shape::of(&text).ok_or_else(|| {
         Failed::Broken(format!(
-            "columns of type {text} cannot be framed; ask for another format"
+            "columns of type {text} are not supported in this format; use another format"
         ))
     })?;
     let start = cursor.at;

@@ -173,7 +173,10 @@ pub(crate) async fn answer(
     if shape.collect.is_some() {
         return Err(ChError::new(
             super::error::code::MEMORY_LIMIT_EXCEEDED,
-            format!("the result is larger than {most} bytes; ask without wait_end_of_query"),
+            format!(
+                "the result is larger than {most} bytes; send the query without \
+                     wait_end_of_query"
+            ),
         ));
     }
     if let Some(coding) = shape.coding {

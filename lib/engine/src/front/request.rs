@@ -115,7 +115,7 @@ impl Ask {
             "role" => {
                 return Err(ChError::new(
                     code::UNKNOWN_ROLE,
-                    format!("There is no role `{value}`: the embedded engine has none"),
+                    format!("There is no role `{value}`: the embedded engine has no roles"),
                 ));
             }
             // Of no meaning here: how much is buffered, whose quota, how text is worded.
@@ -131,7 +131,7 @@ impl Ask {
                 None => {
                     return Err(ChError::new(
                         code::BAD_ARGUMENTS,
-                        format!("`{name}` is no name of a setting"),
+                        format!("`{name}` is not a valid name of a setting"),
                     ));
                 }
             },

@@ -118,7 +118,7 @@ async fn one_at_a_time() {
     let error = Engine::start(config.clone()).await.unwrap_err().to_string();
     let pid = format!("(process {})", engine.pid());
     assert!(
-        error.contains("another spanloom uses") && error.contains(&pid),
+        error.contains("another spanloom is using") && error.contains(&pid),
         "{error}"
     );
     engine.stop().await.unwrap();
@@ -203,7 +203,7 @@ async fn what_does_not_start() {
                 host_command: vec!["true".into()],
                 ..good.clone()
             },
-            "before it served",
+            "before it was ready",
         ),
     ];
     for (config, expect) in cases {

@@ -37,7 +37,7 @@ pub enum JsonErrorKind {
     #[error("expected an integer: OTLP/JSON sends enumerations as numbers, not names")]
     EnumName,
     /// A field given twice, or a second field of a value that holds one.
-    #[error("a second value for a field that holds one")]
+    #[error("more than one value of a oneof field")]
     Repeated,
 }
 

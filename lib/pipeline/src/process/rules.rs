@@ -45,7 +45,7 @@ pub enum ProcessingError {
     #[error(transparent)]
     Rules(#[from] RuleErrors),
     /// The ratio is out of range.
-    #[error("sampling: the ratio {0} is not between 0 and 1")]
+    #[error("sampling: the ratio must be from 0 to 1, but is {0}")]
     Ratio(f64),
 }
 

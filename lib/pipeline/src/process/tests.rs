@@ -256,7 +256,7 @@ fn text_that_is_not_utf8_is_repaired() {
     assert_eq!(processed.tally.rejected(), 0);
     assert_eq!(
         processed.tally.message(),
-        "text that is not UTF-8 was repaired (4)"
+        "a string that is not valid UTF-8 was repaired (4)"
     );
 }
 

@@ -18,15 +18,15 @@ use crate::outcome::Outcome;
 /// Why a request was not taken to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum Refusal {
-    #[error("the collector's memory for requests is in use; try again")]
+    #[error("the collector's memory for requests is exhausted; try again")]
     Full,
     #[error("the collector is stopping; try again")]
     Stopping,
     #[error("the collector has no configuration yet; try again")]
     Starting,
-    #[error("the answer took too long; try again")]
+    #[error("the request timed out; try again")]
     Slow,
-    #[error("the deadline that the request set has passed")]
+    #[error("the deadline of the request has passed")]
     Deadline,
     #[error("the request is larger than the limit of {limit} bytes")]
     TooLarge { limit: usize },
@@ -34,32 +34,32 @@ pub(super) enum Refusal {
     Malformed(Cow<'static, str>),
     #[error("the body took too long to arrive; try again")]
     Stalled,
-    #[error("the client went away")]
+    #[error("the client closed the connection")]
     ClientGone,
     #[error("the encoding {0:?} is not supported; use gzip, zstd or none")]
     Encoding(String),
     #[error("the content type {given:?} is not supported; use {known}")]
     ContentType { given: String, known: String },
-    #[error("only POST is supported here")]
+    #[error("only POST is supported")]
     Method,
-    #[error("Spanloom takes traces and has no place for {0}{advice}", advice = advice(.0))]
+    #[error("Spanloom receives only traces, not {0}{advice}", advice = advice(.0))]
     Signal(&'static str),
-    #[error("there is nothing at {asked:?}; traces go to {known}")]
+    #[error("path {asked:?} not found; send traces to {known}")]
     Path { asked: String, known: &'static str },
-    #[error("there is no method {0:?}")]
+    #[error("unknown method {0:?}")]
     GrpcMethod(String),
-    #[error("this port takes OTLP over {here}{}", other_port(.other))]
+    #[error("this port receives OTLP over {here}{}", other_port(.other))]
     Mixed {
         here: &'static str,
         other: Option<(&'static str, u16)>,
     },
-    #[error("the sender is not accepted: {0}")]
+    #[error("the sender was rejected: {0}")]
     Sender(Arc<str>),
 }
 
 fn other_port(other: &Option<(&'static str, u16)>) -> String {
     match other {
-        Some((transport, port)) => format!("; OTLP over {transport} goes to port {port}"),
+        Some((transport, port)) => format!("; send OTLP over {transport} to port {port}"),
         None => String::new(),
     }
 }

@@ -119,7 +119,7 @@ async fn greeted(stream: tokio::net::TcpStream, receiver: &Receiver) -> Option<S
     match accepted {
         Ok(stream) => Some(stream),
         Err(error) => {
-            tracing::debug!(peer = %receiver.address, %error, "no TLS with a client");
+            tracing::debug!(peer = %receiver.address, %error, "TLS handshake with a client failed");
             None
         }
     }

@@ -279,7 +279,7 @@ impl Export<'_> {
         if let Ending::Failed(Verdict { reason, .. }) = &ending {
             inlet.metrics.refused(point.origin.transport, reason);
             if refused {
-                tracing::debug!(peer = %address, reason, "export refused");
+                tracing::debug!(peer = %address, reason, "export rejected");
             }
             if refused && !self.submitted {
                 inlet.accounts.refused(reason, self.seen);

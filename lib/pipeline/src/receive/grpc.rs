@@ -161,7 +161,7 @@ fn check_prefix(received: &Received, declared: Encoding) -> Result<Encoding, Ref
         return malformed("the call has no message");
     };
     if u32::from_be_bytes([a, b, c, d]) as usize != received.bytes.len() - PREFIX {
-        return malformed("the call must have exactly one whole message");
+        return malformed("the call must have exactly one complete message");
     }
     match (flag, declared) {
         (0, _) => Ok(Encoding::Identity),
@@ -224,7 +224,7 @@ where
             http: 404,
             retry: false,
             reason: "path",
-            message: "there is no such service".into(),
+            message: "unknown service".into(),
         });
     }
     let doors = &receiver.inlet.doors;

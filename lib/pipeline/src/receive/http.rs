@@ -20,7 +20,7 @@ use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
 /// In place of `Not Found`, for signals that have no place here.
-const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom takes traces only");
+const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom receives only traces");
 /// A refused body that is longer, or slower, costs the client its connection.
 pub(super) const DRAIN_BYTES: usize = 512 << 10;
 pub(super) const DRAIN_TIME: Duration = Duration::from_millis(500);

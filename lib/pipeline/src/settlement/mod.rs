@@ -270,7 +270,7 @@ impl Drop for Lot {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.settlement.metrics.worker_panics.inc();
-            tracing::error!("the export of a batch panicked; its senders are told to retry");
+            tracing::error!("the export of a batch panicked; its clients are asked to retry");
         }
         if !self.entries.is_empty() || !self.accounts.is_empty() {
             self.fail(&ABANDONED.into());

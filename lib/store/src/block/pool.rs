@@ -85,17 +85,17 @@ impl BlockPool {
         let metrics = &self.tags.metrics;
         registry.register(
             "spanloom_store_tags_high_cardinality",
-            "Attribute values left out of the catalogue: their key has too many",
+            "Attribute values left out of the tag catalogue because their key has too many",
             metrics.high_cardinality.clone(),
         );
         registry.register(
             "spanloom_store_tags_batch_full",
-            "Attribute keys and values left out of the catalogue: too many in one batch",
+            "Attribute keys and values left out of the tag catalogue because a batch had too many",
             metrics.batch_full.clone(),
         );
         registry.register(
             "spanloom_store_tag_cache_evictions",
-            "Times that the older half of the catalogue's cache was forgotten",
+            "How often the older half of the tag catalogue's cache was evicted",
             metrics.evictions.clone(),
         );
     }

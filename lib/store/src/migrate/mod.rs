@@ -27,7 +27,8 @@ pub use steps::{Migration, checksum, migrations, statements};
 pub enum MigrateError {
     /// ClickHouse did not answer in time.
     #[error(
-        "ClickHouse at {url} is not there after {waited:?}: {reason}; is it running, and is the address right?"
+        "ClickHouse at {url} did not respond within {waited:?}: {reason}; check that it is running \
+         and that the address is correct"
     )]
     Away {
         /// Where it should be.
@@ -47,7 +48,8 @@ pub enum MigrateError {
     },
     /// The database belongs to another pipeline.
     #[error(
-        "database {database} belongs to pipeline {owner:?}, not to {pipeline:?}; give this pipeline a database of its own"
+        "database {database} belongs to pipeline {owner:?}, not to {pipeline:?}; use a different \
+         database for this pipeline"
     )]
     OtherPipeline {
         /// The database.
@@ -59,7 +61,8 @@ pub enum MigrateError {
     },
     /// A migration is not what it was when it ran.
     #[error(
-        "migration {version} of database {database} ran as {found}, but is {expected} in this version; use the version that made this database, or another database"
+        "migration {version} of database {database} was applied with checksum {found}, but this \
+         version has {expected}; use the version that created the database, or another database"
     )]
     Changed {
         /// The database.
@@ -73,7 +76,8 @@ pub enum MigrateError {
     },
     /// A later version changed the database in a way that this one cannot work with.
     #[error(
-        "database {database} is at schema version {found}, which only works for programs that know version {needs}; this one knows {known}: use a later version"
+        "database {database} is at schema version {found}, which requires support for version \
+         {needs}, but this program supports up to {known}; use a later version"
     )]
     TooNew {
         /// The database.
@@ -86,7 +90,7 @@ pub enum MigrateError {
         known: u32,
     },
     /// A table lacks columns, or has them with other types.
-    #[error("table {table} is not as it should be: {problems}")]
+    #[error("table {table} does not match the expected schema: {problems}")]
     Columns {
         /// The table.
         table: String,
@@ -151,7 +155,7 @@ pub async fn run(
         migrate,
     };
     run.wait_for_clickhouse(&connection.url).await?;
-    run.execute("create our database", &options.create_database())
+    run.execute("create the database", &options.create_database())
         .await?;
     run.version_table().await?;
     run.claim().await?;
@@ -185,7 +189,7 @@ impl Run<'_> {
             let refused = failure.class == Class::Fault;
             if refused || start.elapsed() + pause > self.migrate.patience {
                 return Err(match refused {
-                    true => refusal("let us in", failure),
+                    true => refusal("authenticate", failure),
                     false => MigrateError::Away {
                         url: url.to_owned(),
                         waited: start.elapsed(),
@@ -240,8 +244,7 @@ impl Run<'_> {
         }
         for column in self.missing(&table).await? {
             if let Some(statement) = self.options.add_column(&table, &column) {
-                self.execute("complete the version table", &statement)
-                    .await?;
+                self.execute("update the version table", &statement).await?;
             }
         }
         Ok(())
@@ -281,7 +284,7 @@ impl Run<'_> {
             "SELECT comment FROM system.tables WHERE database = {} AND name = 'schema_migrations'",
             literal(&self.options.database),
         );
-        let what = "read whose the version table is";
+        let what = "read the owner of the version table";
         let comments: Vec<String> = self.rows(what, &sql).await?;
         let creator = comments
             .iter()
@@ -329,7 +332,7 @@ impl Run<'_> {
                 database = self.options.database,
                 found,
                 known,
-                "a later version made this database; it works for this one, too"
+                "the database was migrated by a later version that is compatible with this one"
             );
         }
         let mut ran = Vec::new();

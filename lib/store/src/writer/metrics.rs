@@ -29,11 +29,11 @@ pub struct WriterMetrics {
     pub failures: Family<Label, Counter>,
     /// Inserts of parts of a batch, to find bad rows.
     pub bisect_inserts: Counter,
-    /// Rows that ClickHouse refused for good, by table.
+    /// Rows that ClickHouse rejected permanently, by table.
     pub refused_rows: Family<Label, Counter>,
     /// Batches that wait for someone to mend the schema or the credentials.
     pub held_batches: Gauge,
-    /// Batches given up while it was unknown whether they are stored.
+    /// Batches given up without knowing whether they were stored.
     pub uncertain_batches: Counter,
 }
 
@@ -71,37 +71,38 @@ impl WriterMetrics {
         );
         registry.register(
             "otelcol_exporter_in_flight_requests",
-            "Batches on their way to the store",
+            "Batches being sent to the store",
             self.in_flight.clone(),
         );
         registry.register(
             "spanloom_store_insert_seconds",
-            "Time of a successful insert, by table",
+            "Duration of successful inserts, by table",
             self.insert_seconds.clone(),
         );
         registry.register(
             "spanloom_store_insert_failures",
-            "Failed inserts: retry is repeated, bad_rows bisected, fault held",
+            "Failed inserts, by what follows: retry (repeated), bad_rows (bisected) or fault \
+             (held)",
             self.failures.clone(),
         );
         registry.register(
             "spanloom_store_bisect_inserts",
-            "Inserts of parts of a batch, to find the rows that ClickHouse refuses",
+            "Inserts of parts of a batch, to find the rows that ClickHouse rejects",
             self.bisect_inserts.clone(),
         );
         registry.register(
             "spanloom_store_refused_rows",
-            "Rows that ClickHouse refused for good, by table",
+            "Rows that ClickHouse rejected permanently, by table",
             self.refused_rows.clone(),
         );
         registry.register(
             "spanloom_store_held_batches",
-            "Batches that wait for the schema or the credentials to be mended",
+            "Batches held until the schema or the credentials are fixed",
             self.held_batches.clone(),
         );
         registry.register(
             "spanloom_store_uncertain_batches",
-            "Batches given up while it was unknown whether they are stored",
+            "Batches given up without knowing whether they were stored",
             self.uncertain_batches.clone(),
         );
     }

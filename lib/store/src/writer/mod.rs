@@ -255,7 +255,13 @@ impl Writer {
                 let refused = self.metrics.refused_rows.get_or_create_owned(&label);
                 refused.inc_by(rows as u64);
                 let reason = job.refused.first().map_or("", |refused| &refused.reason);
-                tracing::warn!(table = job.id.name(), rows, reason, "rows refused for good");
+                tracing::warn!(
+                    table = job.id.name(),
+                    rows,
+                    reason,
+                    "ClickHouse rejected rows \
+                    permanently"
+                );
             }
             match job.id {
                 TableId::Spans => refused_spans = job.refused,
@@ -276,7 +282,7 @@ impl Writer {
             self.metrics.uncertain_batches.inc();
             tracing::error!(
                 reason,
-                "a batch is given up that may be stored, in part or whole"
+                "giving up a batch that may have been stored in part or completely"
             );
         }
         WriteOutcome::Unavailable(failure.message.clone())
@@ -319,9 +325,10 @@ impl Writer {
             Class::Fault => tracing::error!(
                 code,
                 reason,
-                "ClickHouse refuses all inserts: mend its schema or our credentials; batches wait"
+                "ClickHouse rejects all inserts; batches are held until its schema or the \
+                 credentials are fixed"
             ),
-            _ => tracing::warn!(code, reason, "an insert failed and is repeated"),
+            _ => tracing::warn!(code, reason, "an insert failed; retrying"),
         }
     }
 }

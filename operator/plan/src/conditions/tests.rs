@@ -147,7 +147,7 @@ fn a_level_is_written_only_when_it_is_clearly_another() {
     ];
     assert_eq!(levels, expected);
     let store = &status.conditions[1];
-    assert!(store.message.contains("90 % full; make"), "{store:?}");
+    assert!(store.message.contains("90% full; increase"), "{store:?}");
     assert_eq!(store.status, "True");
     // Another's server is not ours to measure.
     let external = Seen {
@@ -238,7 +238,7 @@ fn an_external_store_says_itself_why_it_is_not_reached() {
         ..well()
     };
     says(&seen, "StoreReady", "Unknown", "NotReachedYet");
-    seen.schema_trouble = Some("pod a: ended with code 1: wrong password".to_owned());
+    seen.schema_trouble = Some("pod a: exited with code 1: wrong password".to_owned());
     says(&seen, "StoreReady", "False", "NotReached");
     let status = status(&pipeline(json!({})), &seen, &Status::default(), now());
     let ready = status.conditions.last().unwrap();

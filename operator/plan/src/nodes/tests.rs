@@ -41,7 +41,7 @@ fn refusing(mut agent: Agent, refused: &str) -> Agent {
 fn crashing(mut agent: Agent) -> Agent {
     agent.pod.restarts = 3;
     agent.pod.last_crash = Some(at(5));
-    agent.pod.trouble = Some("ended with code 1: x".to_owned());
+    agent.pod.trouble = Some("exited with code 1: x".to_owned());
     agent
 }
 
@@ -207,7 +207,7 @@ fn crashes_are_harm_where_the_old_ones_do_not_crash() {
     };
     let new = |node: &str| crashing(agent(node, "new", "c"));
     let old = |node: &str| crashing(agent(node, "old", "c"));
-    let says = Some("pod a-new: ended with code 1: x".to_owned());
+    let says = Some("pod a-new: exited with code 1: x".to_owned());
     assert_eq!(crashed(2, &[new("a"), new("b")], &BOTH), says);
     // One of two may be its node's fault.
     assert_eq!(crashed(2, &[new("a"), agent("b", "old", "c")], &BOTH), None);
@@ -257,7 +257,7 @@ fn what_stands_in_the_way_is_named() {
     let mute = agent("b", "new", "");
     assert_eq!(
         trouble(&[good, mute], &BOTH),
-        "pod b-new: its status cannot be read"
+        "pod b-new: its status is not available"
     );
 }
 

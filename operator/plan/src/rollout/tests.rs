@@ -120,7 +120,7 @@ fn without_progress_it_is_taken_back_at_the_deadline() {
     story.is(500, &done(3), ROLLED_BACK);
     assert_eq!(
         story.cause(),
-        "no progress for 300 s, 497 Ready nodes wait: pod a: ImagePullBackOff"
+        "no progress for 300 s, 497 Ready nodes are waiting: pod a: ImagePullBackOff"
     );
     // The old ones are complete again: that says nothing about the new ones.
     let after = story.is(600, &done(500), ROLLED_BACK);
@@ -163,7 +163,7 @@ fn a_refusal_or_crashes_take_it_back_at_once() {
     for (facts, says) in [
         (
             refused,
-            "a collector refuses the configuration: a: unknown version 9",
+            "a collector rejected the configuration: a: unknown version 9",
         ),
         (crashed, "new collectors crash: pod a: OOMKilled"),
     ] {
