@@ -223,7 +223,10 @@ mod tests {
                 let whole = ["collector", "query", "storage.managed"];
                 let is_part = |whole: &&str| path.starts_with(*whole);
                 let path = whole.into_iter().find(is_part).unwrap_or(path);
-                assert!(laptop.contains(&format!("`{path}`")), "With `spanloom up`: {path}");
+                assert!(
+                    laptop.contains(&format!("`{path}`")),
+                    "With `spanloom up`: {path}"
+                );
             }
         });
     }

@@ -253,7 +253,7 @@ mod tests {
             let row = format!("| `{name}` | {what} |");
             assert!(docs.contains(&row), "docs/pipeline.md has no row {row}");
         }
-        let heading = "| class | what it hides |\n|---|---|\n";
+        let heading = "| redaction class | what it matches |\n|---|---|\n";
         let rows = docs.split_once(heading).map(|(_, rest)| {
             let table = rest.lines().take_while(|line| line.starts_with('|'));
             table.count()

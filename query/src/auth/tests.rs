@@ -102,7 +102,7 @@ fn files_of_tokens() {
         &[("bad", "a b\nok"), ("good", "fine")],
         &["ok", "fine"],
         &["a", "a b"],
-        &["bad:1 is left out"],
+        &["bad:1 is ignored"],
     );
 }
 
