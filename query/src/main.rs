@@ -73,7 +73,7 @@ struct Args {
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
-    /// Bytes of memory that the container may use; how much of traces is answered at once follows from it
+    /// Bytes of memory that the container may use; how much is answered at once follows from it
     /// [default: as its control group says, else 2 GiB]
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
     memory_limit_bytes: Option<u64>,
