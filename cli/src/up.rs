@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
 use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
+use spanloom_engine::host::SLOTS;
 use spanloom_engine::{Engine, EngineConfig};
 use spanloom_program::{Signals, memory};
 use spanloom_query::{
@@ -161,7 +162,11 @@ impl Running {
                     database: address.database,
                     ca_file: address.ca_file,
                 },
-                limits: Limits::default(),
+                limits: Limits {
+                    // Inserts and health checks need slots, too, however slow people's queries are.
+                    concurrent_queries: SLOTS as usize / 3 * 2,
+                    ..Limits::default()
+                },
                 access: Access::default(),
             },
             query_metrics,

@@ -1,6 +1,7 @@
 //! What the query service is told at its start.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Limits {
     pub query_timeout: Duration,
     /// The memory of one query in ClickHouse.
     pub query_memory_bytes: u64,
+    /// What one query may bring back, but for a trace's, which is cut.
+    pub result_bytes: usize,
     /// Queries at once; more wait, and are refused when their time runs out.
     pub concurrent_queries: usize,
     /// The spans of one trace that are read; what is beyond is cut, and said to be.
@@ -58,13 +61,22 @@ impl Default for Limits {
     }
 }
 
+/// Enough for ten thousand rows of latency with their histograms: the most that an answer has.
+const RESULT_BYTES: usize = 8 << 20;
+
+/// As many queries at once as there is memory for their results, within these bounds.
+const CONCURRENT_QUERIES: RangeInclusive<usize> = 2..=16;
+
 impl Limits {
     /// The default ones with these shares of memory.
     pub fn within(memory: memory::Query) -> Self {
+        let concurrent_queries = (memory.results / RESULT_BYTES)
+            .clamp(*CONCURRENT_QUERIES.start(), *CONCURRENT_QUERIES.end());
         Self {
             query_timeout: Duration::from_secs(30),
-            query_memory_bytes: 2 << 30,
-            concurrent_queries: 16,
+            query_memory_bytes: memory.clickhouse as u64,
+            result_bytes: memory.results / concurrent_queries,
+            concurrent_queries,
             trace_spans: 500_000,
             trace_bytes: memory.trace,
             trace_bytes_in_flight: memory.traces,
@@ -96,4 +108,28 @@ pub struct Access {
     /// Where to serve metrics, health and probes, without a token and in plain text; port 0 takes a
     /// free one. Without it there is no such port, and the first one has to do.
     pub admin: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_of_clickhouse_follows_from_the_containers_memory() {
+        const MIB: usize = 1 << 20;
+        #[track_caller]
+        fn check(container: usize, queries: usize, result: usize, in_clickhouse: usize) {
+            let limits = Limits::within(memory::Query::of((container * MIB) as u64));
+            let said = (limits.concurrent_queries, limits.result_bytes / MIB);
+            assert_eq!(said, (queries, result), "{container} MiB");
+            assert_eq!(limits.query_memory_bytes, (in_clickhouse * MIB) as u64);
+            let results = limits.concurrent_queries * limits.result_bytes;
+            assert!(results <= container * MIB / 8, "{container} MiB");
+        }
+        check(64, 2, 4, 256);
+        check(256, 4, 8, 1024);
+        check(512, 8, 8, 2048);
+        check(2048, 16, 16, 2048);
+        check(65_536, 16, 16, 2048);
+    }
 }

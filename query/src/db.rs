@@ -31,6 +31,9 @@ pub enum DbError {
     /// The query wanted more memory than it may have.
     #[error("query exceeded its memory limit of {0} bytes")]
     Memory(u64),
+    /// What the query found is more than one query may bring back.
+    #[error("query exceeded its limit of {0} bytes of results")]
+    Result(usize),
     /// All slots were taken until the request's time was over.
     #[error("too many concurrent queries")]
     Overloaded,
@@ -48,6 +51,7 @@ impl DbError {
         match self {
             Self::Timeout(_) => "timeout",
             Self::Memory(_) => "memory",
+            Self::Result(_) => "result",
             Self::Overloaded => "overloaded",
             Self::Unavailable(_) => "unavailable",
             Self::Failed(_) => "failed",
@@ -71,6 +75,14 @@ impl From<DbError> for Problem {
                 format!(
                     "query exceeded its memory limit of {} MiB; try a shorter time range, or \
                      filter by service or operation",
+                    bytes >> 20
+                ),
+            ),
+            DbError::Result(bytes) => Self::new(
+                ProblemKind::TooMuchMemory,
+                format!(
+                    "query found more than its limit of {} MiB; try a shorter time range, or give a \
+                     service or an operation",
                     bytes >> 20
                 ),
             ),
@@ -211,11 +223,13 @@ impl Db {
             rows.push(row);
             Flow::More
         };
-        self.counted(slots, name, sql, deadline, take).await?;
+        let most = Some(self.limits.result_bytes);
+        self.counted(slots, (name, sql, most), deadline, take)
+            .await?;
         Ok(rows)
     }
 
-    /// Gives each row of a query to `take`, which says whether it wants more.
+    /// Gives each row of a query to `take`, which says whether it wants more, and answers for how much that is.
     ///
     /// # Errors
     /// See [`DbError`].
@@ -229,14 +243,14 @@ impl Db {
     where
         T: RowOwned + RowRead,
     {
-        self.counted(&self.slots, name, sql, deadline, take).await
+        self.counted(&self.slots, (name, sql, None), deadline, take)
+            .await
     }
 
     async fn counted<T>(
         &self,
         slots: &Semaphore,
-        name: &'static str,
-        sql: &Sql,
+        (name, sql, most): (&'static str, &Sql, Option<usize>),
         deadline: Deadline,
         take: impl FnMut(T) -> Flow,
     ) -> Result<(), DbError>
@@ -244,7 +258,7 @@ impl Db {
         T: RowOwned + RowRead,
     {
         let begun = Instant::now();
-        let result = self.run(slots, sql, deadline, take).await;
+        let result = self.run(slots, (sql, most), deadline, take).await;
         let outcome = result.as_ref().map_or_else(DbError::label, |()| "ok");
         self.metrics.queried(
             &QueryLabels {
@@ -262,7 +276,7 @@ impl Db {
     async fn run<T>(
         &self,
         slots: &Semaphore,
-        sql: &Sql,
+        (sql, most): (&Sql, Option<usize>),
         deadline: Deadline,
         mut take: impl FnMut(T) -> Flow,
     ) -> Result<(), DbError>
@@ -276,10 +290,13 @@ impl Db {
             .map_err(|_| DbError::Overloaded)?;
         let _running = self.metrics.running();
         let left = deadline.left()?;
-        let query = sql.query(&self.client).with_setting(
+        let mut query = sql.query(&self.client).with_setting(
             "max_execution_time",
             format!("{:.3}", left.as_secs_f64().max(0.001)),
         );
+        if let Some(most) = most {
+            query = query.with_setting("max_result_bytes", most.to_string());
+        }
         let read = async {
             let mut cursor: RowCursor<T> = query.fetch()?;
             while let Some(row) = cursor.next().await? {
@@ -305,6 +322,8 @@ impl Db {
                 Some(159 | 160) => DbError::Timeout(deadline.limit),
                 // MEMORY_LIMIT_EXCEEDED
                 Some(241) => DbError::Memory(self.limits.query_memory_bytes),
+                // TOO_MANY_ROWS_OR_BYTES
+                Some(396) => DbError::Result(self.limits.result_bytes),
                 // UNKNOWN_TABLE, UNKNOWN_DATABASE: not migrated yet. TOO_MANY_SIMULTANEOUS_QUERIES,
                 // NETWORK_ERROR, SOCKET_TIMEOUT, QUERY_WAS_CANCELLED (it is shutting down),
                 // AUTHENTICATION_FAILED (credentials are being renewed), and a proxy's own page.

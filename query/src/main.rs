@@ -74,8 +74,8 @@ struct Args {
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
-    /// The memory limit of the container in bytes, which bounds how much trace data is returned at
-    /// once [default: the limit of the control group, or else 2 GiB]
+    /// The memory limit of the container in bytes, which bounds concurrent queries and how much data
+    /// is returned at once [default: the limit of the control group, or else 2 GiB]
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
     memory_limit_bytes: Option<u64>,
 }

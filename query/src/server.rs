@@ -12,7 +12,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use spanloom_program::NotReady;
+use spanloom_program::{NotReady, Place, Places};
 use spanloom_tls::{HTTP1, HTTP2, ServerTls, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,6 +34,32 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The kubelet, Prometheus and the operator, each with a connection or two.
 const ADMIN_CONNECTIONS: usize = 32;
+
+/// What a port does with a connection for which there is no place.
+#[derive(Debug, Clone)]
+enum Room {
+    /// It waits until one ends.
+    Waits(Arc<Semaphore>),
+    /// Another ends for it: who asks how the process is must not wait.
+    Makes(Arc<Places>),
+}
+
+/// A connection's place on its port.
+#[derive(Debug)]
+enum Slot {
+    Kept(#[expect(dead_code, reason = "held until the connection ends")] OwnedSemaphorePermit),
+    Lent(Place),
+}
+
+impl Slot {
+    /// Waits until another connection has the place.
+    async fn lost(&self) {
+        match self {
+            Self::Kept(_) => std::future::pending().await,
+            Self::Lent(place) => place.lost().await,
+        }
+    }
+}
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +108,7 @@ impl Server {
         registry: Arc<Registry>,
         not_ready: Arc<NotReady>,
     ) -> Result<Self, StartError> {
-        let connections = config.limits.connections;
+        let room = Room::Waits(Arc::new(Semaphore::new(config.limits.connections)));
         let draining = Arc::new(AtomicBool::new(false));
         let not_ready = while_draining(draining.clone(), not_ready);
         let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone())
@@ -99,11 +125,12 @@ impl Server {
         }
         let tls = config.access.tls_dir.as_deref();
         let tls = tls.map(|directory| ServerTls::open(directory, &[HTTP2, HTTP1]));
-        let api = Port::open(config.listen, routes, tls.transpose()?, connections).await?;
+        let api = Port::open(config.listen, routes, tls.transpose()?, room).await?;
         let admin = match config.access.admin {
             None => None,
             Some(address) => {
-                Some(Port::open(address, health::admin(app), None, ADMIN_CONNECTIONS).await?)
+                let room = Room::Makes(Places::new(ADMIN_CONNECTIONS));
+                Some(Port::open(address, health::admin(app), None, room).await?)
             }
         };
         Ok(Self {
@@ -153,7 +180,7 @@ impl Port {
         asked: SocketAddr,
         routes: Router,
         tls: Option<ServerTls>,
-        connections: usize,
+        room: Room,
     ) -> Result<Self, StartError> {
         let failed = |error| StartError::Listen {
             address: asked,
@@ -163,7 +190,7 @@ impl Port {
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, routes, tls, connections, stop.clone()));
+        let task = tokio::spawn(serve(listener, routes, tls, room, stop.clone()));
         Ok(Self {
             address,
             stop,
@@ -195,22 +222,21 @@ async fn serve(
     listener: TcpListener,
     routes: Router,
     tls: Option<ServerTls>,
-    connections: usize,
+    room: Room,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();
     // Dropped with this task, so that no connection outlives it.
     let cut_off = CancellationToken::new();
     let _cut_off = cut_off.clone().drop_guard();
     let tracker = TaskTracker::new();
-    while let Some((stream, slot)) = accept(&listener, &slots, &stop).await {
+    while let Some((stream, slot)) = accept(&listener, &room, &stop).await {
         let (routes, tls, watcher) = (routes.clone(), tls.clone(), graceful.watcher());
         let (cut_off, stop) = (cut_off.clone(), stop.clone());
         tracker.spawn(async move {
-            let _slot = slot;
             tokio::select! {
                 () = converse(stream, routes, tls, watcher, &stop) => {}
+                () = slot.lost() => {}
                 () = cut_off.cancelled() => {}
             }
         });
@@ -272,20 +298,30 @@ where
 /// The next connection with its slot; none when it is time to stop.
 async fn accept(
     listener: &TcpListener,
-    slots: &Arc<Semaphore>,
+    room: &Room,
     stop: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Slot)> {
     loop {
         let accepted = async {
-            let slot = slots.clone().acquire_owned().await.ok()?;
-            Some((listener.accept().await, slot))
+            Ok(match room {
+                Room::Waits(slots) => {
+                    let slot = slots.clone().acquire_owned().await;
+                    let slot = slot.map_err(std::io::Error::other)?;
+                    let (stream, _) = listener.accept().await?;
+                    (stream, Slot::Kept(slot))
+                }
+                Room::Makes(places) => {
+                    let (stream, from) = listener.accept().await?;
+                    (stream, Slot::Lent(places.take(from.ip())))
+                }
+            })
         };
-        let (accepted, slot) = tokio::select! {
+        let accepted: std::io::Result<_> = tokio::select! {
             () = stop.cancelled() => return None,
-            accepted = accepted => accepted?,
+            accepted = accepted => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, slot)) => {
                 // Answers are written whole; waiting for more to send only delays them.
                 let _ = stream.set_nodelay(true);
                 return Some((stream, slot));

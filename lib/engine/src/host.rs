@@ -40,7 +40,7 @@ pub(crate) const LISTENING: &str = "spanloom-engine listening ";
 pub(crate) const FAILED: &str = "spanloom-engine failed ";
 
 /// Queries that run at once.
-const SLOTS: u32 = 12;
+pub const SLOTS: u32 = 12;
 /// No query runs for longer, whatever it asks for.
 const MAX_EXECUTION: Duration = Duration::from_secs(3600);
 /// The largest body, decompressed or not.

@@ -1,8 +1,11 @@
 //! Whether requests are let in: the phases that a pipeline goes through from its start to its end.
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,13 +46,30 @@ impl Doors {
         self.broken.get().copied()
     }
 
-    /// A part of the pipeline runs until it says that it has [ended](Vital::end).
-    pub(crate) fn vital(self: &Arc<Self>, what: &'static str) -> Vital {
-        Vital {
-            doors: Arc::clone(self),
-            what,
-            ended: false,
+    /// Runs a part of the pipeline that it cannot do without. A panic leaves the pipeline broken, which is
+    /// not ready any more. Nothing else ends a part early: one that is dropped, as with its runtime, has not
+    /// failed.
+    pub(crate) async fn watch(self: Arc<Self>, what: &'static str, part: impl Future<Output = ()>) {
+        if let Err(panic) = AssertUnwindSafe(part).catch_unwind().await {
+            self.breaks(what);
+            resume_unwind(panic);
         }
+    }
+
+    /// As [`Self::watch`], for a part with a thread of its own.
+    pub(crate) fn watch_thread(&self, what: &'static str, part: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
+            self.breaks(what);
+            resume_unwind(panic);
+        }
+    }
+
+    fn breaks(&self, what: &'static str) {
+        tracing::error!(
+            part = what,
+            "a part of the pipeline exited unexpectedly; this is a bug"
+        );
+        let _ = self.broken.set(what);
     }
 
     /// From now on requests are taken.
@@ -58,31 +78,57 @@ impl Doors {
     }
 }
 
-/// A part that the pipeline cannot do without. Dropped, as by a panic, it leaves the pipeline broken, which
-/// is not ready any more.
-#[derive(Debug)]
-pub(crate) struct Vital {
-    doors: Arc<Doors>,
-    what: &'static str,
-    ended: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
 
-impl Vital {
-    /// It ends as it should.
-    pub(crate) fn end(mut self) {
-        self.ended = true;
+    use super::*;
+
+    /// Starts a part on a runtime of its own, which is dropped, and says what is broken then.
+    fn after(part: impl Future<Output = ()> + Send + 'static) -> Option<&'static str> {
+        let doors = Arc::new(Doors::new(false));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let watched = Arc::clone(&doors).watch("a part", async {
+            begin.send(()).unwrap();
+            part.await;
+        });
+        let task = runtime.spawn(watched);
+        runtime.block_on(begun).unwrap();
+        // What does not end by itself ends with the runtime.
+        let patience = std::time::Duration::from_millis(1);
+        let _ = runtime.block_on(async { tokio::time::timeout(patience, task).await });
+        drop(runtime);
+        doors.broken()
     }
-}
 
-impl Drop for Vital {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        tracing::error!(
-            part = self.what,
-            "a part of the pipeline exited unexpectedly; this is a bug"
-        );
-        let _ = self.doors.broken.set(self.what);
+    #[test]
+    fn only_a_panic_breaks() {
+        assert_eq!(after(async {}), None);
+        assert_eq!(after(pending()), None);
+        assert_eq!(after(async { panic!("as the test asked") }), Some("a part"));
+    }
+
+    #[test]
+    fn a_runtime_that_is_dropped_by_a_panic_breaks_nothing() {
+        let doors = Arc::new(Doors::new(false));
+        let watched = Arc::clone(&doors).watch("a part", pending());
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.spawn(watched);
+            panic!("as the test asked");
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(doors.broken(), None);
+    }
+
+    #[test]
+    fn a_thread_that_panics_breaks() {
+        let doors = Doors::new(false);
+        doors.watch_thread("a thread", || ());
+        assert_eq!(doors.broken(), None);
+        let panics = || doors.watch_thread("a thread", || panic!("as the test asked"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(doors.broken(), Some("a thread"));
     }
 }

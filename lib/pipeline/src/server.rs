@@ -196,31 +196,21 @@ impl Server {
                 stopping: false,
                 sealing: false,
             };
-            let vital = doors.vital("a worker");
+            let doors = Arc::clone(&doors);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || {
-                    worker.run();
-                    vital.end();
-                })
+                .spawn(move || doors.watch_thread("a worker", || worker.run()))
                 .map_err(StartError::Worker)?;
             workers.push(thread);
         }
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
         let abort = doors.abort.clone();
         let write = accounts::write_overdue(accounts, make_batch, export, stop.clone(), abort);
-        let vital = doors.vital("the writer of accounts");
-        writing.spawn(async move {
-            write.await;
-            vital.end();
-        });
+        writing.spawn(Arc::clone(&doors).watch("the writer of accounts", write));
         for socket in sockets {
             let serve = socket.serve(Arc::clone(&inlet));
-            let vital = doors.vital("a listener");
-            doors.connections.spawn(async move {
-                serve.await;
-                vital.end();
-            });
+            let watched = Arc::clone(&doors).watch("a listener", serve);
+            doors.connections.spawn(watched);
         }
         Ok(Self {
             control: Control {

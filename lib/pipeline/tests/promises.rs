@@ -113,7 +113,7 @@ async fn promises_of_one_address_leave_room_for_others() {
         }
     }
     let mut plain = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..500 {
         let mut stream = connect(1, p.http).await;
         let head = format!(
             "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\n\

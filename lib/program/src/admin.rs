@@ -19,13 +19,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Places;
+
 /// The media type of the OpenMetrics text that `/metrics` answers with.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A scraper sends its request head at once; one that does not is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More connections than this are not accepted until one ends: a scraper and two probes need three.
+/// A scraper and two probes need three.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Says why the program is not ready, or nothing when it is.
@@ -103,13 +105,15 @@ impl Admin {
 
 async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
+    let places = Places::new(CONNECTIONS_MAX);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => {
                     let pages = Arc::clone(&pages);
+                    let place = places.take(from.ip());
                     connections.spawn(async move {
                         let service = service_fn(move |request| {
                             let response = answer(&request, &pages);
@@ -119,9 +123,11 @@ async fn serve(listener: TcpListener, pages: Arc<Pages>, stop: CancellationToken
                             .timer(TokioTimer::new())
                             .header_read_timeout(HEAD_TIMEOUT)
                             .serve_connection(TokioIo::new(stream), service);
-                        if let Err(error) = served.await {
-                            tracing::debug!(%error, "a connection to the admin port was closed \
-                                                     early");
+                        tokio::select! {
+                            served = served => if let Err(error) = served {
+                                tracing::debug!(%error, "a connection to the admin port was closed early");
+                            },
+                            () = place.lost() => {}
                         }
                     });
                 }
@@ -241,6 +247,23 @@ mod tests {
                 "{path}: {answer}"
             );
         }
+        admin.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_leave_room_for_others() {
+        let pages = Pages::new(Arc::new(Registry::default()), Arc::new(|| None));
+        let admin = Admin::start(([127, 0, 0, 1], 0).into(), pages)
+            .await
+            .unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..3 * CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(admin.address()).await.unwrap());
+        }
+        let answer = get(admin.address(), "/healthz");
+        let answer = tokio::time::timeout(HEAD_TIMEOUT / 2, answer).await;
+        let answer = answer.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         admin.shutdown().await;
     }
 }

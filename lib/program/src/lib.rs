@@ -1,13 +1,15 @@
 //! What each of our programs does beside its work, so that all do it alike: logs ([`logs`]), the
-//! signals that stop it ([`Signals`]), the admin port ([`Admin`]), the memory that it may use
-//! ([`memory`]), errors as one line ([`causes`]).
+//! signals that stop it ([`Signals`]), the admin port ([`Admin`]) and its connections ([`Places`]), the
+//! memory that it may use ([`memory`]), errors as one line ([`causes`]).
 
 mod admin;
 pub mod logs;
 pub mod memory;
+mod places;
 mod signals;
 
 pub use admin::{Admin, NotReady, OPENMETRICS, Pages};
+pub use places::{Place, Places};
 pub use signals::{Asked, Signals};
 
 /// An error and what caused it, in one line. Many errors' own text leaves the cause out, some repeat

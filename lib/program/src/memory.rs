@@ -49,7 +49,7 @@ impl Share {
     }
 
     fn bytes(&self, limit: u64) -> u64 {
-        (limit / PART * self.parts).min(self.at_most)
+        (limit / PART).saturating_mul(self.parts).min(self.at_most)
     }
 }
 
@@ -63,9 +63,16 @@ const COLLECTOR: [Share; 5] = [
 ];
 
 /// In the order of [`Query`]'s fields.
-const QUERY: [Share; 2] = [
+const QUERY: [Share; 4] = [
     Share::new("one trace in a response", 8).at_most(128 * MIB),
     Share::new("all traces being returned", 16).at_most(512 * MIB),
+    Share::new("results of all other running queries", 8).at_most(256 * MIB),
+    // ClickHouse bounds all of its queries together; this is for one, which must not be all of them.
+    Share::new(
+        "one query in ClickHouse, in ClickHouse's own memory",
+        4 * PART,
+    )
+    .at_most(2048 * MIB),
 ];
 
 /// In the order of [`Engine`]'s fields.
@@ -107,13 +114,22 @@ pub struct Query {
     pub trace: usize,
     /// All traces being answered; beyond it clients are told to retry.
     pub traces: usize,
+    /// The results of all other queries that run.
+    pub results: usize,
+    /// One query in ClickHouse: not held here, but asked for by this process.
+    pub clickhouse: usize,
 }
 
 impl Query {
     /// The shares of a container's limit.
     pub fn of(limit: u64) -> Self {
-        let [trace, traces] = shares(&QUERY, limit);
-        Self { trace, traces }
+        let [trace, traces, results, clickhouse] = shares(&QUERY, limit);
+        Self {
+            trace,
+            traces,
+            results,
+            clickhouse,
+        }
     }
 }
 
@@ -205,7 +221,7 @@ mod tests {
         }
         // A trace being answered is there as rows and as text.
         let query = Query::of(512 * MIB);
-        assert!(query.traces * 3 <= 512 << 20, "{query:?}");
+        assert!(query.traces * 3 + query.results <= 512 << 20, "{query:?}");
     }
 
     #[test]

@@ -272,6 +272,25 @@ async fn limits_of_time_and_memory() {
         .as_secs();
     let path = format!("/api/v1/traces?start={}&end={now}", now - 60);
     check_problem(&path, &service.ask(&path).await, 422, None);
+
+    let limits = Limits {
+        result_bytes: 20_000,
+        ..Limits::default()
+    };
+    let service = Service::with_limits(limits).await;
+    service
+        .sql(&format!(
+            "INSERT INTO red (minute, service, name, count) SELECT \
+             toStartOfMinute(toDateTime({T0})), 'cart', 'GET ' || toString(number), 1 \
+             FROM numbers(1000)"
+        ))
+        .await;
+    let path = format!("/api/v1/latency?start={T0}&end={}", T0 + 1);
+    let answer = service.ask(&path).await;
+    check_problem(&path, &answer, 422, None);
+    assert!(answer.text.contains("found more"), "{}", answer.text);
+    let one = format!("{path}&operation=GET%201");
+    assert_eq!(service.ask(&one).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

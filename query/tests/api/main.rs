@@ -8,6 +8,7 @@ mod agree;
 mod encoding;
 mod errors;
 mod harness;
+mod probes;
 mod rollups;
 mod schema;
 mod search;
