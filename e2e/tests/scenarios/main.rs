@@ -7,6 +7,7 @@
 #[path = "."]
 mod scenario {
     mod arguments;
+    mod field;
     mod hotrod;
     mod life;
     mod sdk;

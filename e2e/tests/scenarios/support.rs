@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -98,20 +99,26 @@ pub fn send_json(up: &Spanloom, service: &str, spans: &[Value]) -> (u16, String)
         "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]},
         "scopeSpans": [{"scope": {"name": "e2e"}, "spans": spans}],
     }]});
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(30)))
-        .proxy(None)
-        .http_status_as_error(false);
-    let agent: ureq::Agent = config.build().into();
-    let mut response = agent
+    let (status, body) = post_traces(up, "application/json", request.to_string().as_bytes());
+    (status, String::from_utf8(body).unwrap())
+}
+
+/// Sends a body over OTLP/HTTP and gives the status and body of the answer.
+pub fn post_traces(up: &Spanloom, content_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(30)))
+            .proxy(None)
+            .http_status_as_error(false);
+        config.build().into()
+    });
+    let mut response = AGENT
         .post(format!("http://{}/v1/traces", up.addresses().otlp_http))
-        .content_type("application/json")
-        .send(request.to_string())
+        .content_type(content_type)
+        .send(body)
         .unwrap();
-    (
-        response.status().as_u16(),
-        response.body_mut().read_to_string().unwrap(),
-    )
+    let status = response.status().as_u16();
+    (status, response.body_mut().read_to_vec().unwrap())
 }
 
 /// Sends spans that must be accepted.

@@ -52,8 +52,9 @@ fn sources(workspace: &Path) -> anyhow::Result<Vec<Source>> {
     );
     let list = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
     let read = |path: &str| {
-        // Deleted but not yet committed, or not text: nothing to look at.
-        let text = std::fs::read_to_string(workspace.join(path)).ok()?;
+        // Deleted but not yet committed: nothing to look at. A picture can be linked to, and has no text.
+        let bytes = std::fs::read(workspace.join(path)).ok()?;
+        let text = String::from_utf8(bytes).unwrap_or_default();
         Some(Source {
             path: path.to_owned(),
             text,
