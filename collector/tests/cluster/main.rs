@@ -250,7 +250,7 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
         (
             serde_json::to_string(&later).unwrap(),
             "hash-6",
-            "it requires processing.redact.values.iban, which this program does not understand",
+            "it requires processing.redact.values.iban, which this collector does not support",
         ),
         (
             "{".to_owned(),

@@ -38,6 +38,12 @@ pub struct Args {
     /// Requests under way at once, at most
     #[arg(long, default_value_t = 2000)]
     in_flight: usize,
+    /// Spans in a request, if not as an SDK sends them
+    #[arg(long)]
+    request_spans: Option<usize>,
+    /// Requests under way at once while the peak is measured
+    #[arg(long, default_value_t = 64)]
+    peak_in_flight: usize,
     /// Seed of the spans
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,9 +72,15 @@ struct Row {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let bench = Bench::start(&[args.peer], 64)?;
-    let load = Load::new(args.seed, 64, args.payload, args.compression)?;
+    let load = match args.request_spans {
+        // Fewer different ones: each may have several megabytes.
+        Some(spans) => Load::of(args.seed, 16, spans, args.payload, args.compression)?,
+        None => Load::new(args.seed, 64, args.payload, args.compression)?,
+    };
     let (mut collector, _) = bench.collector(args.peer)?;
-    let closed = Pace::Closed { in_flight: 64 };
+    let closed = Pace::Closed {
+        in_flight: args.peak_in_flight,
+    };
     let peak = |otlp| -> anyhow::Result<f64> {
         load.run(otlp, closed, Duration::from_secs(3))?;
         let outcome = load.run(otlp, closed, Duration::from_secs(10))?;

@@ -169,7 +169,7 @@ impl Front {
             coding: ask.accept.filter(|_| rows && !ask.compress),
             collect: ask.wait_end.then_some(MAX_COLLECTED),
         };
-        let permit = self.runner.slot().await?;
+        let permit = self.runner.slot(statement.only_reads()).await?;
         let mut session = match ask.session {
             Some(session) => {
                 let (sessions, runner) = (self.sessions.clone(), self.runner.clone());

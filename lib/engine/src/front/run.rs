@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ChError, code};
@@ -26,12 +26,23 @@ const INSERT_SETTINGS: &str = "async_insert=0, max_insert_threads=1, \
     max_insert_block_size=1000000000, max_insert_block_size_bytes=0, \
     min_insert_block_size_rows=1000000000, min_insert_block_size_bytes=0";
 
+/// Slots that statements which only read leave free: slow queries must not keep inserts out.
+const NOT_FOR_READING: u32 = 2;
+
+/// A place to run in.
+pub(crate) struct Slot {
+    _reader: Option<OwnedSemaphorePermit>,
+    _slot: OwnedSemaphorePermit,
+}
+
 /// The engine and the slots in it.
 pub(crate) struct Runner {
     chdb: &'static Chdb,
     /// The same for every connection: where the data is.
     arguments: Vec<OsString>,
     slots: Arc<Semaphore>,
+    /// How many of them may read.
+    readers: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
     patience: Duration,
@@ -73,6 +84,9 @@ impl Runner {
             chdb,
             arguments,
             slots: Arc::new(Semaphore::new(slots as usize)),
+            readers: Arc::new(Semaphore::new(
+                slots.saturating_sub(NOT_FOR_READING).max(1) as usize
+            )),
             waiting: AtomicUsize::new(0),
             max_waiting: 256,
             patience: Duration::from_secs(60),
@@ -82,9 +96,9 @@ impl Runner {
     }
 
     /// Waits for a slot, in a queue that has an end.
-    pub(crate) async fn slot(&self) -> Result<OwnedSemaphorePermit, ChError> {
-        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-            return Ok(permit);
+    pub(crate) async fn slot(&self, reads: bool) -> Result<Slot, ChError> {
+        if let Some(slot) = self.free_slot(reads) {
+            return Ok(slot);
         }
         let full = |what| {
             ChError::new(code::TOO_MANY_SIMULTANEOUS_QUERIES, what)
@@ -94,11 +108,34 @@ impl Runner {
         if self.waiting.load(Ordering::Relaxed) > self.max_waiting {
             return Err(full("Too many simultaneous queries: the queue is full"));
         }
-        match tokio::time::timeout(self.patience, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+        let wait = async {
+            let reader = match reads {
+                true => Some(self.readers.clone().acquire_owned().await?),
+                false => None,
+            };
+            let slot = self.slots.clone().acquire_owned().await?;
+            Ok::<_, AcquireError>(Slot {
+                _reader: reader,
+                _slot: slot,
+            })
+        };
+        match tokio::time::timeout(self.patience, wait).await {
+            Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) => Err(full("the engine is stopping")),
             Err(_) => Err(full("Too many simultaneous queries: no slot came free")),
         }
+    }
+
+    fn free_slot(&self, reads: bool) -> Option<Slot> {
+        let reader = match reads {
+            true => Some(self.readers.clone().try_acquire_owned().ok()?),
+            false => None,
+        };
+        let slot = self.slots.clone().try_acquire_owned().ok()?;
+        Some(Slot {
+            _reader: reader,
+            _slot: slot,
+        })
     }
 
     /// Lets nothing new in, ends what runs, and waits for it.
@@ -119,6 +156,7 @@ impl Runner {
         if ended.await.is_err() {
             tracing::warn!("queries did not end in {patience:?}; stopping without them");
         }
+        self.readers.close();
         self.slots.close();
     }
 

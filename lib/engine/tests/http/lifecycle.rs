@@ -248,6 +248,44 @@ async fn overload() {
     engine.stop().await.unwrap();
 }
 
+/// Reads that last take ten of the twelve slots at most.
+#[tokio::test]
+async fn slow_reads_do_not_keep_inserts_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = start(&testing::config(folder.path()).await).await;
+    let client = client(&engine);
+    let run = |sql: &'static str| client.query(sql).execute();
+    run("CREATE TABLE running (reads UInt64) ENGINE = Memory")
+        .await
+        .unwrap();
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let client = client.clone();
+        slow.spawn(async move {
+            client
+                .query("SELECT sum(sleepEachRow(1)) FROM numbers(120) SETTINGS max_block_size = 1")
+                .fetch_one::<u64>()
+                .await
+        });
+    }
+    for _ in 0..200 {
+        run("INSERT INTO running SELECT count() FROM system.processes \
+             WHERE query LIKE 'SELECT sum(sleepEachRow%'")
+        .await
+        .unwrap();
+    }
+    assert!(slow.try_join_next().is_none(), "a slow read has ended");
+    // Their clients go, so reads get slots again.
+    slow.shutdown().await;
+    let most: u64 = client
+        .query("SELECT max(reads) FROM running")
+        .fetch_one()
+        .await
+        .unwrap();
+    assert_eq!(most, 10);
+    engine.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn memory_limit() {
     let folder = tempfile::tempdir().unwrap();

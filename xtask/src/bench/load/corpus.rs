@@ -50,16 +50,21 @@ pub fn spans_per_request(payload_bytes: usize) -> usize {
     if payload_bytes > 4096 { 100 } else { 800 }
 }
 
-/// Makes `count` different requests whose spans are about `payload_bytes` each on the wire.
-pub fn requests(seed: u64, count: usize, payload_bytes: usize, now_ns: u64) -> Vec<Request> {
+/// Makes `count` different requests of `total` spans, which are about `payload_bytes` each on the wire.
+pub fn requests(
+    seed: u64,
+    count: usize,
+    total: usize,
+    payload_bytes: usize,
+    now_ns: u64,
+) -> Vec<Request> {
     let mut rng = Rng::new(seed);
     (0..count)
-        .map(|_| request(&mut rng, payload_bytes, now_ns))
+        .map(|_| request(&mut rng, total, payload_bytes, now_ns))
         .collect()
 }
 
-fn request(rng: &mut Rng, payload_bytes: usize, now_ns: u64) -> Request {
-    let total = spans_per_request(payload_bytes);
+fn request(rng: &mut Rng, total: usize, payload_bytes: usize, now_ns: u64) -> Request {
     let mut spans: Vec<Span> = Vec::with_capacity(total);
     while spans.len() < total {
         let trace = rng.next();

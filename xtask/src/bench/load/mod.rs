@@ -76,11 +76,23 @@ impl Load {
         payload_bytes: usize,
         compression: Compression,
     ) -> anyhow::Result<Self> {
+        let spans = corpus::spans_per_request(payload_bytes);
+        Self::of(seed, pool, spans, payload_bytes, compression)
+    }
+
+    /// Prepares `pool` bodies of so many spans of `payload_bytes`.
+    pub fn of(
+        seed: u64,
+        pool: usize,
+        spans: usize,
+        payload_bytes: usize,
+        compression: Compression,
+    ) -> anyhow::Result<Self> {
         // Receivers may refuse spans of long ago, so the clock is the one thing that is not seeded.
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)?
             .as_nanos() as u64;
-        let pool = corpus::requests(seed, pool, payload_bytes, now)
+        let pool = corpus::requests(seed, pool, spans, payload_bytes, now)
             .into_iter()
             .map(|request| Body::new(request.bytes, request.spans, compression))
             .collect::<anyhow::Result<Vec<_>>>()?;
