@@ -289,7 +289,13 @@ mod tests {
     use super::*;
 
     fn check(payload_bytes: usize) {
-        let made = requests(7, 2, payload_bytes, 1_790_000_000_000_000_000);
+        let made = requests(
+            7,
+            2,
+            spans_per_request(payload_bytes),
+            payload_bytes,
+            1_790_000_000_000_000_000,
+        );
         for request in &made {
             let mean = request.bytes.len() as f64 / request.spans as f64;
             let off = (mean / payload_bytes as f64 - 1.0).abs();
@@ -298,7 +304,13 @@ mod tests {
                 "spans of {payload_bytes} bytes came out at {mean:.0}"
             );
         }
-        let again = requests(7, 2, payload_bytes, 1_790_000_000_000_000_000);
+        let again = requests(
+            7,
+            2,
+            spans_per_request(payload_bytes),
+            payload_bytes,
+            1_790_000_000_000_000_000,
+        );
         assert!(made.iter().zip(&again).all(|(a, b)| a.bytes == b.bytes));
         assert_ne!(made[0].bytes, made[1].bytes);
     }
