@@ -98,7 +98,7 @@ async fn whatever_becomes_of_spans_the_accounts_sum_to_what_was_sent() {
         .unwrap();
     assert_eq!(by_reason.remove("store stored"), Some(stored));
     let sampled = by_reason.remove("sample head_sampling").unwrap();
-    let refused = by_reason.remove("ClickHouse rejected").unwrap_or(0);
+    let refused = by_reason.remove("store refused").unwrap_or(0);
     assert_eq!(stored + sampled + refused, 400 + 4 + 50);
     assert!(stored > 0 && sampled > 0, "{rows:?}");
     let expect = [

@@ -246,7 +246,7 @@ async fn a_busy_port_is_named() {
     let result = Server::start(config, FakeBatch::default, export, &mut Registry::default());
     let error = result.err().unwrap().to_string();
     assert!(
-        error.contains(&p.grpc.to_string()) && error.contains("busy"),
+        error.contains(&p.grpc.to_string()) && error.contains("in use"),
         "{error}"
     );
 }

@@ -231,6 +231,6 @@ fn errors_name_the_file_and_what_to_do() {
     let bundle = directory.path().join("ca.crt");
     check(
         ClientTls::with_ca_file(&bundle).unwrap_err(),
-        &["ca.crt", "authority", "BEGIN CERTIFICATE not found"],
+        &["ca.crt", "CA certificate", "BEGIN CERTIFICATE not found"],
     );
 }

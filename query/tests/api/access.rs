@@ -175,7 +175,7 @@ async fn an_ending_server_answers_and_says_that_it_ends() {
     for address in [admin, server.address()] {
         let answer = ready(address).await;
         assert_eq!(answer.status, 503);
-        assert!(answer.text.contains("ending"), "{}", answer.text);
+        assert!(answer.text.contains("shutting down"), "{}", answer.text);
     }
     let answer = ask(server.address(), "GET", "/api/v1/openapi.json").await;
     assert_eq!(answer.status, 200);
