@@ -25,6 +25,10 @@ pub(crate) fn leave_out(
     pipeline: &mut PipelineConfig,
     writer: &mut WriterConfig,
 ) {
+    if protections.contains(&Protection::Draining) {
+        // So that a stop always meets exports that are stored and not yet answered.
+        writer.hold_outcomes = Duration::from_millis(500);
+    }
     if protections.contains(&Protection::Deduplication) {
         pipeline.repeats.ttl = Duration::ZERO;
         writer.deduplicate = false;

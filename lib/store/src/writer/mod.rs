@@ -48,6 +48,9 @@ pub struct WriterConfig {
     /// Whether ClickHouse is to recognise what it has already; off only for control runs of tests.
     #[cfg(feature = "control-runs")]
     pub deduplicate: bool,
+    /// How long the outcome of a batch is kept back; more than nothing only in control runs of tests.
+    #[cfg(feature = "control-runs")]
+    pub hold_outcomes: Duration,
 }
 
 impl WriterConfig {
@@ -63,6 +66,8 @@ impl WriterConfig {
             longest_pause: Duration::from_secs(5),
             #[cfg(feature = "control-runs")]
             deduplicate: true,
+            #[cfg(feature = "control-runs")]
+            hold_outcomes: Duration::ZERO,
         }
     }
 }
@@ -147,6 +152,8 @@ impl Writer {
             .get_or_create_owned(&metrics::EXPORTER);
         let in_flight = Raised::new(in_flight, true);
         let outcome = self.write_rounds(&mut frozen).await;
+        #[cfg(feature = "control-runs")]
+        tokio::time::sleep(self.config.hold_outcomes).await;
         drop(in_flight);
         self.count(&frozen, &outcome);
         outcome
