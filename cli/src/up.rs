@@ -163,7 +163,7 @@ impl Running {
                     ca_file: address.ca_file,
                 },
                 limits: Limits {
-                    // Inserts and health checks need slots, too, however slow people's queries are.
+                    // Health checks need slots of the engine, too, however slow other queries are.
                     concurrent_queries: SLOTS as usize / 3 * 2,
                     ..Limits::default()
                 },

@@ -229,7 +229,8 @@ impl Db {
         Ok(rows)
     }
 
-    /// Gives each row of a query to `take`, which says whether it wants more, and answers for how much that is.
+    /// Gives each row of a query to `take`, which says whether it wants more. The size of the result is not
+    /// limited: `take` bounds what is kept.
     ///
     /// # Errors
     /// See [`DbError`].

@@ -106,7 +106,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         if *mood.borrow_and_update() == Mood::Away {
-            // Bound without listening it refuses connections, and nobody else takes the port meanwhile.
+            // A socket that is bound and does not listen refuses connections and reserves the port.
             let reserved = bound(address);
             drop(listener.take());
             state.listening.send_replace(false);

@@ -1,7 +1,8 @@
-//! A port's places for connections, of which nobody can take all.
+//! The connections that a port serves at once, shared between the addresses that connect.
 //!
-//! Whoever opens connections and says nothing would keep out the kubelet, which then ends a healthy process.
-//! So a new connection always gets a place: when all are taken, the address that has the most loses its oldest.
+//! A client that opens connections and sends nothing would lock out the kubelet, which then restarts a healthy
+//! container. So a new connection is always accepted: at the limit, the oldest connection of the address with the
+//! most is closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,7 +42,7 @@ impl Places {
 
     /// A place for a new connection from this address.
     pub fn take(self: &Arc<Self>, from: IpAddr) -> Place {
-        // A socket for both families shows IPv4 addresses in IPv6's clothes.
+        // A dual-stack socket reports IPv4 addresses as IPv4-mapped IPv6 addresses.
         let from = from.to_canonical();
         let wanted = CancellationToken::new();
         let mut taken = self.lock();

@@ -73,26 +73,16 @@ fn has_heading(text: &str, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{check_broken, source};
     use super::*;
 
     fn check_text(text: &str, expected: &[&str]) {
-        let source = |path: &str, text: &str| Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
         let sources = [
             source("docs/page.md", text),
             source("docs/other.md", "# The `big` heading, here\n"),
             source("LICENSE", ""),
         ];
-        let broken = check(&sources);
-        assert_eq!(broken.len(), expected.len(), "{broken:?}");
-        for (broken, expected) in broken.iter().zip(expected) {
-            assert!(
-                broken.contains(expected),
-                "{broken:?} does not say {expected:?}"
-            );
-        }
+        check_broken(&check(&sources), expected);
     }
 
     #[test]

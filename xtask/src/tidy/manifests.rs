@@ -164,27 +164,18 @@ fn dependencies(manifest: &str) -> impl Iterator<Item = Dependency<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{check_broken, source};
     use super::*;
 
     const HEAD: &str = "[package]\nname = \"spanloom-otlp\"\n[lints]\nworkspace = true\n";
 
     fn check_manifest(dependencies: &str, code: &str, expected: &[&str]) {
-        let source = |path: &str, text: &str| Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
         let manifest = format!("{HEAD}{dependencies}");
         let broken = check(&[
             source("lib/otlp/Cargo.toml", &manifest),
             source("lib/otlp/src/lib.rs", code),
         ]);
-        assert_eq!(broken.len(), expected.len(), "{broken:?}");
-        for (broken, expected) in broken.iter().zip(expected) {
-            assert!(
-                broken.contains(expected),
-                "{broken:?} does not say {expected:?}"
-            );
-        }
+        check_broken(&broken, expected);
     }
 
     #[test]

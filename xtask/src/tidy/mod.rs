@@ -65,6 +65,26 @@ fn sources(workspace: &Path) -> anyhow::Result<Vec<Source>> {
 
 #[cfg(test)]
 mod tests {
+    use super::Source;
+
+    pub(super) fn source(path: &str, text: &str) -> Source {
+        Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    /// Each broken rule says what is expected, in order, and there are no others.
+    pub(super) fn check_broken(broken: &[String], expected: &[&str]) {
+        assert_eq!(broken.len(), expected.len(), "{broken:?}");
+        for (broken, expected) in broken.iter().zip(expected) {
+            assert!(
+                broken.contains(expected),
+                "{broken:?} does not say {expected:?}"
+            );
+        }
+    }
+
     #[test]
     fn the_house_is_tidy() {
         let broken = super::check(spanloom_e2e::workspace()).unwrap();

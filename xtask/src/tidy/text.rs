@@ -116,21 +116,11 @@ fn names_path(line: &str, folder: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{check_broken, source};
     use super::*;
 
     fn check_lines(path: &str, text: &str, expected: &[&str]) {
-        let source = Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        let broken = check(&source);
-        assert_eq!(broken.len(), expected.len(), "{broken:?}");
-        for (broken, expected) in broken.iter().zip(expected) {
-            assert!(
-                broken.contains(expected),
-                "{broken:?} does not say {expected:?}"
-            );
-        }
+        check_broken(&check(&source(path, text)), expected);
     }
 
     #[test]

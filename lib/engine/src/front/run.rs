@@ -4,10 +4,12 @@
 use std::ffi::OsString;
 use std::io::PipeWriter;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::StatusCode;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -97,42 +99,35 @@ impl Runner {
 
     /// Waits for a slot, in a queue that has an end.
     pub(crate) async fn slot(&self, reads: bool) -> Result<Slot, ChError> {
-        if let Some(slot) = self.free_slot(reads) {
-            return Ok(slot);
-        }
         let full = |what| {
             ChError::new(code::TOO_MANY_SIMULTANEOUS_QUERIES, what)
                 .with_status(StatusCode::SERVICE_UNAVAILABLE)
         };
-        let _place = Place::take(&self.waiting);
-        if self.waiting.load(Ordering::Relaxed) > self.max_waiting {
-            return Err(full("Too many simultaneous queries: the queue is full"));
-        }
-        let wait = async {
-            let reader = match reads {
-                true => Some(self.readers.clone().acquire_owned().await?),
-                false => None,
-            };
-            let slot = self.slots.clone().acquire_owned().await?;
-            Ok::<_, AcquireError>(Slot {
-                _reader: reader,
-                _slot: slot,
-            })
+        let mut slot = pin!(self.take_slot(reads));
+        let taken = match slot.as_mut().now_or_never() {
+            Some(taken) => Ok(taken),
+            None => {
+                let _place = Place::take(&self.waiting);
+                if self.waiting.load(Ordering::Relaxed) > self.max_waiting {
+                    return Err(full("Too many simultaneous queries: the queue is full"));
+                }
+                tokio::time::timeout(self.patience, slot).await
+            }
         };
-        match tokio::time::timeout(self.patience, wait).await {
+        match taken {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) => Err(full("the engine is stopping")),
             Err(_) => Err(full("Too many simultaneous queries: no slot came free")),
         }
     }
 
-    fn free_slot(&self, reads: bool) -> Option<Slot> {
+    async fn take_slot(&self, reads: bool) -> Result<Slot, AcquireError> {
         let reader = match reads {
-            true => Some(self.readers.clone().try_acquire_owned().ok()?),
+            true => Some(self.readers.clone().acquire_owned().await?),
             false => None,
         };
-        let slot = self.slots.clone().try_acquire_owned().ok()?;
-        Some(Slot {
+        let slot = self.slots.clone().acquire_owned().await?;
+        Ok(Slot {
             _reader: reader,
             _slot: slot,
         })
