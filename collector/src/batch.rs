@@ -3,7 +3,9 @@
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::{self, Measures};
-use spanloom_store::block::{AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, SpanBlock};
+use spanloom_store::block::{
+    AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, SpanBlock, Text,
+};
 
 /// The block, under the pipeline's name for it.
 #[derive(Debug)]
@@ -56,17 +58,22 @@ impl Batch for StoreBatch {
                 buckets: &buckets,
             });
         }
+        // One look-up for each text, not for each row.
+        let texts: Vec<Text> = measures.texts.iter().map(|text| block.text(text)).collect();
+        let empty = block.text("");
+        let known = |id: measure::TextId| texts.get(id.0 as usize).copied().unwrap_or(empty);
+        block.reserve_halves(measures.half_edges.len());
         for half in &measures.half_edges {
-            block.push_half(&HalfEdgeRow {
+            block.push_half_known(&HalfEdgeRow {
                 time_ns: half.time_ns,
                 trace_id: half.trace_id,
                 span_id: half.span_id,
                 parent_span_id: half.parent_span_id,
                 kind: half.kind,
-                service: measures.text(half.service),
+                service: known(half.service),
                 duration_ns: half.duration_ns,
                 error: half.error,
-                peer: measures.text(half.peer),
+                peer: known(half.peer),
                 connection_type: match half.connection_type {
                     measure::ConnectionType::Unset => ConnectionType::Unset,
                     measure::ConnectionType::MessagingSystem => ConnectionType::MessagingSystem,

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::scan::{self, Set};
+
 /// The lengths that cards may have, in digits. Shorter ones, which a few issuers of debit cards have
 /// given out, cannot be told from order numbers.
 pub(crate) const LENGTHS: std::ops::RangeInclusive<usize> = 13..=19;
@@ -51,10 +53,34 @@ const ISSUERS: &[Issuer] = &[
     issuer(9792, 9792, 4, &[16]),
 ];
 
-/// Where cards stand in a text, in order and apart from each other.
-pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
-    let groups = groups(text);
-    let mut found: Vec<Range<usize>> = Vec::new();
+/// Tells where cards stand in a text, in order and apart from each other.
+pub(crate) fn find(text: &str, found: &mut dyn FnMut(Range<usize>)) {
+    // All bytes that cards are written with.
+    let set = Set {
+        has: |byte| {
+            matches!(
+                byte,
+                b'0'..=b'9' | b' ' | b'.' | b'-' | 0xc2 | 0xa0 | 0xe2 | 0x80 | 0x87 | 0xaf
+            )
+        },
+        mark: |bytes| {
+            let blanks = scan::between(bytes, b' ', b' ') | scan::not_ascii(bytes);
+            scan::between(bytes, b'-', b'9') | blanks
+        },
+    };
+    for run in scan::runs(text, *LENGTHS.start(), set) {
+        let bytes = text.as_bytes().get(run.clone()).unwrap_or_default();
+        let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
+        if digits >= *LENGTHS.start() {
+            find_among(text, run, found);
+        }
+    }
+}
+
+/// The same, of the digits in a range of the text.
+fn find_among(text: &str, range: Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
+    let groups = groups(text, range);
+    let mut last: Option<Range<usize>> = None;
     for (first, start) in groups.iter().enumerate() {
         let mut digits = Digits::default();
         for group in groups.get(first..).unwrap_or_default() {
@@ -63,16 +89,16 @@ pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
                 break;
             }
             if digits.is_card() {
-                let range = start.range.start..group.range.end;
-                match found.last_mut().filter(|last| last.end > range.start) {
+                let card = start.range.start..group.range.end;
+                match last.as_mut().filter(|last| last.end > card.start) {
                     // Two readings that share groups: whichever is the card is hidden.
-                    Some(last) => last.end = last.end.max(range.end),
-                    None => found.push(range),
+                    Some(last) => last.end = last.end.max(card.end),
+                    None => last.replace(card).into_iter().for_each(&mut *found),
                 }
             }
         }
     }
-    found
+    last.into_iter().for_each(found);
 }
 
 /// A group of digits, and whether it may belong to the one before it.
@@ -81,10 +107,10 @@ struct Group {
     joined: bool,
 }
 
-fn groups(text: &str) -> Vec<Group> {
+fn groups(text: &str, range: Range<usize>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let bytes = text.as_bytes();
-    let mut at = 0;
+    let bytes = text.as_bytes().get(..range.end).unwrap_or_default();
+    let mut at = range.start;
     while let Some(start) = bytes
         .get(at..)
         .and_then(|rest| rest.iter().position(u8::is_ascii_digit))
@@ -163,4 +189,32 @@ fn luhn(digits: &[u8]) -> bool {
         })
         .sum();
     sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is skipped has no cards.
+        #[test]
+        fn nothing_is_skipped(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    Just("4111111111111111"), Just("3782"), Just("822463"), Just("10005"), Just(" "),
+                    Just("-"), Just("\u{a0}"), Just("\u{2007}"), Just("\u{202f}"), Just("x"),
+                    Just("é"), Just("à"), Just("4111"), Just("1111"),
+                ],
+                0..12,
+            ),
+        ) {
+            let text = pieces.concat();
+            let (mut found, mut expect) = (Vec::new(), Vec::new());
+            find(&text, &mut |range| found.push(range));
+            find_among(&text, 0..text.len(), &mut |range| expect.push(range));
+            prop_assert_eq!(found, expect);
+        }
+    }
 }

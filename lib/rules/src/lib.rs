@@ -5,7 +5,8 @@
 //! collector loads its configuration with it, so what the one accepts the other can load. It
 //! reports everything that is wrong, each error with its place in the set.
 //!
-//! * `class`: the classes of text that redaction knows by name, one table; `card`: numbers of payment cards.
+//! * `class`: the classes of text that redaction knows by name, one table; `card`: numbers of payment cards;
+//!   `scan`: quick looks at text.
 //! * `pattern`: what a rule names: attribute keys, and text.
 //! * `redact`: keys and text, compiled.
 //! * `filters`: drop filters, compiled.
@@ -19,6 +20,7 @@ mod filters;
 mod limits;
 mod pattern;
 mod redact;
+mod scan;
 mod set;
 
 pub use class::{CLASSES, Class};

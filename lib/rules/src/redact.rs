@@ -1,5 +1,7 @@
 //! Redaction: values of known keys, and text that looks like something to hide.
 
+use std::ops::Range;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use regex::{Regex, RegexBuilder};
@@ -7,11 +9,12 @@ use regex_automata::meta;
 use regex_automata::nfa::thompson::WhichCaptures;
 use regex_syntax::hir::Hir;
 
-use crate::class::{Class, Finder, Traits};
+use crate::class::{Class, Finder};
 use crate::error::{Collect, Place, Problem};
 use crate::pattern::{
     KeyPattern, MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS, MAX_VALUES, ValuePattern, Wildcard,
 };
+use crate::scan::Traits;
 
 /// What stands where something was hidden.
 pub const HIDDEN: &str = "***";
@@ -31,18 +34,19 @@ pub struct Redactor {
     exact: HashSet<Box<str>, RandomState>,
     wildcards: Vec<Wildcard>,
     values: Vec<ValueRule>,
-    /// Matches whatever one of `values` matches, where there are several: most text needs no more
-    /// than this.
-    any_value: Option<meta::Regex>,
+    /// Matches whatever one of the expressions among `values` matches, where there are several: most
+    /// text needs no more than this.
+    any_expression: Option<meta::Regex>,
+    has_expressions: bool,
+    /// No rule matches text that has fewer.
+    least_bytes: usize,
     number_digits: Option<usize>,
 }
 
 #[derive(Debug)]
-struct ValueRule {
-    regex: Regex,
-    finder: Finder,
-    /// The class that it is, if it is one.
-    class: Option<&'static Class>,
+enum ValueRule {
+    Class(&'static Class, Option<Regex>),
+    Expression(Regex),
 }
 
 impl Redactor {
@@ -56,13 +60,24 @@ impl Redactor {
             exact: HashSet::default(),
             wildcards: Vec::new(),
             values: Vec::new(),
-            any_value: None,
+            any_expression: None,
+            has_expressions: false,
+            least_bytes: usize::MAX,
             number_digits: None,
         };
         redactor.keys(keys, errors);
         redactor.values(values, errors);
-        let digits = |rule: &ValueRule| rule.class.map_or(Some(1), |class| class.number_digits);
+        let digits = |rule: &ValueRule| match rule {
+            ValueRule::Class(class, _) => class.number_digits,
+            ValueRule::Expression(_) => Some(1),
+        };
         redactor.number_digits = redactor.values.iter().filter_map(digits).min();
+        let least_bytes = |rule: &ValueRule| match rule {
+            ValueRule::Class(class, _) => class.least_bytes,
+            ValueRule::Expression(_) => 1,
+        };
+        let least = redactor.values.iter().map(least_bytes).min();
+        redactor.least_bytes = least.unwrap_or(usize::MAX);
         let none = redactor.exact.is_empty()
             && redactor.wildcards.is_empty()
             && redactor.values.is_empty();
@@ -98,8 +113,8 @@ impl Redactor {
             return;
         }
         let mut seen = HashSet::<_, RandomState>::default();
-        let mut places = Vec::with_capacity(values.len());
-        let mut parsed = Vec::with_capacity(values.len());
+        let mut places = Vec::new();
+        let mut expressions = Vec::new();
         for (n, pattern) in values.iter().enumerate() {
             let text = pattern.text();
             let rule = match seen.insert(text) {
@@ -108,21 +123,24 @@ impl Redactor {
             };
             match rule {
                 Err(problem) => errors.add(Place::Value(n), problem),
-                Ok((hir, rule)) => {
-                    places.push(Place::Value(n));
-                    parsed.push(hir);
+                Ok((rule, expression)) => {
                     self.values.push(rule);
+                    if let Some(expression) = expression {
+                        places.push(Place::Value(n));
+                        expressions.push(expression);
+                    }
                 }
             }
         }
-        if parsed.len() < 2 {
+        self.has_expressions = !expressions.is_empty();
+        if expressions.len() < 2 {
             return;
         }
         // By itself each compiles: together they can only be too large.
-        match any_of(&parsed) {
-            Ok(any) => self.any_value = Some(any),
+        match any_of(&expressions) {
+            Ok(any) => self.any_expression = Some(any),
             Err(_) => {
-                let first = places.get(first_that_is_too_much(&parsed));
+                let first = places.get(first_that_is_too_much(&expressions));
                 let place = first.copied().unwrap_or(Place::Values);
                 errors.add(place, Problem::LargeRegexes);
             }
@@ -135,10 +153,11 @@ impl Redactor {
         !self.wildcards.is_empty()
     }
 
-    /// Whether text is looked through at all.
+    /// Whether some rule is a regular expression, so that it is worth remembering which text matches
+    /// none. Classes are found more quickly than that.
     #[inline]
-    pub fn has_values(&self) -> bool {
-        !self.values.is_empty()
+    pub fn has_expressions(&self) -> bool {
+        self.has_expressions
     }
 
     /// Whether the value of this key is hidden.
@@ -153,55 +172,60 @@ impl Redactor {
         self.number_digits
     }
 
-    /// Whether a rule may match something in this text. It is seen at a glance.
-    #[inline]
-    pub fn may_hide(&self, text: &str) -> bool {
-        if self.values.is_empty() {
-            return false;
-        }
-        let traits = Traits::of(text);
-        self.values.iter().any(|rule| rule.may_match(&traits))
-    }
-
     /// The text with everything hidden that a rule matches, one rule after the other; `None` if that
     /// changes nothing.
+    #[inline]
     pub fn hidden(&self, text: &str) -> Option<String> {
+        if text.len() < self.least_bytes {
+            return None;
+        }
         let traits = Traits::of(text);
-        if !self.values.iter().any(|rule| rule.may_match(&traits)) {
-            return None;
+        let may_match = |rule: &ValueRule| rule.may_match(traits, text.len());
+        match self.values.iter().any(may_match) {
+            true => self.hidden_with(text, traits),
+            false => None,
         }
-        let may_match = match (&self.any_value, self.values.as_slice()) {
-            (Some(any), _) => any.is_match(text),
-            (None, [rule]) => rule.regex.is_match(text),
-            (None, _) => return None,
-        };
-        if !may_match {
-            return None;
-        }
-        let mut changed = None;
+    }
+
+    fn hidden_with(&self, text: &str, traits: Traits) -> Option<String> {
+        let mut changed: Option<String> = None;
         // What is hidden leaves a text with less than it had.
-        for rule in self.values.iter().filter(|rule| rule.may_match(&traits)) {
+        for rule in self
+            .values
+            .iter()
+            .filter(|rule| rule.may_match(traits, text.len()))
+        {
             let before = changed.as_deref().unwrap_or(text);
-            if let Some(after) = rule.hidden(before) {
+            if let Some(after) = self.hidden_by(rule, before) {
                 changed = Some(after);
             }
         }
         changed
     }
-}
 
-impl ValueRule {
-    fn may_match(&self, traits: &Traits) -> bool {
-        self.class.is_none_or(|class| class.may_be_in(traits))
-    }
-
-    fn hidden(&self, text: &str) -> Option<String> {
+    fn hidden_by(&self, rule: &ValueRule, text: &str) -> Option<String> {
         let mut after = String::new();
         let mut copied = 0;
-        for found in self.finder.find(&self.regex, text) {
+        let mut hide = |found: Range<usize>| {
             after.push_str(text.get(copied..found.start).unwrap_or_default());
             after.push_str(HIDDEN);
             copied = found.end;
+        };
+        match rule {
+            ValueRule::Class(class, regex) => match (&class.finder, regex) {
+                (Finder::Scan(find), _) => find(text, &mut hide),
+                (Finder::Match(expression), Some(regex)) => expression.find(regex, text, &mut hide),
+                (Finder::Match(_), None) => {}
+            },
+            ValueRule::Expression(regex) => {
+                if self
+                    .any_expression
+                    .as_ref()
+                    .is_none_or(|any| any.is_match(text))
+                {
+                    regex.find_iter(text).for_each(|found| hide(found.range()));
+                }
+            }
         }
         if copied == 0 {
             return None;
@@ -211,35 +235,48 @@ impl ValueRule {
     }
 }
 
-/// One pattern by itself, and its expression.
-fn rule(pattern: &ValuePattern) -> Result<(Hir, ValueRule), Problem> {
-    let (source, finder, class) = match pattern {
-        ValuePattern::Class(name) => match Class::of_name(name) {
-            Some(class) => (class.expression, class.finder, Some(class)),
-            None => return Err(Problem::UnknownClass(name.clone())),
-        },
-        ValuePattern::Regex(source) => {
-            Problem::if_too_long(source, MAX_VALUE_CHARS)?;
-            (source.as_str(), Finder::Matches, None)
+impl ValueRule {
+    #[inline]
+    fn may_match(&self, traits: Traits, bytes: usize) -> bool {
+        match self {
+            Self::Class(class, _) => class.may_be_in(traits, bytes),
+            Self::Expression(_) => true,
         }
+    }
+}
+
+/// One pattern by itself, and its expression if it is one.
+fn rule(pattern: &ValuePattern) -> Result<(ValueRule, Option<Hir>), Problem> {
+    let source = match pattern {
+        ValuePattern::Class(name) => {
+            let Some(class) = Class::of_name(name) else {
+                return Err(Problem::UnknownClass(name.clone()));
+            };
+            let regex = match &class.finder {
+                Finder::Scan(_) => None,
+                Finder::Match(expression) => Some(compile(expression.source)?),
+            };
+            return Ok((ValueRule::Class(class, regex), None));
+        }
+        ValuePattern::Regex(source) => source,
     };
-    let regex = RegexBuilder::new(source)
-        .size_limit(MAX_REGEX_BYTES)
-        .dfa_size_limit(REGEX_CACHE_BYTES)
-        .build()
-        .map_err(|error| problem_of(source, &error))?;
+    Problem::if_too_long(source, MAX_VALUE_CHARS)?;
+    let regex = compile(source)?;
     let hir = regex_syntax::parse(source)
         .map_err(|error| problem_of(source, &regex::Error::Syntax(error.to_string())))?;
     // Asking whether it matches "" is not enough: `\b` does not, and matches beside each word.
     if hir.properties().minimum_len() == Some(0) {
         return Err(Problem::MatchesEmpty(source.to_owned()));
     }
-    let rule = ValueRule {
-        regex,
-        finder,
-        class,
-    };
-    Ok((hir, rule))
+    Ok((ValueRule::Expression(regex), Some(hir)))
+}
+
+fn compile(source: &str) -> Result<Regex, Problem> {
+    RegexBuilder::new(source)
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(REGEX_CACHE_BYTES)
+        .build()
+        .map_err(|error| problem_of(source, &error))
 }
 
 /// Matches whatever one of the expressions matches. They are joined as trees, not as text: groups,

@@ -8,7 +8,7 @@ use spanloom_otlp::record::{SpanKind, StatusCode};
 use spanloom_store::WriteOutcome;
 use spanloom_store::block::{ConnectionType, HalfEdgeRow, RedRow, SpanBlock};
 
-async fn send(db: &Database, halves: &[HalfEdgeRow<'_>]) {
+async fn send(db: &Database, halves: &[HalfEdgeRow<&str>]) {
     let mut block = SpanBlock::new(&pool());
     for half in halves {
         block.measures().push_half(half);
@@ -56,7 +56,7 @@ const EDGES: &str = "SELECT formatDateTime(minute, '%H:%i'), client, server, con
     FROM edges FINAL WHERE (tenant, minute, version) IN \
     (SELECT tenant, minute, max(version) FROM edges GROUP BY tenant, minute) ORDER BY ALL";
 
-fn client(n: u8, minute: u64) -> HalfEdgeRow<'static> {
+fn client(n: u8, minute: u64) -> HalfEdgeRow<&'static str> {
     HalfEdgeRow {
         time_ns: T0 + minute * MINUTE + u64::from(n) * SECOND / 10,
         trace_id: [n; 16],
@@ -71,7 +71,7 @@ fn client(n: u8, minute: u64) -> HalfEdgeRow<'static> {
     }
 }
 
-fn server(n: u8, minute: u64) -> HalfEdgeRow<'static> {
+fn server(n: u8, minute: u64) -> HalfEdgeRow<&'static str> {
     HalfEdgeRow {
         span_id: [n + 100; 8],
         parent_span_id: [n; 8],
@@ -236,7 +236,7 @@ async fn an_hour_is_the_sum_of_its_minutes() {
 }
 
 /// A half-edge by its trace, span, parent, kind and service.
-fn half(trace: u8, span: u8, parent: u8, kind: SpanKind, service: &str) -> HalfEdgeRow<'_> {
+fn half(trace: u8, span: u8, parent: u8, kind: SpanKind, service: &str) -> HalfEdgeRow<&str> {
     HalfEdgeRow {
         trace_id: [trace; 16],
         span_id: [span; 8],
@@ -268,7 +268,7 @@ async fn what_is_a_call() {
         connection_type: ConnectionType::MessagingSystem,
         ..half
     };
-    let groups: &[(&[HalfEdgeRow<'_>], &[&str])] = &[
+    let groups: &[(&[HalfEdgeRow<&str>], &[&str])] = &[
         // A service that is in its caller's process, without a server span of its own.
         (
             &[

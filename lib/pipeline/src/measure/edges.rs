@@ -4,7 +4,10 @@
 //! store knows both. A consumer has one more for each span that it links to. What names the other end of a
 //! client's call, where it is never instrumented itself, follows the service graph of Grafana Tempo.
 
-use foldhash::HashSet;
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use spanloom_otlp::record::{Attr, SpanKind, SpanRecord, StatusCode, Value};
 
 use super::{Recorder, TextId};
@@ -105,12 +108,29 @@ pub(super) fn forget_inner_parents(half_edges: &mut [HalfEdge]) {
     if !half_edges.iter().any(may_be_inner) {
         return;
     }
-    let spans = half_edges.iter();
-    let spans: HashSet<_> = spans
-        .map(|half| (half.trace_id, half.span_id, half.service))
-        .collect();
-    for half in half_edges.iter_mut().filter(|half| may_be_inner(half)) {
-        if spans.contains(&(half.trace_id, half.parent_span_id, half.service)) {
+    let state = RandomState::default();
+    let hash = |span_id: [u8; 8]| state.hash_one(u64::from_ne_bytes(span_id));
+    let mut spans: HashTable<u32> = HashTable::with_capacity(half_edges.len());
+    for (index, half) in (0_u32..).zip(half_edges.iter()) {
+        spans.insert_unique(hash(half.span_id), index, |&other| {
+            let other = half_edges.get(other as usize);
+            other.map_or(0, |other| hash(other.span_id))
+        });
+    }
+    for index in 0..half_edges.len() {
+        let Some(half) = half_edges.get(index).filter(|half| may_be_inner(half)) else {
+            continue;
+        };
+        let is_parent = |other: &u32| {
+            half_edges.get(*other as usize).is_some_and(|other| {
+                other.span_id == half.parent_span_id
+                    && other.trace_id == half.trace_id
+                    && other.service == half.service
+            })
+        };
+        if spans.find(hash(half.parent_span_id), is_parent).is_some()
+            && let Some(half) = half_edges.get_mut(index)
+        {
             half.parent_span_id = [0; 8];
         }
     }
@@ -254,12 +274,17 @@ impl<'a> Named<'a> {
             .strip_prefix('[')
             .and_then(|name| name.strip_suffix(']'))
             .unwrap_or(name);
-        let is_address = name.parse::<std::net::IpAddr>().is_ok();
         Peer {
             name,
-            port: port.filter(|_| is_address),
+            port: port.filter(|_| is_address(name)),
         }
     }
+}
+
+/// Whether a name is an IP address. Most are not, which is seen before they are parsed.
+fn is_address(name: &str) -> bool {
+    (name.starts_with(|c: char| c.is_ascii_digit()) || name.contains(':'))
+        && name.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// The host of a URL, with its port where it is an address.
@@ -271,7 +296,7 @@ fn host_of(url: &str) -> Option<Peer<'_>> {
         Some((name, _)) => name,
         None => host.split(':').next()?,
     };
-    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    let is_address = is_address(name);
     // `10.0.0.7:8080` as it is written; a name without its port.
     let name = if is_address { host } else { name };
     (!name.is_empty()).then_some(Peer { name, port: None })

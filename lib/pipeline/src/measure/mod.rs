@@ -82,6 +82,9 @@ pub struct RedCell {
     pub buckets: Counts,
 }
 
+/// Room is made for at most so many half-edges before they come.
+const MAX_EXPECTED: usize = 65_536;
+
 /// Gathers measures; one per worker, emptied with each batch.
 #[derive(Debug, Default)]
 pub struct Recorder {
@@ -148,7 +151,12 @@ impl Recorder {
         self.cells.clear();
         self.own_bytes = 0;
         edges::forget_inner_parents(&mut self.measures.half_edges);
-        std::mem::take(&mut self.measures)
+        // The next batch is about as large as this one.
+        let next = Measures {
+            half_edges: Vec::with_capacity(self.measures.half_edges.len().min(MAX_EXPECTED)),
+            ..Measures::default()
+        };
+        std::mem::replace(&mut self.measures, next)
     }
 
     #[inline]

@@ -21,6 +21,7 @@ use bumpalo::Bump;
 use spanloom_otlp::record::{Attr, ResourceRecord, ScopeRecord, SpanSink, Value, service_of};
 use spanloom_otlp::view::{ResourceSpansView, ScopeSpansView, TracesView};
 use spanloom_otlp::{DecodeError, value_json};
+use spanloom_rules::Redactor;
 
 pub use mode::{Claims, Mode, Origin};
 pub(crate) use rules::Rules;
@@ -434,11 +435,15 @@ impl<'r> Work<'r, '_> {
         self.shortened(text)
     }
 
-    #[inline]
+    #[inline(always)]
     fn redacted(&mut self, text: &'r str) -> &'r str {
-        let Some(redactor) = &self.rules.redactor else {
-            return text;
-        };
+        match &self.rules.redactor {
+            Some(redactor) => self.redacted_by(redactor, text),
+            None => text,
+        }
+    }
+
+    fn redacted_by(&mut self, redactor: &Redactor, text: &'r str) -> &'r str {
         match self.decisions.hidden(redactor, text) {
             Some(hidden) => {
                 self.tally.change(Change::Redacted, 1);

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 #[derive(Debug)]
 pub(crate) struct Decisions {
     keys: HashMap<Box<str>, bool, RandomState>,
-    /// Fingerprints of values with nothing to hide; the seed is secret.
+    /// Fingerprints of values with nothing to hide, where expressions are matched; the seed is secret.
     clean: HashSet<u128, RandomState>,
     seed: u64,
 }
@@ -50,10 +50,7 @@ impl Decisions {
 
     /// The text with everything hidden that a rule matches; `None` if that is nothing.
     pub(crate) fn hidden(&mut self, redactor: &Redactor, text: &str) -> Option<String> {
-        if text.is_empty() || !redactor.may_hide(text) {
-            return None;
-        }
-        if text.len() > Self::MAX_VALUE_BYTES {
+        if !redactor.has_expressions() || text.len() > Self::MAX_VALUE_BYTES {
             return redactor.hidden(text);
         }
         let fingerprint = xxh3_128_with_seed(text.as_bytes(), self.seed);

@@ -46,9 +46,14 @@ pub enum ConnectionType {
     VirtualNode = 3,
 }
 
-/// A span as the end of a call: as the parent of others, as the child of another, or both.
+/// A text of a block, by its number: many rows share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text(u32);
+
+/// A span as the end of a call: as the parent of others, as the child of another, or both. `T` is
+/// a text, or one that the block knows already ([`MeasureBlock::text`]).
 #[derive(Debug, Clone, Copy)]
-pub struct HalfEdgeRow<'a> {
+pub struct HalfEdgeRow<T> {
     /// Start of the span, nanoseconds since the Unix epoch.
     pub time_ns: u64,
     /// The trace; for a link the trace that is linked to.
@@ -60,13 +65,13 @@ pub struct HalfEdgeRow<'a> {
     /// The span's kind.
     pub kind: SpanKind,
     /// The span's service.
-    pub service: &'a str,
+    pub service: T,
     /// The span's duration.
     pub duration_ns: u64,
     /// Whether its status is an error.
     pub error: bool,
     /// What a client calls the other end; empty when unknown.
-    pub peer: &'a str,
+    pub peer: T,
     /// What lies between.
     pub connection_type: ConnectionType,
 }
@@ -127,15 +132,43 @@ impl MeasureBlock {
         });
     }
 
+    /// The number of a text in this block, until it is cleared.
+    pub fn text(&mut self, text: &str) -> Text {
+        Text(self.texts.intern(text.as_bytes()))
+    }
+
+    /// Makes room for so many half-edges.
+    pub fn reserve_halves(&mut self, count: usize) {
+        self.halves.reserve(count);
+    }
+
     /// Adds a half-edge.
-    pub fn push_half(&mut self, row: &HalfEdgeRow<'_>) {
+    pub fn push_half(&mut self, row: &HalfEdgeRow<&str>) {
+        let row = HalfEdgeRow {
+            time_ns: row.time_ns,
+            trace_id: row.trace_id,
+            span_id: row.span_id,
+            parent_span_id: row.parent_span_id,
+            kind: row.kind,
+            service: self.text(row.service),
+            duration_ns: row.duration_ns,
+            error: row.error,
+            peer: self.text(row.peer),
+            connection_type: row.connection_type,
+        };
+        self.push_half_known(&row);
+    }
+
+    /// Adds a half-edge whose texts are numbers of this block.
+    #[inline]
+    pub fn push_half_known(&mut self, row: &HalfEdgeRow<Text>) {
         self.halves.push(Half {
             time: date_time(row.time_ns),
             trace_id: row.trace_id,
             span_id: row.span_id,
             parent_span_id: row.parent_span_id,
-            service: self.texts.intern(row.service.as_bytes()),
-            peer: self.texts.intern(row.peer.as_bytes()),
+            service: row.service.0,
+            peer: row.peer.0,
             duration_ns: row.duration_ns,
             kind: row.kind as u8,
             error: u8::from(row.error),

@@ -38,7 +38,7 @@ pub use self::accounts::AccountRow;
 pub(crate) use self::frozen::FrozenTable;
 pub use self::frozen::{Frozen, TableId};
 pub use self::id::BatchId;
-pub use self::measures::{ConnectionType, HalfEdgeRow, MeasureBlock, RedRow};
+pub use self::measures::{ConnectionType, HalfEdgeRow, MeasureBlock, RedRow, Text};
 pub(crate) use self::pool::Parts;
 pub use self::pool::{BlockPool, BlockPoolOptions};
 
