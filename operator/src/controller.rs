@@ -31,7 +31,7 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Passes that can be requested before a request has to wait.
 const ASKED: usize = 1_024;
 /// How often the certificate authority's Secret is looked at.
-const AUTHORITY_EVERY: Duration = Duration::from_secs(25);
+const AUTHORITY_EVERY: Duration = Duration::from_secs(28);
 /// How many of these looks the cluster role binding is looked at once, when no pipeline came or went.
 const BINDING_EVERY: u32 = 5;
 

@@ -147,10 +147,8 @@ pub struct Kept {
     password: Option<String>,
 }
 
-/// How often they are read while nothing is amiss: a Secret that is deleted is back after this time.
+/// How often they are read: a Secret that is deleted is back after this time.
 const READ_EVERY: Duration = Duration::from_secs(60);
-/// How often, while the pipeline is not ready.
-const READ_SOON: Duration = Duration::from_secs(45);
 /// How often the claim is read.
 const CLAIM_EVERY: Duration = Duration::from_secs(600);
 
@@ -164,14 +162,13 @@ impl Kept {
         cluster: &Cluster,
         pipeline: &Pipeline,
         grafana_operator: bool,
-        is_ready: bool,
     ) -> Result<(), ClusterError> {
         let namespace = Some(pipeline.namespace.as_str());
         let is_new = self
             .read
             .is_none_or(|(_, generation)| generation != pipeline.generation);
-        let every = if is_ready { READ_EVERY } else { READ_SOON };
-        if is_new || self.read.is_none_or(|(when, _)| when.elapsed() >= every) {
+        let is_old = |(when, _): (Instant, i64)| when.elapsed() >= READ_EVERY;
+        if is_new || self.read.is_none_or(is_old) {
             let mut objects = Owned::new();
             // What is no longer wanted is looked for once after each change, so that it goes.
             for (kind, name) in names(pipeline, grafana_operator, is_new, &self.objects) {

@@ -246,8 +246,7 @@ impl Work<'_> {
         let mut owned = context.watches.owned(&self.id.0, &self.id.1)?;
         let grafana = context.serves_grafana().await;
         let mut kept = context.memory(self.id, |memory| memory.kept.clone());
-        let is_ready = is_ready(self.previous);
-        kept.refresh(cluster, pipeline, grafana, is_ready).await?;
+        kept.refresh(cluster, pipeline, grafana).await?;
         owned.extend(kept.objects.clone());
         let authority = if pipeline.runs_store() {
             let namespace = &context.release.namespace;

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::ffi::{self, Chdb, FfiError};
-use crate::front::{self, Budget, Front, Login, Runner, Sessions};
+use crate::front::{self, Budget, Front, Runner, Sessions, Users};
 
 /// What the parent tells the child.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -65,8 +65,12 @@ pub(crate) enum HostError {
         address: SocketAddr,
         source: std::io::Error,
     },
-    #[error("set CLICKHOUSE_PASSWORD: an engine that others can reach needs a password")]
+    #[error(
+        "set CLICKHOUSE_PASSWORD, or give a users file: an engine that others can reach needs a password"
+    )]
     NoPassword,
+    #[error("{}: {reason}", path.display())]
+    Users { path: PathBuf, reason: String },
     #[error("{} does not exist; set SPANLOOM_CHDB_LIB to the path of libchdb.so", .0.display())]
     NoLibrary(PathBuf),
     #[error(transparent)]
@@ -127,8 +131,8 @@ pub(crate) enum Guard {
     /// It listens on loopback, and its life is that of the parent at the other end of standard
     /// input.
     Parent,
-    /// Connections are TLS.
-    Tls(ServerTls),
+    /// Connections are TLS, and these may use them.
+    Tls(ServerTls, Users),
 }
 
 /// Opens the data folder, runs `statements`, says where it listens, and serves until it is told to
@@ -188,13 +192,20 @@ async fn serve(
         address: config.listen,
         source,
     };
+    let (tls, users, parent) = match guard {
+        Guard::Tls(tls, users) => (Some(tls), users, false),
+        Guard::Parent => {
+            let users = Users::one(config.user.clone(), &config.password);
+            (None, users, true)
+        }
+    };
     let listener = spanloom_tls::listen(config.listen)
         .and_then(tokio::net::TcpListener::from_std)
         .map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let front = Arc::new(Front {
         runner: Arc::new(Runner::new(chdb, arguments, SLOTS, MAX_EXECUTION)),
-        login: Login::new(config.user.clone(), &config.password),
+        users,
         budget: Budget::new(MAX_BODY, MAX_BODIES),
         sessions: Arc::new(Sessions::default()),
         allow_files: false,
@@ -202,13 +213,9 @@ async fn serve(
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).map_err(HostError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(HostError::Runtime)?;
-    let tls = match guard {
-        Guard::Tls(tls) => Some(tls),
-        Guard::Parent => {
-            stop_with_parent(stop.clone());
-            None
-        }
-    };
+    if parent {
+        stop_with_parent(stop.clone());
+    }
     listening(address);
     let signals = async {
         tokio::select! {

@@ -9,6 +9,7 @@ use spanloom_program::memory;
 use spanloom_tls::{HTTP1, ServerTls};
 
 use crate::ffi;
+use crate::front::Users;
 use crate::host::{self, Guard, HostConfig, HostError};
 
 /// What a server is told.
@@ -22,7 +23,9 @@ pub struct ServeConfig {
     pub data_dir: PathBuf,
     /// `libchdb.so`; none: the one beside the program.
     pub library: Option<PathBuf>,
-    /// The user that is let in.
+    /// A `users.xml` of ClickHouse. Where it is, its users are let in, within their grants, and no other.
+    pub users_file: PathBuf,
+    /// The user that is let in without such a file.
     pub user: String,
     /// That user's password; must not be empty.
     pub password: String,
@@ -49,9 +52,7 @@ pub fn run(config: ServeConfig) -> ExitCode {
 }
 
 fn serve(config: ServeConfig) -> Result<(), HostError> {
-    if config.password.is_empty() {
-        return Err(HostError::NoPassword);
-    }
+    let users = users(&config)?;
     let tls = ServerTls::open(&config.tls_dir, &[HTTP1])?;
     let library = match config.library {
         Some(path) => path,
@@ -72,7 +73,27 @@ fn serve(config: ServeConfig) -> Result<(), HostError> {
         temporary: false,
     };
     let listening = |address: SocketAddr| tracing::info!(%address, "listening");
-    host::serve_engine(&host, Guard::Tls(tls), statements, listening)
+    host::serve_engine(&host, Guard::Tls(tls, users), statements, listening)
+}
+
+fn users(config: &ServeConfig) -> Result<Users, HostError> {
+    let path = &config.users_file;
+    match std::fs::read_to_string(path) {
+        Ok(text) => Users::of_xml(&text).map_err(|reason| HostError::Users {
+            path: path.clone(),
+            reason,
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if config.password.is_empty() {
+                return Err(HostError::NoPassword);
+            }
+            Ok(Users::one(config.user.clone(), &config.password))
+        }
+        Err(source) => Err(HostError::Io {
+            path: path.clone(),
+            source,
+        }),
+    }
 }
 
 fn beside_program() -> Result<PathBuf, HostError> {

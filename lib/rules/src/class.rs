@@ -1,7 +1,6 @@
 //! The classes of text that redaction knows by name. A new one is a row here, and one in
 //! `docs/pipeline.md`, which a test compares with this table.
 
-use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use regex::Regex;
@@ -150,34 +149,47 @@ const IPV4_BYTES: usize = 7;
 
 /// Where IPv4 addresses stand: among digits and single dots between them, there is nothing else.
 fn ipv4(text: &str, found: &mut dyn FnMut(Range<usize>)) {
-    let mut check = |range: Range<usize>| {
-        let number = text.get(range.clone()).unwrap_or_default();
-        if number.len() >= IPV4_BYTES && number.parse::<Ipv4Addr>().is_ok() {
-            found(range);
-        }
-    };
     let digits_and_dots = Set {
         has: |byte| byte.is_ascii_digit() || byte == b'.',
         mark: |bytes| scan::between(bytes, b'.', b'9'),
     };
     for run in scan::runs(text, IPV4_BYTES, digits_and_dots) {
-        // Numbers with a dot between each two of them.
-        let mut numbers = run.start..run.start;
-        let mut at = run.start;
-        for number in text.get(run).unwrap_or_default().split('.') {
-            let end = at + number.len();
-            match (number.is_empty(), numbers.is_empty()) {
-                (true, _) => {
-                    check(numbers);
-                    numbers = end..end;
-                }
-                (false, true) => numbers = at..end,
-                (false, false) => numbers.end = end,
+        let bytes = text.as_bytes().get(..run.end).unwrap_or_default();
+        let mut start = run.start;
+        while let Some(rest) = bytes.get(start..).filter(|rest| rest.len() >= IPV4_BYTES) {
+            // As far as single dots go.
+            let two = rest.windows(2).position(|two| two == b"..");
+            let end = two.map_or(bytes.len(), |two| start + two);
+            let first = usize::from(rest.starts_with(b"."));
+            let last = usize::from(two.is_none() && rest.ends_with(b"."));
+            let address = start + first..end.saturating_sub(last);
+            if bytes.get(address.clone()).is_some_and(is_ipv4) {
+                found(address);
             }
-            at = end + 1;
+            start = end + 2;
         }
-        check(numbers);
     }
+}
+
+/// Whether this is an IPv4 address. It has only digits and dots.
+fn is_ipv4(bytes: &[u8]) -> bool {
+    let (mut dots, mut digits, mut number) = (0, 0, 0_u32);
+    for &byte in bytes {
+        if byte == b'.' {
+            if digits == 0 {
+                return false;
+            }
+            (dots, digits, number) = (dots + 1, 0, 0);
+            continue;
+        }
+        let has_leading_zero = digits == 1 && number == 0;
+        number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+        digits += 1;
+        if has_leading_zero || number > 255 {
+            return false;
+        }
+    }
+    dots == 3 && digits > 0
 }
 
 #[cfg(test)]
@@ -187,6 +199,17 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn ipv4_addresses_are_what_std_says(text in "[0-9]{1,3}(\\.{1,2}[0-9]{0,3}){0,5}\\.?") {
+            let parts = text.split("..").map(|part| part.trim_matches('.'));
+            let expect: Vec<_> = parts
+                .filter(|part| part.parse::<std::net::Ipv4Addr>().is_ok())
+                .collect();
+            let mut found = Vec::new();
+            ipv4(&text, &mut |range| found.push(text.get(range).unwrap()));
+            prop_assert_eq!(found, expect);
+        }
+
         /// What a hint rules out would not have matched.
         #[test]
         fn hints_miss_nothing(

@@ -1,5 +1,6 @@
 //! Redaction: values of known keys, and text that looks like something to hide.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
@@ -40,6 +41,8 @@ pub struct Redactor {
     has_expressions: bool,
     /// No rule matches text that has fewer.
     least_bytes: usize,
+    /// The combinations of traits that text has that some rule may match.
+    may_match: u32,
     number_digits: Option<usize>,
 }
 
@@ -63,6 +66,7 @@ impl Redactor {
             any_expression: None,
             has_expressions: false,
             least_bytes: usize::MAX,
+            may_match: 0,
             number_digits: None,
         };
         redactor.keys(keys, errors);
@@ -72,12 +76,14 @@ impl Redactor {
             ValueRule::Expression(_) => Some(1),
         };
         redactor.number_digits = redactor.values.iter().filter_map(digits).min();
-        let least_bytes = |rule: &ValueRule| match rule {
-            ValueRule::Class(class, _) => class.least_bytes,
-            ValueRule::Expression(_) => 1,
-        };
-        let least = redactor.values.iter().map(least_bytes).min();
-        redactor.least_bytes = least.unwrap_or(usize::MAX);
+        for rule in &redactor.values {
+            let (least_bytes, combinations) = match rule {
+                ValueRule::Class(class, _) => (class.least_bytes, class.needs.combinations()),
+                ValueRule::Expression(_) => (1, u32::MAX),
+            };
+            redactor.least_bytes = redactor.least_bytes.min(least_bytes);
+            redactor.may_match |= combinations;
+        }
         let none = redactor.exact.is_empty()
             && redactor.wildcards.is_empty()
             && redactor.values.is_empty();
@@ -147,6 +153,12 @@ impl Redactor {
         }
     }
 
+    /// Whether keys are looked at by themselves.
+    #[inline]
+    pub fn has_keys(&self) -> bool {
+        !self.exact.is_empty() || self.has_wildcards()
+    }
+
     /// Whether keys are compared with patterns, so that a decision is worth remembering.
     #[inline]
     pub fn has_wildcards(&self) -> bool {
@@ -175,20 +187,19 @@ impl Redactor {
     /// The text with everything hidden that a rule matches, one rule after the other; `None` if that
     /// changes nothing.
     #[inline]
-    pub fn hidden(&self, text: &str) -> Option<String> {
+    pub fn hidden(&self, text: &str) -> Option<Cow<'static, str>> {
         if text.len() < self.least_bytes {
             return None;
         }
         let traits = Traits::of(text);
-        let may_match = |rule: &ValueRule| rule.may_match(traits, text.len());
-        match self.values.iter().any(may_match) {
+        match traits.is_in(self.may_match) {
             true => self.hidden_with(text, traits),
             false => None,
         }
     }
 
-    fn hidden_with(&self, text: &str, traits: Traits) -> Option<String> {
-        let mut changed: Option<String> = None;
+    fn hidden_with(&self, text: &str, traits: Traits) -> Option<Cow<'static, str>> {
+        let mut changed: Option<Cow<'static, str>> = None;
         // What is hidden leaves a text with less than it had.
         for rule in self
             .values
@@ -203,10 +214,15 @@ impl Redactor {
         changed
     }
 
-    fn hidden_by(&self, rule: &ValueRule, text: &str) -> Option<String> {
+    fn hidden_by(&self, rule: &ValueRule, text: &str) -> Option<Cow<'static, str>> {
         let mut after = String::new();
+        let mut all = false;
         let mut copied = 0;
         let mut hide = |found: Range<usize>| {
+            if found == (0..text.len()) {
+                all = true;
+                return;
+            }
             after.push_str(text.get(copied..found.start).unwrap_or_default());
             after.push_str(HIDDEN);
             copied = found.end;
@@ -227,11 +243,14 @@ impl Redactor {
                 }
             }
         }
+        if all {
+            return (text != HIDDEN).then_some(Cow::Borrowed(HIDDEN));
+        }
         if copied == 0 {
             return None;
         }
         after.push_str(text.get(copied..).unwrap_or_default());
-        (after != text).then_some(after)
+        (after != text).then_some(Cow::Owned(after))
     }
 }
 

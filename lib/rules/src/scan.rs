@@ -143,6 +143,18 @@ impl Traits {
     pub(crate) fn have(self, needed: Self) -> bool {
         self.0 & needed.0 == needed.0
     }
+
+    /// All combinations of traits that have all of these, as bits of a word.
+    pub(crate) fn combinations(self) -> u32 {
+        let all = (0..32_u8).filter(|&traits| Self(traits).have(self));
+        all.fold(0, |bits, traits| bits | 1 << traits)
+    }
+
+    /// Whether this combination is one of those.
+    #[inline]
+    pub(crate) fn is_in(self, combinations: u32) -> bool {
+        combinations >> (self.0 & 31) & 1 == 1
+    }
 }
 
 /// The last 16 bytes; of a shorter text all, some of them twice.

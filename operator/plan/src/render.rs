@@ -12,6 +12,7 @@ mod network;
 mod query;
 mod scheduling;
 mod store;
+mod users;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -354,5 +354,6 @@ async fn at_rest_little_is_asked_and_nothing_written() {
         *paths.entry(&seen.path).or_insert(0) += 1;
     }
     let a_minute = seen.len() as u64 / minutes;
-    assert!(a_minute < 12, "{a_minute} requests a minute: {paths:?}");
+    // As said of a pipeline in docs/operate.md, beside the Lease.
+    assert!(a_minute < 10, "{a_minute} requests a minute: {paths:?}");
 }

@@ -5,6 +5,7 @@
 mod build;
 mod ingest;
 mod load;
+mod operator;
 mod overload;
 mod peers;
 mod proc;
@@ -32,6 +33,8 @@ enum What {
     Overload(overload::Args),
     /// How long our API takes to answer on 10 million spans
     Query(query::Args),
+    /// What the operator needs in a cluster with many namespaces and pods
+    Operator(operator::Args),
     /// Layouts of the table of spans: size, insert cost and answers
     Schema(schema::Args),
 }
@@ -46,6 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Ingest(args) => ingest::run(&args),
         What::Overload(args) => overload::run(&args),
         What::Query(args) => query::run(&args),
+        What::Operator(args) => operator::run(&args),
         What::Schema(args) => schema::run(&args),
     }
 }

@@ -12,7 +12,7 @@ mod control_plane;
 
 mod go;
 mod kind;
-mod kubectl;
+pub mod kubectl;
 mod layout;
 mod network;
 mod node;

@@ -44,7 +44,15 @@ struct ServeArgs {
     /// libchdb.so; without it the one beside this program.
     #[arg(long, env = "SPANLOOM_CHDB_LIB")]
     library: Option<PathBuf>,
-    /// The user that is let in; the password comes from CLICKHOUSE_PASSWORD, never from a flag.
+    /// A users.xml of ClickHouse: its users are let in, within their grants; without the file, the one of
+    /// CLICKHOUSE_USER is.
+    #[arg(
+        long,
+        env = "SPANLOOM_ENGINE_USERS_FILE",
+        default_value = "/etc/clickhouse-server/users.d/spanloom.xml"
+    )]
+    users_file: PathBuf,
+    /// The user that is let in without a users file; the password comes from CLICKHOUSE_PASSWORD, never from a flag.
     #[arg(long, env = "CLICKHOUSE_USER", default_value = "default")]
     user: String,
     /// A database that is made at the start if it is not there.
@@ -69,6 +77,7 @@ fn main() -> ExitCode {
         tls_dir: args.tls_dir,
         data_dir: args.data_dir,
         library: args.library,
+        users_file: args.users_file,
         user: args.user,
         password: std::env::var("CLICKHOUSE_PASSWORD").unwrap_or_default(),
         database: args.database.filter(|name| !name.is_empty()),

@@ -18,7 +18,7 @@ use super::run::{Job, MARK};
 use super::session::Sessions;
 use super::spool::{Spool, broken};
 use super::statement::Statement;
-use super::{Budget, Login, Runner};
+use super::{Budget, Runner, Users};
 
 /// The longest statement.
 const MAX_SQL: u64 = 4 << 20;
@@ -32,7 +32,7 @@ pub(crate) struct Front {
     /// Runs statements.
     pub(crate) runner: Arc<Runner>,
     /// Who may ask.
-    pub(crate) login: Login,
+    pub(crate) users: Users,
     /// What bodies may take.
     pub(crate) budget: Arc<Budget>,
     /// Connections that outlive a request.
@@ -98,7 +98,7 @@ impl Front {
         let since = Instant::now();
         let (parts, body) = request.into_parts();
         let mut ask = Ask::read(parts.uri.query(), &parts.headers)?;
-        self.login.check(&parts.headers, &ask)?;
+        let user = self.users.check(&parts.headers, &ask)?;
         echo_query_id(&ask, headers);
         let readonly = match parts.method {
             Method::POST | Method::PUT => false,
@@ -123,11 +123,15 @@ impl Front {
         let allow = self.allow_files;
         let query = std::mem::take(&mut ask.query);
         let (statement, data) = blocking(move || split(query, spool, allow)).await?;
-        if readonly && !statement.only_reads() {
+        if (readonly || user.readonly) && !statement.only_reads() {
             return Err(ChError::new(
                 code::READONLY,
                 "Cannot execute query in readonly mode: over HTTP, GET only reads",
             ));
+        }
+        if let Some(grants) = &user.grants {
+            let database = ask.database.as_deref().unwrap_or("default");
+            grants.check(&user.name, statement.text(), database)?;
         }
         let (running, shape) = self
             .run(ask, statement, data, readonly, headers, since)

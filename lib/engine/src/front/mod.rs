@@ -4,6 +4,7 @@ mod auth;
 mod blocks;
 mod encoding;
 mod error;
+mod grants;
 mod handler;
 mod lexer;
 mod multipart;
@@ -33,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use patience::Patient;
 
-pub(crate) use auth::Login;
+pub(crate) use auth::Users;
 pub(crate) use handler::Front;
 pub(crate) use run::Runner;
 pub(crate) use session::Sessions;

@@ -81,6 +81,15 @@ impl Statement {
         })
     }
 
+    /// Its text, without a format, settings that follow it, and data.
+    pub(crate) fn text(&self) -> &[u8] {
+        match self {
+            Statement::Empty => &[],
+            Statement::Output { head, .. } | Statement::Insert { head, .. } => head,
+            Statement::Command { text, .. } => text,
+        }
+    }
+
     /// Whether it may run when only reading is allowed (HTTP `GET`).
     pub(crate) fn only_reads(&self) -> bool {
         match self {

@@ -15,6 +15,7 @@ mod rules;
 mod span;
 pub(crate) mod text;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bumpalo::Bump;
@@ -447,9 +448,18 @@ impl<'r> Work<'r, '_> {
         match self.decisions.hidden(redactor, text) {
             Some(hidden) => {
                 self.tally.change(Change::Redacted, 1);
-                self.arena.alloc_str(&hidden)
+                self.kept(hidden)
             }
             None => text,
+        }
+    }
+
+    /// A text that replaces another.
+    #[inline]
+    fn kept(&self, text: Cow<'static, str>) -> &'r str {
+        match text {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(text) => self.arena.alloc_str(&text),
         }
     }
 

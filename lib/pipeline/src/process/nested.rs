@@ -212,7 +212,7 @@ impl Rewriter<'_> {
                 match hidden {
                     Some(hidden) => {
                         self.redacted += 1;
-                        write::value(out, &Value::Str(hidden.as_str()));
+                        write::value(out, &Value::Str(hidden.as_ref()));
                     }
                     None => write::value(out, &number),
                 }

@@ -1,5 +1,7 @@
 //! What a worker remembers of redaction: keys and values repeat from span to span.
 
+use std::borrow::Cow;
+
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use spanloom_otlp::record::Value;
@@ -49,10 +51,15 @@ impl Decisions {
     }
 
     /// The text with everything hidden that a rule matches; `None` if that is nothing.
-    pub(crate) fn hidden(&mut self, redactor: &Redactor, text: &str) -> Option<String> {
-        if !redactor.has_expressions() || text.len() > Self::MAX_VALUE_BYTES {
-            return redactor.hidden(text);
+    #[inline]
+    pub(crate) fn hidden(&mut self, redactor: &Redactor, text: &str) -> Option<Cow<'static, str>> {
+        match redactor.has_expressions() && text.len() <= Self::MAX_VALUE_BYTES {
+            true => self.hidden_once(redactor, text),
+            false => redactor.hidden(text),
         }
+    }
+
+    fn hidden_once(&mut self, redactor: &Redactor, text: &str) -> Option<Cow<'static, str>> {
         let fingerprint = xxh3_128_with_seed(text.as_bytes(), self.seed);
         if self.clean.contains(&fingerprint) {
             return None;
@@ -84,7 +91,7 @@ impl Decisions {
         &mut self,
         redactor: &Redactor,
         number: &Value<'_, T>,
-    ) -> Option<String> {
+    ) -> Option<Cow<'static, str>> {
         let least = redactor.number_digits()?;
         let has_enough = |digits: Option<u32>| digits.is_some_and(|log| log as usize + 1 >= least);
         let text = match *number {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use spanloom_crds::Amount;
 
 use super::scheduling::schedule;
+use super::users::User;
 use super::{Desired, Known, REVISION, Stage, common};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
@@ -76,7 +77,7 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
 }
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
-    let store = common::store_access(pipeline);
+    let store = common::store_access(pipeline, User::Collector);
     let mut pod = json!({
         "serviceAccountName": pipeline.object("collector"),
         "automountServiceAccountToken": true,

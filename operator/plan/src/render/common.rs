@@ -7,6 +7,7 @@ use spanloom_crds::resolved::Server;
 use spanloom_crds::{API_VERSION, KIND, Resources, Scheduling};
 
 use super::Known;
+use super::users::{DATABASE, User};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
@@ -193,17 +194,17 @@ pub(super) struct StoreAccess {
     pub mounts: Vec<Value>,
 }
 
-/// How a pod of this pipeline reaches its store.
-pub(super) fn store_access(pipeline: &Pipeline) -> StoreAccess {
+/// How a pod of this pipeline reaches its store; a managed one as this user.
+pub(super) fn store_access(pipeline: &Pipeline, user: User) -> StoreAccess {
     let managed = pipeline.object("clickhouse");
     let mut env_of = Vec::new();
     let (credentials, ca) = match &pipeline.resolved.storage.server {
         Server::Managed { .. } => {
             let url = format!("https://{managed}.{}.svc:8443", pipeline.namespace);
             env_of.push(env("SPANLOOM_CLICKHOUSE_URL", url));
-            env_of.push(env("SPANLOOM_CLICKHOUSE_DATABASE", "spanloom"));
+            env_of.push(env("SPANLOOM_CLICKHOUSE_DATABASE", DATABASE));
             let source = json!({"name": "ca", "configMap": {"name": pipeline.object("ca")}});
-            (Some(managed), Some(source))
+            (Some((managed, user.keys())), Some(source))
         }
         Server::External {
             url,
@@ -224,15 +225,19 @@ pub(super) fn store_access(pipeline: &Pipeline) -> StoreAccess {
                     "items": [{"key": key, "path": "ca.crt"}],
                 }})
             });
-            (credentials_secret.clone(), source)
+            let credentials = credentials_secret.clone();
+            (
+                credentials.map(|secret| (secret, ("username", "password"))),
+                source,
+            )
         }
     };
-    if let Some(secret) = credentials {
-        env_of.push(env_secret("SPANLOOM_CLICKHOUSE_USER", &secret, "username"));
+    if let Some((secret, (name, password))) = credentials {
+        env_of.push(env_secret("SPANLOOM_CLICKHOUSE_USER", &secret, name));
         env_of.push(env_secret(
             "SPANLOOM_CLICKHOUSE_PASSWORD",
             &secret,
-            "password",
+            password,
         ));
     }
     let mut mounts = Vec::new();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::scheduling::schedule;
+use super::users::User;
 use super::{Desired, Known, Stage, common};
 use crate::pipeline::Pipeline;
 use crate::release::Release;
@@ -66,7 +67,7 @@ pub(super) fn query(pipeline: &Pipeline, release: &Release, known: &Known) -> Ve
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let query = &pipeline.spec.query;
-    let mut store = common::store_access(pipeline);
+    let mut store = common::store_access(pipeline, User::Query);
     let mut env = vec![
         common::env("SPANLOOM_QUERY_LISTEN", "[::]:3200"),
         common::env("SPANLOOM_QUERY_ADMIN_LISTEN", "[::]:9464"),

@@ -5,6 +5,7 @@ use spanloom_crds::Amount;
 use spanloom_crds::agent::CONFIG_KEY;
 
 use super::scheduling::schedule;
+use super::users::{self, USERS_KEY, User};
 use super::{Desired, Known, Stage, common};
 use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
@@ -86,6 +87,11 @@ const SERVER_CONFIG: &str = r#"<clickhouse>
 "#;
 
 pub(super) fn store(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desired> {
+    let users = users::secret(&known.store_password);
+    let users: Vec<_> = users
+        .iter()
+        .map(|(key, text)| (*key, text.as_str()))
+        .collect();
     let metadata = |suffix: &str| common::metadata(pipeline, suffix, "clickhouse");
     let base = [
         json!({
@@ -99,9 +105,7 @@ pub(super) fn store(pipeline: &Pipeline, release: &Release, known: &Known) -> Ve
         json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": metadata("clickhouse"),
             "type": "Opaque",
-            "data": common::secret_data(&[
-                ("username", "spanloom"), ("password", &known.store_password),
-            ]),
+            "data": common::secret_data(&users),
         }),
         tls_secret(pipeline, known),
         common::service_account(pipeline, "clickhouse"),
@@ -197,7 +201,6 @@ fn stateful_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desire
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let managed = pipeline.spec.storage.managed.as_ref();
     let secret = pipeline.object("clickhouse");
-    let from_secret = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let ping = |period: u32, failures: u32| {
         json!({
             "httpGet": {"path": "/ping", "port": "https", "scheme": "HTTPS"},
@@ -215,11 +218,8 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
             "name": "clickhouse",
             "image": release.clickhouse_image,
             "imagePullPolicy": release.image_pull_policy,
-            "env": [
-                from_secret("CLICKHOUSE_USER", "username"),
-                from_secret("CLICKHOUSE_PASSWORD", "password"),
-                common::env("CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT", "1"),
-            ],
+            // All users are in the file.
+            "env": [common::env("CLICKHOUSE_SKIP_USER_SETUP", "1")],
             "ports": [{"name": "https", "containerPort": 8443, "protocol": "TCP"}],
             "startupProbe": ping(2, 150),
             "readinessProbe": ping(5, 3),
@@ -234,7 +234,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
                 {"name": "data", "mountPath": "/var/lib/clickhouse"},
                 {"name": "config", "mountPath": "/etc/clickhouse-server/config.d", "readOnly": true},
                 {"name": "tls", "mountPath": "/etc/clickhouse-server/tls", "readOnly": true},
-                {"name": "users", "mountPath": "/etc/clickhouse-server/users.d"},
+                {"name": "users", "mountPath": "/etc/clickhouse-server/users.d", "readOnly": true},
                 {"name": "logs", "mountPath": "/var/log/clickhouse-server"},
                 {"name": "tmp", "mountPath": "/tmp"},
             ],
@@ -242,7 +242,11 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
         "volumes": [
             {"name": "config", "configMap": {"name": pipeline.object("clickhouse")}},
             {"name": "tls", "secret": {"secretName": pipeline.object("clickhouse-tls"), "defaultMode": 0o440}},
-            empty("users"), empty("logs"), empty("tmp"),
+            {"name": "users", "secret": {
+                "secretName": secret, "defaultMode": 0o440,
+                "items": [{"key": USERS_KEY, "path": "spanloom.xml"}],
+            }},
+            empty("logs"), empty("tmp"),
         ],
     });
     common::pull_with_secrets(&mut pod, pipeline, release);
@@ -252,7 +256,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
 /// The Job that brings the schema to this version. Its name has the hash of all that matters to it,
 /// so another schema is another Job.
 pub(super) fn migrate(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
-    let mut store = common::store_access(pipeline);
+    let mut store = common::store_access(pipeline, User::Migrate);
     store.volumes.push(json!({
         "name": "config", "configMap": {"name": pipeline.object("collector")},
     }));
