@@ -1,6 +1,7 @@
 //! A commit: writes what waits, applies it to the index once it is durable, and deletes segments that
 //! nobody needs.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::WriteError;
@@ -59,8 +60,13 @@ impl Shared {
     }
 
     fn set_fault(&self, result: &Result<(), WriteError>) {
-        let fault = result.as_ref().err().map(ToString::to_string);
-        self.lock().fault = fault;
+        let error = result.as_ref().err();
+        let mut state = self.lock();
+        state.fault = error.map(ToString::to_string);
+        state.is_disk_full = error.is_some_and(|error| {
+            let kind = error.source.kind();
+            matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        });
     }
 
     fn tell(&self, event: Event) {
@@ -176,14 +182,14 @@ impl Shared {
         let mut state = self.lock();
         let needed_from = state.index.needed_from();
         let durable = state.durable().0;
-        let is_failing = state.fault.is_some();
+        let is_disk_full = state.is_disk_full;
         let oldest = state.segments.front()?;
         if Some(oldest.number) == writer.active() || oldest.last >= needed_from {
             return None;
         }
         if let Some(position) = oldest.goes_after {
             // On a disk that is full, keys that wait must not keep the segment that would give it room.
-            let can_go = position <= durable || (is_failing && oldest.unknown.is_empty());
+            let can_go = position <= durable || (is_disk_full && oldest.unknown.is_empty());
             return Some(if can_go {
                 Deletion::Remove
             } else {
@@ -192,6 +198,15 @@ impl Shared {
         }
         let last = oldest.last;
         let unknown = oldest.unknown.clone();
+        let is_mostly_keys = 2 * state.index.key_bytes(last) > oldest.bytes;
+        if is_mostly_keys {
+            // Copying them gives no room, and would go on for ever once keys fill whole segments.
+            let is_room_needed = is_disk_full || state.used_bytes() > self.options.max_bytes / 2;
+            if !is_room_needed {
+                return None;
+            }
+            state.keys_evicted += state.index.take_keys(last).len() as u64;
+        }
         let before = state.next_position;
         self.copy_keys(&mut state, writer, last);
         let after = state.next_position;

@@ -240,6 +240,12 @@ impl Index {
         self.keys.make_contiguous().sort_by_key(|key| key.position);
     }
 
+    /// Bytes of the keys that only records up to `last` have.
+    pub(crate) fn key_bytes(&self, last: u64) -> u64 {
+        let keys = self.keys.iter().take_while(|key| key.position <= last);
+        keys.map(|key| key.key.encoded_bytes() as u64).sum()
+    }
+
     /// Takes the keys that only records up to `last` have.
     pub(crate) fn take_keys(&mut self, last: u64) -> Vec<KeptKey> {
         let count = self.keys.partition_point(|key| key.position <= last);

@@ -28,8 +28,10 @@ pub(crate) struct Positions {
 impl Positions {
     /// A segment begins with `first`, and its writer knew that `previous` was written before.
     pub(crate) fn segment(&mut self, first: u64, previous: u64) {
-        let oldest = *self.oldest.get_or_insert(first);
-        self.bounds.entry(epoch(first)).or_insert((first, 0));
+        // On a full disk ends of batches are written before their turn, so `first` may be the lower one.
+        let low = first.max(previous.saturating_add(1));
+        let oldest = *self.oldest.get_or_insert(low);
+        self.bounds.entry(epoch(low)).or_insert((low, 0));
         // What lies before the oldest segment was stored and is gone.
         if previous >= oldest {
             self.must_have(previous);
@@ -74,7 +76,8 @@ impl Positions {
     pub(crate) fn missing(&self) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
         for (low, high) in self.bounds.values() {
-            let mut next = *low;
+            let below = self.ranges.range(..*low).next_back();
+            let mut next = below.map_or(*low, |(_, end)| end.saturating_add(1).max(*low));
             for (start, end) in self.ranges.range(*low..=(*high).max(*low)) {
                 if *start > next {
                     missing.push((next, start - next));
@@ -120,6 +123,9 @@ mod tests {
         let second = next_epoch(7);
         check(&[(5, 4), (second, 7)], &[5, 6, 7, second], &[]);
         check(&[(5, 4), (second, 7)], &[5, 6, second], &[(7, 1)]);
+        // What was written before its turn, in a segment that is gone, is not missing.
+        check(&[(5, 8)], &[5, 6, 9], &[]);
+        check(&[(9, 8)], &[9, 7, 8, 10], &[]);
         // A segment between is lost.
         check(&[(5, 4), (20, 19)], &[5, 6, 20], &[(7, 13)]);
     }

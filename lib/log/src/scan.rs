@@ -83,24 +83,32 @@ impl<'a> Chunks<'a> {
         };
         if !is_here(self.start, &self.bytes) {
             let wanted = count.max(CHUNK.min(usize::try_from(left).unwrap_or(CHUNK)));
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            bytes.resize(wanted, 0);
-            let read = read_up_to(self.file, &mut bytes, offset)?;
-            bytes.truncate(read);
-            self.bytes = bytes;
-            self.start = offset;
+            // A byte that the disk does not give must not hide those before it.
+            self.load(offset, wanted)
+                .or_else(|_| self.load(offset, count))?;
         }
         let bytes = self.held_from(offset);
         Ok(bytes.get(..count).unwrap_or(bytes))
     }
 
-    /// The bytes at `offset` that were read already, or else the next chunk.
+    /// The bytes at `offset` that were read already, or else the next chunk or block.
     fn some(&mut self, offset: u64) -> io::Result<&[u8]> {
         if self.held_from(offset).len() < MARKER.len() {
-            return self.get(offset, CHUNK);
+            let block = BLOCK - offset % BLOCK;
+            return self.get(offset, block as usize + MARKER.len());
         }
         Ok(self.held_from(offset))
+    }
+
+    fn load(&mut self, offset: u64, count: usize) -> io::Result<()> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        bytes.resize(count, 0);
+        let read = read_up_to(self.file, &mut bytes, offset)?;
+        bytes.truncate(read);
+        self.bytes = bytes;
+        self.start = offset;
+        Ok(())
     }
 
     fn held_from(&self, offset: u64) -> &[u8] {
@@ -223,6 +231,8 @@ fn find_marker(
 ) -> u64 {
     while at < length {
         match chunks.some(at) {
+            // The file is shorter than it was.
+            Ok([]) => return length,
             Ok(bytes) => {
                 if let Some(found) = memmem::find(bytes, &MARKER) {
                     return at + found as u64;

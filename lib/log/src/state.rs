@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) written: u64,
     /// What the disk said, if the last commit failed.
     pub(crate) fault: Option<String>,
+    /// The fault is that the disk has no room.
+    pub(crate) is_disk_full: bool,
     pub(crate) keys_evicted: u64,
     pub(crate) is_closed: bool,
 }
@@ -84,6 +86,7 @@ impl State {
             next_number: survey.highest_number.saturating_add(1),
             written: survey.highest_seen,
             fault: None,
+            is_disk_full: false,
             keys_evicted: 0,
             is_closed: false,
         }

@@ -404,6 +404,34 @@ fn a_dead_letter_that_is_damaged() {
 }
 
 #[test]
+fn bytes_that_the_disk_does_not_give() {
+    let rig = Rig::default();
+    let (log, _) = rig.open();
+    for key in 1..200 {
+        append_durable(&log, request(key));
+    }
+    drop(log);
+    rig.fail(Faults {
+        unreadable: Some((8192, 8193)),
+        ..Faults::default()
+    });
+    let (_, recovered) = rig.open();
+    let found = keys(&recovered);
+    assert!(
+        found.starts_with(&[1, 2, 3]) && found.ends_with(&[198, 199]),
+        "{found:?}"
+    );
+    let lost = 199 - found.len() as u64;
+    // A block, and the frames at its ends.
+    assert!(lost <= 8192 / frame_of(1) as u64, "{lost}");
+    assert_eq!(recovered.lost_records(), lost);
+    assert!(matches!(
+        recovered.findings[0].problem,
+        Problem::Unreadable { .. }
+    ));
+}
+
+#[test]
 fn a_disk_that_cannot_be_read_at_the_start() {
     let rig = Rig::default();
     rig.write(1..3);

@@ -27,6 +27,8 @@ pub struct Faults {
     pub sync: bool,
     /// Reads end with EIO.
     pub read: bool,
+    /// Reads of these offsets of any file, from the first to before the second, end with EIO.
+    pub unreadable: Option<(u64, u64)>,
     /// Nothing can be changed (EROFS).
     pub read_only: bool,
     /// All files together have at most so many bytes (ENOSPC); a write that goes beyond is done in part.
@@ -299,7 +301,10 @@ impl DiskFile for SimulatedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if lock(&self.disk.state).faults.read {
+        let faults = lock(&self.disk.state).faults;
+        let end = offset.saturating_add(buffer.len() as u64);
+        let is_hit = |(from, to): (u64, u64)| offset < to && end > from;
+        if faults.read || faults.unreadable.is_some_and(is_hit) {
             return Err(error(EIO));
         }
         let contents = lock(&self.inode);
