@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // tests may stop
 //! One test per kind of damage: what is whole is delivered, what is not is said, and the log starts.
 
 mod support;

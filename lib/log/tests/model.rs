@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // tests may stop
 //! Any sequence of operations, faults and crashes, against a model in memory: nothing durable is lost, nothing
 //! is invented, order is kept, and bytes are bounded.
 

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // tests may stop
 //! The log on the machine's own disk, with its own thread.
 
 use std::io::{BufRead, BufReader, Write};
