@@ -32,6 +32,7 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Log {
     folder: PathBuf,
+    id: u128,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
@@ -96,6 +97,7 @@ impl Log {
         });
         let mut log = Self {
             folder: folder.to_owned(),
+            id: log_id,
             disk,
             clock,
             shared,
@@ -120,6 +122,11 @@ impl Log {
             })?;
         self.thread = Some(thread);
         Ok(())
+    }
+
+    /// The log's random id. It stays the same as long as the log has any key, so keys can be hashed with it.
+    pub fn id(&self) -> u128 {
+        self.id
     }
 
     /// Takes a record. It is durable once [`Self::durable`] has reached its position.

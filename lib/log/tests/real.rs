@@ -45,9 +45,11 @@ fn appended_committed_killed_and_recovered() {
     })
     .unwrap();
     log.append(Record::Stored { batch: BatchId(1) }).unwrap();
+    let id = log.id();
     // Dropped, it commits.
     drop(log);
     let (log, recovered) = Log::open(&folder, Options::default()).unwrap();
+    assert_eq!(log.id(), id);
     let found: Vec<_> = recovered
         .requests
         .iter()
