@@ -1,0 +1,315 @@
+//! A commit: writes what waits, applies it to the index once it is durable, and deletes segments that
+//! nobody needs.
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::WriteError;
+use crate::format::FRAME_HEADER;
+use crate::index::{KeptKey, Now};
+use crate::options::{Event, Options};
+use crate::read::read_frame;
+use crate::record::Record;
+use crate::state::{Content, Pending, State};
+use crate::survey::{Segment, UnknownFrame};
+use crate::writer::{Failed, Next, Writer, Written, remove, write_error};
+
+/// What the log's owner and its thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) state: Mutex<State>,
+    /// Something waits to be written, or the log is closing.
+    pub(crate) work: Condvar,
+    /// Something became durable, or failed, or the log is closed.
+    pub(crate) progress: Condvar,
+    /// Held for the length of a commit; taken before `state`.
+    pub(crate) writer: Mutex<Writer>,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes everything durable that was appended before, as far as the disk lets it.
+    pub(crate) fn commit(&self) -> Result<(), WriteError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.lock().fault.clone();
+        let mut result = self.write_waiting(&mut writer, false);
+        self.set_fault(&result);
+        if result.is_err() {
+            // A new segment may do where the old one did not. Ends of batches go first: they are small, and
+            // what they give room for is perhaps just what a full disk needs.
+            result = self
+                .write_waiting(&mut writer, true)
+                .and_then(|()| self.delete_finished(&mut writer))
+                .and_then(|()| self.write_waiting(&mut writer, false));
+            self.set_fault(&result);
+        }
+        let result = result.and_then(|()| self.delete_finished(&mut writer));
+        drop(writer);
+        self.set_fault(&result);
+        self.progress.notify_all();
+        match (&before, &result) {
+            (None, Err(error)) => self.tell(Event::Failing(error.to_string())),
+            (Some(_), Ok(())) => self.tell(Event::Working),
+            _ => {}
+        }
+        result
+    }
+
+    fn set_fault(&self, result: &Result<(), WriteError>) {
+        let error = result.as_ref().err();
+        let mut state = self.lock();
+        state.fault = error.map(ToString::to_string);
+        state.is_disk_full = error.is_some_and(|error| {
+            let kind = error.source.kind();
+            matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(observer) = &self.options.observer {
+            observer.tell(event);
+        }
+    }
+
+    fn write_waiting(&self, writer: &mut Writer, only_ends: bool) -> Result<(), WriteError> {
+        loop {
+            let (group, next) = {
+                let state = self.lock();
+                let next = Next {
+                    number: state.next_number,
+                    previous: state.written,
+                };
+                (state.group(writer.segment_bytes, only_ends), next)
+            };
+            if group.is_empty() {
+                return Ok(());
+            }
+            match writer.write(&group, next) {
+                Ok(written) => self.apply(writer, &group, written),
+                Err(Failed { error, used_number }) => {
+                    if used_number {
+                        self.lock().next_number += 1;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// A group is durable.
+    fn apply(&self, writer: &Writer, group: &[Arc<Pending>], written: Written) {
+        let mut state = self.lock();
+        let before = state.durable();
+        if written.is_new_segment {
+            state.next_number += 1;
+            state.segments.push_back(Segment {
+                number: written.number,
+                path: written.path,
+                bytes: 0,
+                last: 0,
+                unknown: Vec::new(),
+                goes_after: None,
+            });
+        }
+        // A key is as old as its request, which was received a moment ago: the calendar may have jumped.
+        let now = Now {
+            unix_ms: 0,
+            monotonic: writer.clock.monotonic(),
+        };
+        let mut last = 0;
+        let mut unknown = Vec::new();
+        for (pending, place) in group.iter().zip(written.places) {
+            let position = pending.position;
+            last = last.max(position);
+            match &pending.content {
+                Content::Record(record) => state.index.durable(position, record, place, now),
+                Content::Keys(_, keys) => state.index.keep_again(position, keys),
+                Content::Unknown(kind, _) => unknown.push(UnknownFrame {
+                    kind: *kind,
+                    position,
+                    place,
+                }),
+            }
+            state.buffered_bytes -= pending.frame_bytes;
+        }
+        remove_group(&mut state, group);
+        state.written = state.written.max(last);
+        if let Some(segment) = state.segments.back_mut() {
+            let grown = written.length - segment.bytes;
+            segment.bytes = written.length;
+            segment.last = segment.last.max(last);
+            segment.unknown.append(&mut unknown);
+            state.disk_bytes += grown;
+        }
+        let Options {
+            key_window,
+            max_keys,
+            ..
+        } = self.options;
+        let evicted = state.index.forget_keys(key_window, max_keys, now.monotonic);
+        state.keys_evicted += evicted as u64;
+        let after = state.durable();
+        drop(state);
+        self.progress.notify_all();
+        if after > before {
+            self.tell(Event::Durable(after));
+        }
+        if evicted > 0 {
+            self.tell(Event::KeysEvicted(evicted));
+        }
+    }
+
+    /// Deletes the oldest segments while nothing in them is needed. What says so is durable by now; keys that
+    /// are still young, and records that only a later version knows, are copied and durable before.
+    fn delete_finished(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        loop {
+            let Some(step) = self.next_deletion(writer) else {
+                return Ok(());
+            };
+            match step {
+                Deletion::WriteCopies => self.write_waiting(writer, false)?,
+                Deletion::Copy(unknown) => self.copy_unknown(writer, unknown),
+                Deletion::Remove => self.remove_oldest(writer)?,
+            }
+        }
+    }
+
+    fn next_deletion(&self, writer: &Writer) -> Option<Deletion> {
+        let mut state = self.lock();
+        let needed_from = state.index.needed_from();
+        let durable = state.durable().0;
+        let is_disk_full = state.is_disk_full;
+        let oldest = state.segments.front()?;
+        if Some(oldest.number) == writer.active() || oldest.last >= needed_from {
+            return None;
+        }
+        if let Some(position) = oldest.goes_after {
+            // On a disk that is full, keys that wait must not keep the segment that would give it room.
+            let can_go = position <= durable || (is_disk_full && oldest.unknown.is_empty());
+            return Some(if can_go {
+                Deletion::Remove
+            } else {
+                Deletion::WriteCopies
+            });
+        }
+        let last = oldest.last;
+        let unknown = oldest.unknown.clone();
+        let is_mostly_keys = 2 * state.index.key_bytes(last) > oldest.bytes;
+        if is_mostly_keys {
+            // Copying them gives no room, and would go on for ever once keys fill whole segments.
+            let is_room_needed = is_disk_full || state.used_bytes() > self.options.max_bytes / 2;
+            if !is_room_needed {
+                return None;
+            }
+            state.keys_evicted += state.index.take_keys(last).len() as u64;
+        }
+        let before = state.next_position;
+        self.copy_keys(&mut state, writer, last);
+        let after = state.next_position;
+        if let Some(oldest) = state.segments.front_mut() {
+            oldest.goes_after = Some(if after > before { after - 1 } else { 0 });
+        }
+        Some(Deletion::Copy(unknown))
+    }
+
+    /// Copies the keys that would go with records up to `last`.
+    fn copy_keys(&self, state: &mut State, writer: &Writer, last: u64) {
+        let now = writer.clock.monotonic();
+        let mut keys = state.index.take_keys(last);
+        keys.retain(|key| key.age(now) <= self.options.key_window);
+        // One record for each part that fits: a record has a limit.
+        let mut rest = keys.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut bytes = (FRAME_HEADER + 4) as u64;
+            let mut part: Vec<KeptKey> = Vec::new();
+            while let Some(key) = rest.next_if(|key| {
+                part.is_empty() || bytes + key.key.encoded_bytes() as u64 <= writer.segment_bytes
+            }) {
+                bytes += key.key.encoded_bytes() as u64;
+                part.push(key);
+            }
+            if state.used_bytes() + bytes > self.options.max_bytes {
+                state.keys_evicted += part.len() as u64;
+                continue;
+            }
+            let record = Record::Keys(part.iter().map(|key| key.key.clone()).collect());
+            let frame_bytes = record.frame_bytes();
+            state.push(Content::Keys(record, part), frame_bytes);
+        }
+    }
+
+    fn copy_unknown(&self, writer: &Writer, unknown: Vec<UnknownFrame>) {
+        for frame in unknown {
+            // What cannot be read now could not be read by the later version either.
+            let Ok(payload) =
+                read_frame(&*writer.disk, &writer.folder, frame.position, frame.place)
+            else {
+                continue;
+            };
+            let mut state = self.lock();
+            let bytes = frame.place.frame_bytes;
+            let position = state.push(Content::Unknown(frame.kind, payload), bytes);
+            if let Some(oldest) = state.segments.front_mut() {
+                oldest.goes_after = Some(position.0);
+            }
+        }
+    }
+
+    fn remove_oldest(&self, writer: &Writer) -> Result<(), WriteError> {
+        let path = self
+            .lock()
+            .segments
+            .front()
+            .map(|oldest| oldest.path.clone());
+        let Some(path) = path else {
+            return Ok(());
+        };
+        remove(&*writer.disk, &path).map_err(|source| write_error("delete", &path, source))?;
+        // One at a time: if a later one were gone after a crash and this one were not, its requests would
+        // be delivered again, since the later one says that they are stored.
+        writer
+            .disk
+            .sync_folder(&writer.folder)
+            .map_err(|source| write_error("sync the folder of", &path, source))?;
+        let mut state = self.lock();
+        if let Some(gone) = state.segments.pop_front() {
+            state.disk_bytes -= gone.bytes;
+        }
+        Ok(())
+    }
+}
+
+enum Deletion {
+    /// Copies wait to be written.
+    WriteCopies,
+    /// These are to be copied.
+    Copy(Vec<UnknownFrame>),
+    Remove,
+}
+
+/// Takes a group, whose order is that of the buffer, out of the buffer.
+fn remove_group(state: &mut State, group: &[Arc<Pending>]) {
+    let is_front = |pending: &Arc<Pending>, state: &State| {
+        let front = state.buffer.front();
+        front.is_some_and(|front| front.position == pending.position)
+    };
+    let mut rest = group.iter();
+    while let Some(pending) = rest.as_slice().first() {
+        if !is_front(pending, state) {
+            break;
+        }
+        state.buffer.pop_front();
+        rest.next();
+    }
+    // Ends that were written before their turn.
+    let early: std::collections::HashSet<u64> = rest.map(|pending| pending.position).collect();
+    if !early.is_empty() {
+        state
+            .buffer
+            .retain(|pending| !early.contains(&pending.position));
+    }
+}

@@ -1,0 +1,47 @@
+//! How an open log is doing, for metrics, readiness and conditions.
+
+use crate::state::State;
+
+/// Figures of a log at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Bytes of all segments.
+    pub disk_bytes: u64,
+    /// Bytes that wait to be written.
+    pub buffered_bytes: u64,
+    /// Segments.
+    pub segments: usize,
+    /// Requests that are not stored.
+    pub undelivered_requests: usize,
+    /// Bytes of their payloads.
+    pub undelivered_bytes: u64,
+    /// How long ago the oldest of them was received, in milliseconds. 0 if the clock was set back since.
+    pub oldest_age_ms: Option<u64>,
+    /// Batches that are not stored.
+    pub open_batches: usize,
+    /// Keys that are kept.
+    pub keys: usize,
+    /// Keys that went before their time since the log was opened.
+    pub keys_evicted: u64,
+    /// What the disk said, if the last commit failed.
+    pub fault: Option<String>,
+}
+
+impl Status {
+    pub(crate) fn of(state: &State, now_ms: u64) -> Self {
+        let index = &state.index;
+        let oldest = index.requests.values().next();
+        Self {
+            disk_bytes: state.disk_bytes,
+            buffered_bytes: state.buffered_bytes,
+            segments: state.segments.len(),
+            undelivered_requests: index.requests.len(),
+            undelivered_bytes: index.payload_bytes,
+            oldest_age_ms: oldest.map(|oldest| now_ms.saturating_sub(oldest.received_at_ms)),
+            open_batches: index.batches.len(),
+            keys: index.keys.len(),
+            keys_evicted: state.keys_evicted,
+            fault: state.fault.clone(),
+        }
+    }
+}
