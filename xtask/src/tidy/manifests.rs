@@ -7,6 +7,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("spanloom-otlp", &[]),
     ("spanloom-traceql", &[]),
     ("spanloom-tls", &[]),
+    ("spanloom-log", &[]),
     ("spanloom-program", &["spanloom-tls"]),
     ("spanloom-engine", &["spanloom-program", "spanloom-tls"]),
     ("spanloom-rules", &["spanloom-traceql"]),

@@ -107,13 +107,12 @@ fn needs(tokens: &[Token<'_>], database: &str) -> Vec<Need> {
             table,
         });
     };
-    let outside: Vec<&Token<'_>> = tokens.iter().collect();
-    let first = outside.iter().find(|token| !token.is_mark(b'('));
-    let first = first.and_then(|token| name(token)).unwrap_or_default();
+    let first = tokens.iter().find(|token| !token.is_mark(b'('));
+    let first = first.and_then(name).unwrap_or_default();
     match first.to_ascii_uppercase().as_str() {
-        "SELECT" | "WITH" | "EXPLAIN" | "SHOW" | "DESCRIBE" | "DESC" | "EXISTS" | "SET" | "USE" => {
-        }
-        "INSERT" => {}
+        // What these read and write is seen below.
+        "" | "SELECT" | "INSERT" | "WITH" | "FROM" | "EXPLAIN" | "SHOW" | "DESCRIBE" | "DESC"
+        | "EXISTS" | "SET" | "USE" => {}
         ddl @ ("CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "OPTIMIZE" | "RENAME" | "ATTACH"
         | "DETACH") => {
             let (kind, target) = target_of(tokens);
@@ -136,14 +135,14 @@ fn needs(tokens: &[Token<'_>], database: &str) -> Vec<Need> {
             .checked_sub(1)
             .and_then(|before| tokens.get(before))
             .is_some_and(|before| before.is("ARRAY"));
-        if !(token.is("FROM") || token.is("JOIN") && !is_array_join) {
-            continue;
-        }
-        let Some((of, table, next)) = table_at(tokens, at + 1) else {
+        let names_a_table = token.is("FROM") || (token.is("JOIN") && !is_array_join);
+        let named = table_at(tokens, at + 1).filter(|_| names_a_table);
+        let Some((of, table, next)) = named else {
             continue;
         };
         let is_function = tokens.get(next).is_some_and(|token| token.is_mark(b'('));
-        if !is_function && !(of.is_none() && is_expression(tokens, &table)) {
+        let is_table = of.is_some() || !is_expression(tokens, &table);
+        if is_table && !is_function {
             need("SELECT", (of, table));
         }
     }
