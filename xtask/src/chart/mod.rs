@@ -148,6 +148,8 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {name}"))?;
     let mut files: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
+        // Beside the objects is a file of ClickHouse.
+        .filter(|path| path.extension().is_none_or(|extension| extension != "xml"))
         .collect();
     files.sort();
     ensure!(!files.is_empty(), "{name} is empty");
