@@ -1,5 +1,5 @@
 //! A commit: writes what waits, applies it to the index once it is durable, and deletes segments that
-//! nobody needs.
+//! are not needed.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -178,7 +178,7 @@ impl fmt::Display for Problem {
             ),
             Self::OtherName { number } => write!(
                 f,
-                "it is segment {number} by its header, and was read as that; somebody renamed it"
+                "it is segment {number} by its header, and was read as that; the file was renamed"
             ),
             Self::Copy { number } => write!(
                 f,

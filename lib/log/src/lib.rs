@@ -36,7 +36,7 @@
 //! * Bytes behind the last good frame are a write that did not finish. They are copied to `damaged/` and cut.
 //! * A bad frame before good ones is skipped. The next good frame is found by its marker and its checksums.
 //! * Missing positions are counted as lost. Records that were written out of order, or in a write that was
-//!   torn in the middle, can be counted although nobody was told that they are durable.
+//!   torn in the middle, can be counted although they were never reported durable.
 //! * A segment with a damaged header is read under the number in its name; a renamed one under the number in
 //!   its header. A copy is set aside. A segment of another log or of a later version is left alone.
 //! * What was read is synced before it is used, and new records go to a new segment.

@@ -224,7 +224,7 @@ impl Log {
             })
     }
 
-    /// Removes all dead letters, which somebody replayed or gave up.
+    /// Removes all dead letters, after they were replayed or given up.
     ///
     /// # Errors
     /// When the disk fails.
@@ -313,7 +313,7 @@ fn buffered(state: &State, position: Position) -> Result<Request, ReadError> {
 
 /// The thread that commits.
 fn run(shared: &Shared) {
-    /// However the thread ends, nobody waits for it any longer.
+    /// However the thread ends, all waits for it end.
     struct Close<'a>(&'a Shared);
     impl Drop for Close<'_> {
         fn drop(&mut self) {

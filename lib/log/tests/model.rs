@@ -317,7 +317,7 @@ fn end(rig: &Rig, log: Log, step: &Step, has_failed_sync: &mut bool) {
             });
         }
         // After a failed sync a process that is killed leaves bytes that only the page cache has, and
-        // nobody can tell: the limit that the crate's documentation names.
+        // it cannot be told: the limit that the crate's documentation names.
         Step::Kill if !*has_failed_sync => rig.disk.kill(),
         _ => {
             rig.fail(Faults::default());

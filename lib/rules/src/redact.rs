@@ -153,12 +153,6 @@ impl Redactor {
         }
     }
 
-    /// Whether keys are looked at by themselves.
-    #[inline]
-    pub fn has_keys(&self) -> bool {
-        !self.exact.is_empty() || self.has_wildcards()
-    }
-
     /// Whether keys are compared with patterns, so that a decision is worth remembering.
     #[inline]
     pub fn has_wildcards(&self) -> bool {
@@ -200,6 +194,8 @@ impl Redactor {
 
     fn hidden_with(&self, text: &str, traits: Traits) -> Option<Cow<'static, str>> {
         let mut changed: Option<Cow<'static, str>> = None;
+        // Whether some expression matches the text as it is now: asked once, not for each expression.
+        let mut matches = None;
         // What is hidden leaves a text with less than it had.
         for rule in self
             .values
@@ -207,14 +203,30 @@ impl Redactor {
             .filter(|rule| rule.may_match(traits, text.len()))
         {
             let before = changed.as_deref().unwrap_or(text);
-            if let Some(after) = self.hidden_by(rule, before) {
+            if let (ValueRule::Expression(_), Some(any)) = (rule, &self.any_expression)
+                && !*matches.get_or_insert_with(|| any.is_match(before))
+            {
+                continue;
+            }
+            if let Some(after) = rule.hidden(before) {
                 changed = Some(after);
+                matches = None;
             }
         }
         changed
     }
+}
 
-    fn hidden_by(&self, rule: &ValueRule, text: &str) -> Option<Cow<'static, str>> {
+impl ValueRule {
+    #[inline]
+    fn may_match(&self, traits: Traits, bytes: usize) -> bool {
+        match self {
+            Self::Class(class, _) => class.may_be_in(traits, bytes),
+            Self::Expression(_) => true,
+        }
+    }
+
+    fn hidden(&self, text: &str) -> Option<Cow<'static, str>> {
         let mut after = String::new();
         let mut all = false;
         let mut copied = 0;
@@ -227,20 +239,14 @@ impl Redactor {
             after.push_str(HIDDEN);
             copied = found.end;
         };
-        match rule {
-            ValueRule::Class(class, regex) => match (&class.finder, regex) {
+        match self {
+            Self::Class(class, regex) => match (&class.finder, regex) {
                 (Finder::Scan(find), _) => find(text, &mut hide),
                 (Finder::Match(expression), Some(regex)) => expression.find(regex, text, &mut hide),
                 (Finder::Match(_), None) => {}
             },
-            ValueRule::Expression(regex) => {
-                if self
-                    .any_expression
-                    .as_ref()
-                    .is_none_or(|any| any.is_match(text))
-                {
-                    regex.find_iter(text).for_each(|found| hide(found.range()));
-                }
+            Self::Expression(regex) => {
+                regex.find_iter(text).for_each(|found| hide(found.range()));
             }
         }
         if all {
@@ -251,16 +257,6 @@ impl Redactor {
         }
         after.push_str(text.get(copied..).unwrap_or_default());
         (after != text).then_some(Cow::Owned(after))
-    }
-}
-
-impl ValueRule {
-    #[inline]
-    fn may_match(&self, traits: Traits, bytes: usize) -> bool {
-        match self {
-            Self::Class(class, _) => class.may_be_in(traits, bytes),
-            Self::Expression(_) => true,
-        }
     }
 }
 
