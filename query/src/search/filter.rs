@@ -102,48 +102,30 @@ impl Filter {
         sql
     }
 
-    /// Whether a tag has a column: then it is worth asking first whether spans have it elsewhere.
-    pub fn has_columns(&self) -> bool {
-        self.tags.iter().any(Tag::has_column)
-    }
-
-    /// The query that says which of the tags are in a resource or scope of `from_ns..=to_ns`, for
-    /// [`Places::shared`]. `None` without tags.
+    /// The query that says where spans of `from_ns..=to_ns` may have the filter's tags, for [`Places`]: one
+    /// number. `None` without tags.
     ///
-    /// ClickHouse cannot skip what only one side of an OR rules out. The resource is one narrow column, so
-    /// asking it first costs little; mostly it has no such tag, and then the attributes' own index does the
-    /// rest.
-    pub fn shared_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
-        let tags = self.tags.iter().enumerate();
-        let bits = bits(tags.map(|(place, tag)| (place, tag.shared())))?;
-        let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
-        // Each resource is looked at once: as a condition it would be once for each block of rows.
-        sql.append(&bits)
-            .push(")) FROM (SELECT DISTINCT resource, scope_attributes FROM spans WHERE ")
-            .append(&self.columns(from_ns, to_ns))
-            .push(")");
-        Some(sql)
-    }
-
-    /// The query that says which of the tags with a column spans of `from_ns..=to_ns` have elsewhere too, for
-    /// [`Places::beside`]. `None` where no tag has a column.
-    pub fn beside_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
-        let tags = || {
-            let tags = self.tags.iter().enumerate();
-            tags.filter(|(_, tag)| tag.has_column())
-        };
-        let bits = bits(tags().map(|(place, tag)| (place, tag.beside())))?;
-        let mut sql = Sql::new("SELECT toUInt64(groupBitOr(");
-        sql.append(&bits)
-            .push(")) FROM spans WHERE ")
-            .append(&self.columns(from_ns, to_ns));
-        // The indexes of the keys leave hardly anything to read.
-        sql.push(" AND (");
-        for (number, (_, tag)) in tags().enumerate() {
-            sql.push(if number == 0 { "" } else { " OR " })
-                .append(&tag.beside());
+    /// The resource is one narrow column, and the indexes of the other keys leave hardly anything to read, so
+    /// asking costs little; mostly no place is left but the one that is searched anyway.
+    pub fn places_sql(&self, from_ns: i64, to_ns: i64) -> Option<Sql> {
+        if self.tags.is_empty() {
+            return None;
         }
-        sql.push(")");
+        let window = self.columns(from_ns, to_ns);
+        let mut sql = Sql::new("SELECT toUInt64(groupBitOr(bits)) FROM (SELECT groupBitOr(");
+        sql.append(&bits(self.tags.iter().map(Tag::may_be_shared), 0))
+            .push(") AS bits FROM spans WHERE ")
+            .append(&window)
+            .push(" UNION ALL SELECT groupBitOr(")
+            .append(&bits(self.tags.iter().map(Tag::may_be_beside), TAGS_MAX))
+            .push(") AS bits FROM spans WHERE ")
+            .append(&window)
+            .push(" AND (");
+        for (number, tag) in self.tags.iter().enumerate() {
+            sql.push(if number == 0 { "" } else { " OR " })
+                .append(&tag.may_be_beside());
+        }
+        sql.push("))");
         Some(sql)
     }
 
@@ -185,24 +167,24 @@ impl Filter {
     }
 }
 
-/// The sum of the bits of those tags whose condition holds.
-fn bits(tags: impl Iterator<Item = (usize, Sql)>) -> Option<Sql> {
+/// The sum of the bits of those conditions that hold, the first one's at `from`.
+fn bits(conditions: impl Iterator<Item = Sql>, from: usize) -> Sql {
     let mut bits = Sql::default();
-    for (place, condition) in tags {
+    for (place, condition) in conditions.enumerate() {
         bits.push(if bits.is_empty() { "if(" } else { " + if(" });
-        bits.append(&condition).push(", ").uint(1 << place);
+        bits.append(&condition).push(", ").uint(1 << (from + place));
         bits.push(", 0)");
     }
-    (!bits.is_empty()).then_some(bits)
+    bits
 }
 
 /// Where the spans of a window may have a filter's tags, a bit for each tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
     /// In the resource or the scope.
-    pub shared: u64,
-    /// Elsewhere than in the column that the tag has.
-    pub beside: u64,
+    shared: u64,
+    /// Elsewhere than where it mostly is.
+    beside: u64,
 }
 
 impl Places {
@@ -211,6 +193,20 @@ impl Places {
         shared: u64::MAX,
         beside: u64::MAX,
     };
+
+    /// In its column; without one, in the attributes that are texts or numbers.
+    pub const USUAL: Self = Self {
+        shared: 0,
+        beside: 0,
+    };
+
+    /// What [`Filter::places_sql`] answered.
+    pub fn found(answer: u64) -> Self {
+        Self {
+            shared: answer & ((1 << TAGS_MAX) - 1),
+            beside: answer >> TAGS_MAX,
+        }
+    }
 
     fn parts(self, place: usize) -> Parts {
         let bit = |bits: u64| bits >> place & 1 == 1;
@@ -255,10 +251,7 @@ mod tests {
         Filter::read(&Params::read(&uri, ALLOWED)?)
     }
 
-    const NONE: Places = Places {
-        shared: 0,
-        beside: 0,
-    };
+    const NONE: Places = Places::USUAL;
 
     /// The columns of `spans` that a tag's condition names.
     #[track_caller]
@@ -298,9 +291,9 @@ mod tests {
         check_columns("otel.status_code%3Derror", NONE, &["status "]);
         check_columns("otel.status_description%3Dx", NONE, &["status_message"]);
         // Without a column it is looked for in the attributes, which have indexes.
-        check_columns("user.id%3Dabc", NONE, &["attr_str", "events"]);
-        check_columns("user.id%3D12", NONE, &["attr_str", "attr_int", "events"]);
-        check_columns("error%3Dfalse", NONE, &["attr_str", "events"]);
+        check_columns("user.id%3Dabc", NONE, &["attr_str"]);
+        check_columns("user.id%3D12", NONE, &["attr_str", "attr_int"]);
+        check_columns("error%3Dfalse", NONE, &["attr_str"]);
     }
 
     #[test]
@@ -327,26 +320,22 @@ mod tests {
     fn each_tag_has_a_bit() {
         let filter = read("tag=z%3D&tag=http.route%3D/x&tag=a%3D1").unwrap();
         // In the order of the tags: a, http.route, z.
-        let text = filter.shared_sql(0, 1).unwrap().text();
-        assert_eq!(text.matches(":UInt64}, 0)").count(), 3, "{text}");
-        let text = filter.beside_sql(0, 1).unwrap().text();
-        assert_eq!(text.matches(":UInt64}, 0)").count(), 1, "{text}");
-        let places = Places {
-            shared: 0b001,
-            beside: 0b100,
-        };
+        let text = filter.places_sql(0, 1).unwrap().text();
+        assert_eq!(text.matches(":UInt64}, 0)").count(), 6, "{text}");
+        let places = Places::found(0b100 << TAGS_MAX | 0b001);
         let parts: Vec<_> = (0..3).map(|place| places.parts(place)).collect();
         let parts = parts.iter().map(|parts| (parts.shared, parts.beside));
         let expect = [(true, false), (false, false), (false, true)];
         assert_eq!(parts.collect::<Vec<_>>(), expect);
-        assert!(read("tag=a%3D1").unwrap().beside_sql(0, 1).is_none());
+        assert_eq!(Places::found(0), Places::USUAL);
+        assert!(read("service=a").unwrap().places_sql(0, 1).is_none());
     }
 
     #[test]
     fn without_a_tag_no_attributes_are_read() {
         let query = "service=a&operation=b&status=error&kind=server&minDuration=1ms&maxDuration=2s";
         let filter = read(query).unwrap();
-        assert!(filter.shared_sql(0, 1).is_none());
+        assert!(filter.places_sql(0, 1).is_none());
         let text = filter.conditions(0, 1, Places::UNKNOWN).text();
         assert!(
             !text.contains("attr_") && !text.contains("resource"),

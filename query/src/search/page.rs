@@ -99,19 +99,13 @@ pub async fn page(
     let mut places = Vec::new();
     let newest = after.map_or(filter.end_ns, |place| place.time_ns.min(filter.end_ns));
     let mut chunks = Chunks::new(filter.start_ns, newest, filter.first_chunk_ns());
-    // The first chunk is short: only what has a column of its own is so much faster there that it is worth
-    // asking first whether the column is enough.
-    let mut tags = match filter.has_columns() {
-        true => search.places(chunks.peek()).await?,
-        false => Places::UNKNOWN,
-    };
-    'window: while let Some((from_ns, to_ns)) = chunks.next() {
+    'window: while let Some(chunk) = chunks.next() {
         let before = places.len();
         // Only the first chunk can hold traces at the cursor's own nanosecond.
         let mut behind = after;
+        let mut tags = None;
         loop {
-            let sql = candidates_sql(filter, (from_ns, to_ns), tags, behind, wanted);
-            let batch: Vec<Candidate> = db.rows("search", &sql, deadline).await?;
+            let batch = search.batch(chunk, &mut tags, behind, wanted).await?;
             let read_all = batch.len() < wanted;
             behind = batch.last().map(Candidate::place);
             places.extend(search.keep_new(batch).await?);
@@ -123,7 +117,6 @@ pub async fn page(
             }
         }
         chunks.grow(places.len() - before, wanted - places.len());
-        tags = search.places(chunks.peek()).await?;
     }
     let more = places.len() >= wanted;
     places.truncate(limit);
@@ -148,17 +141,11 @@ impl Chunks {
         }
     }
 
-    /// The chunk that comes next.
-    fn peek(&self) -> Option<(i64, i64)> {
+    fn next(&mut self) -> Option<(i64, i64)> {
         let to = self.to_ns.filter(|to| *to >= self.start_ns)?;
         let from = to.saturating_sub(self.length_ns - 1).max(self.start_ns);
+        self.to_ns = from.checked_sub(1);
         Some((from, to))
-    }
-
-    fn next(&mut self) -> Option<(i64, i64)> {
-        let chunk = self.peek()?;
-        self.to_ns = chunk.0.checked_sub(1);
-        Some(chunk)
     }
 
     /// The last chunk had `found` traces and `missing` are still wanted: the next shall have twice as
@@ -186,22 +173,39 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Where the spans of a chunk may have the filter's tags.
-    async fn places(&self, chunk: Option<(i64, i64)>) -> Result<Places, DbError> {
-        let Some((from_ns, to_ns)) = chunk else {
-            return Ok(Places::UNKNOWN);
-        };
-        let (shared, beside) = tokio::try_join!(
-            self.bits("search_shared", self.filter.shared_sql(from_ns, to_ns)),
-            self.bits("search_beside", self.filter.beside_sql(from_ns, to_ns)),
-        )?;
-        Ok(Places { shared, beside })
+    /// The first traces of a chunk behind `behind`. `tags` is where its spans may have the filter's tags, once
+    /// that is known: until then it is asked while the usual places are searched, and mostly that is all.
+    async fn batch(
+        &self,
+        chunk: (i64, i64),
+        tags: &mut Option<Places>,
+        behind: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, DbError> {
+        let places = tags.unwrap_or(Places::USUAL);
+        let sql = candidates_sql(self.filter, chunk, places, behind, limit);
+        let rows = self.db.rows("search", &sql, self.deadline);
+        if tags.is_some() {
+            return rows.await;
+        }
+        let (places, batch) = tokio::try_join!(self.places(chunk), rows)?;
+        *tags = Some(places);
+        if places == Places::USUAL {
+            return Ok(batch);
+        }
+        let sql = candidates_sql(self.filter, chunk, places, behind, limit);
+        self.db.rows("search", &sql, self.deadline).await
     }
 
-    async fn bits(&self, name: &'static str, sql: Option<Sql>) -> Result<u64, DbError> {
-        let Some(sql) = sql else { return Ok(0) };
-        let rows: Vec<u64> = self.db.rows(name, &sql, self.deadline).await?;
-        Ok(rows.first().copied().unwrap_or(u64::MAX))
+    /// Where the spans of a chunk may have the filter's tags.
+    async fn places(&self, (from_ns, to_ns): (i64, i64)) -> Result<Places, DbError> {
+        let Some(sql) = self.filter.places_sql(from_ns, to_ns) else {
+            return Ok(Places::USUAL);
+        };
+        let rows: Vec<u64> = self.db.rows("search_places", &sql, self.deadline).await?;
+        Ok(rows
+            .first()
+            .map_or(Places::UNKNOWN, |bits| Places::found(*bits)))
     }
 
     /// Leaves out the traces of this page and of earlier ones.
@@ -284,12 +288,12 @@ const NEWEST: &str =
 fn candidates_sql(
     filter: &Filter,
     (from_ns, to_ns): (i64, i64),
-    tags: Places,
+    places: Places,
     behind: Option<Place>,
     limit: usize,
 ) -> Sql {
     let mut sql = Sql::new(NEWEST);
-    sql.append(&filter.conditions(from_ns, to_ns, tags))
+    sql.append(&filter.conditions(from_ns, to_ns, places))
         .push(" GROUP BY trace_id");
     if let Some(place) = behind {
         sql.push(" HAVING newest_ns < ").int(place.time_ns);

@@ -1,21 +1,22 @@
 //! What a list says of its traces: counted from their spans, as the trace itself is shown.
 //!
 //! The trace index adds up what each batch had, so it counts a span again that was delivered again, and
-//! its greatest service and greatest name may be of two roots. Here a span counts once, and a trace is
-//! named by one span ([`crate::trace`] chooses in the same way). Traces that are too large to count for a
-//! list keep the index's sums.
+//! its greatest service and greatest name may be of two roots. Here a trace's spans are read, and give what
+//! they give when the trace is shown ([`Outline`]). Traces that are too large to read for a list keep the
+//! index's sums, and are named by a query.
 
 use std::collections::HashMap;
 
 use clickhouse::Row;
 use serde::Deserialize;
 
-use crate::db::{Db, DbError, Deadline, Text};
+use crate::db::{Db, DbError, Deadline, Flow, Text};
 use crate::search::page::Found;
 use crate::sql::Sql;
+use crate::trace::outline::{Outline, SpanRecord};
 
-/// More spans than these are not counted for one page.
-const COUNTED_SPANS_MAX: u64 = 1_000_000;
+/// More spans than these are not read for one page. Each takes some 150 bytes, as long as its trace is read.
+const READ_SPANS_MAX: u64 = 50_000;
 
 /// A window of more steps than these is given by its bounds alone.
 const STEPS_MAX: usize = 1_000;
@@ -39,15 +40,52 @@ pub struct Summary {
     pub errors: u64,
 }
 
+/// Of a span as much as a summary needs.
 #[derive(Debug, Row, Deserialize)]
-struct CountedRow {
+struct SlimRow {
     trace_id: [u8; 16],
-    first_ns: i64,
-    last_ns: i64,
-    spans: u64,
-    errors: u64,
-    root: (u8, u64, i64, Text, Text),
-    first: (i64, Text, Text),
+    span_id: [u8; 8],
+    parent_span_id: [u8; 8],
+    start_ns: i64,
+    duration_ns: u64,
+    name_text: Text,
+    service_name: Text,
+    kind_number: i8,
+    status_number: i8,
+}
+
+impl SpanRecord for SlimRow {
+    fn span_id(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    fn parent_span_id(&self) -> [u8; 8] {
+        self.parent_span_id
+    }
+
+    fn start_ns(&self) -> i64 {
+        self.start_ns
+    }
+
+    fn duration_ns(&self) -> u64 {
+        self.duration_ns
+    }
+
+    fn service(&self) -> &str {
+        &self.service_name.0
+    }
+
+    fn name(&self) -> &str {
+        &self.name_text.0
+    }
+
+    fn kind(&self) -> i8 {
+        self.kind_number
+    }
+
+    fn status(&self) -> i8 {
+        self.status_number
+    }
 }
 
 #[derive(Debug, Row, Deserialize)]
@@ -72,23 +110,41 @@ pub async fn summaries(
         let summary = from_index(&found);
         summaries.push((found, summary));
     }
-    let (counted, large) = split(&summaries);
-    if !counted.ids.is_empty() {
-        let sql = counts_sql(&counted);
-        let rows: Vec<CountedRow> = db.rows("trace_counts", &sql, deadline).await?;
-        for row in rows {
-            let place = places.get(&row.trace_id).copied();
+    let (small, large) = split(&summaries);
+    if !small.ids.is_empty() {
+        // One trace after the other, so that only one is held.
+        let mut trace: Vec<SlimRow> = Vec::new();
+        let mut take = |trace: Vec<SlimRow>| {
+            let place = trace
+                .first()
+                .and_then(|row| places.get(&row.trace_id))
+                .copied();
             if let Some((_, summary)) = place.and_then(|place| summaries.get_mut(place)) {
-                *summary = row.into();
+                *summary = Outline::of(trace).into();
             }
-        }
+        };
+        let sql = spans_sql(&small);
+        let read = db.each("trace_spans", &sql, deadline, |row: SlimRow| {
+            if trace
+                .first()
+                .is_some_and(|first| first.trace_id != row.trace_id)
+            {
+                take(std::mem::take(&mut trace));
+            }
+            trace.push(row);
+            Flow::More
+        });
+        read.await?;
+        take(trace);
     }
     if !large.ids.is_empty() {
         let sql = roots_sql(&large);
         let rows = db.rows("trace_roots", &sql, deadline).await?;
         take_names(&places, &mut summaries, rows, false);
     }
-    let rootless = summaries.iter().filter(|(_, summary)| summary.root_missing);
+    let rootless = summaries.iter().filter(|(found, summary)| {
+        summary.root_missing && large.ids.contains(&found.place.trace_id)
+    });
     let rootless = Traces::of(rootless.map(|(found, _)| found));
     if !rootless.ids.is_empty() {
         let sql = entries_sql(&rootless);
@@ -120,17 +176,17 @@ fn from_index(found: &Found) -> Summary {
     }
 }
 
-/// The traces that can be counted together, the smallest first, and those that cannot.
+/// The traces that can be read together, the smallest first, and those that cannot.
 fn split(summaries: &[(Found, Summary)]) -> (Traces, Traces) {
     let mut by_size: Vec<_> = summaries.iter().collect();
     by_size.sort_by_key(|(_, summary)| summary.spans);
     let mut sum = 0_u64;
-    let (counted, large): (Vec<_>, Vec<_>) = by_size.into_iter().partition(|(_, summary)| {
+    let (small, large): (Vec<_>, Vec<_>) = by_size.into_iter().partition(|(_, summary)| {
         sum = sum.saturating_add(summary.spans);
-        sum <= COUNTED_SPANS_MAX
+        sum <= READ_SPANS_MAX
     });
     (
-        Traces::of(counted.into_iter().map(|(found, _)| found)),
+        Traces::of(small.into_iter().map(|(found, _)| found)),
         Traces::of(large.into_iter().map(|(found, _)| found)),
     )
 }
@@ -151,22 +207,15 @@ fn take_names(
     }
 }
 
-impl From<CountedRow> for Summary {
-    fn from(row: CountedRow) -> Self {
-        let (rooted, _, _, service, name) = row.root;
-        let root_missing = rooted == 0;
-        let name = match root_missing {
-            false => (service.0, name.0),
-            // Until its entry span is known: a trace may have none, when its spans name each other.
-            true => (row.first.1.0, row.first.2.0),
-        };
+impl From<Outline<SlimRow>> for Summary {
+    fn from(trace: Outline<SlimRow>) -> Self {
         Self {
-            start_ns: row.first_ns,
-            end_ns: row.last_ns,
-            name,
-            root_missing,
-            spans: row.spans,
-            errors: row.errors,
+            start_ns: trace.start_ns,
+            end_ns: trace.end_ns,
+            name: trace.name,
+            root_missing: trace.root_missing,
+            spans: trace.rows.len() as u64,
+            errors: trace.errors as u64,
         }
     }
 }
@@ -225,35 +274,15 @@ impl Traces {
     }
 }
 
-const END_NS: &str = "toUnixTimestamp64Nano(time) + toInt64(duration_ns)";
-
-/// Counts each span once, as [`crate::trace`] merges copies: of a span's copies the one that ended last is
-/// kept. A server that shares its client's id is no root, whatever parent it names.
-fn counts_sql(traces: &Traces) -> Sql {
+/// The spans of the traces, those of one after those of another.
+fn spans_sql(traces: &Traces) -> Sql {
     let mut sql = Sql::new(
-        "SELECT trace_id, min(start_ns) AS first_ns, max(end_ns) AS last_ns, \
-         sum(one_id) AS spans, sum(failed) AS errors, max(top) AS root, min(begin) AS first FROM (\
-         SELECT trace_id, span_id, min(kept.2) AS start_ns, max(kept.3) AS end_ns, \
-         count() AS one_id, countIf(kept.5 = 'ERROR') AS failed, \
-         min((kept.2, toString(span_service), kept.4)) AS begin, \
-         countIf(span_kind IN ('CLIENT', 'PRODUCER')) > 0 AS has_caller, \
-         maxIf((toUInt8(1), kept.1, -kept.2, toString(span_service), kept.4), \
-         kept.6 = toFixedString('', 8)) AS any_top, \
-         maxIf((toUInt8(1), kept.1, -kept.2, toString(span_service), kept.4), \
-         kept.6 = toFixedString('', 8) AND span_kind NOT IN ('SERVER', 'CONSUMER')) AS caller_top, \
-         if(has_caller, caller_top, any_top) AS top FROM (\
-         SELECT trace_id, span_id, kind AS span_kind, service AS span_service, \
-         argMax((duration_ns, toUnixTimestamp64Nano(time), ",
+        "SELECT trace_id, span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
+         duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
+         toInt8(kind) AS kind_number, toInt8(status) AS status_number FROM spans WHERE ",
     );
-    sql.push(END_NS)
-        .push(", toString(name), toString(status), parent_span_id), ")
-        .push(END_NS)
-        .push(") AS kept FROM spans WHERE ")
-        .append(&traces.condition());
-    sql.push(
-        " GROUP BY trace_id, span_id, span_kind, span_service) GROUP BY trace_id, span_id) \
-         GROUP BY trace_id",
-    );
+    sql.append(&traces.condition())
+        .push(" ORDER BY trace_id, time, span_id");
     sql
 }
 

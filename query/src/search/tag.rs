@@ -4,7 +4,8 @@
 //! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked
 //! for. What has a column mostly has it for a text (or a code) alone: `http.response.status_code` as a text
 //! lies in a map. ClickHouse skips what its indexes rule out in *all* parts of an OR, and columns have no
-//! index, so whoever builds a search says which of the three are worth looking at ([`Parts`]).
+//! index; and to look everywhere takes an expression that is long to read for ClickHouse itself. So whoever
+//! builds a search asks first, by keys alone, which places are worth looking at ([`Parts`]).
 
 mod value;
 
@@ -23,7 +24,8 @@ const CUTS_MAX: usize = 4;
 pub(super) struct Parts {
     /// In the resource and the scope.
     pub(super) shared: bool,
-    /// Where it has a column, also in the attributes, events and links.
+    /// In the attributes, events and links: all of them where it has a column, else all but the attributes
+    /// that are texts or numbers, where it is looked for always.
     pub(super) beside: bool,
 }
 
@@ -60,18 +62,16 @@ impl Tag {
             })
     }
 
-    /// Whether a column may have it.
-    pub(super) fn has_column(&self) -> bool {
-        self.cuts().any(|(key, value)| column(key, value).is_some())
-    }
-
     /// The condition that a span has the tag.
     pub(super) fn condition(&self, parts: Parts) -> Sql {
         let mut any = Any::default();
         for (key, value) in self.cuts() {
             let column = column(key, value);
             if parts.beside || column.is_none() {
-                any.or(attributes(key, value));
+                scalars(&mut any, key, value);
+            }
+            if parts.beside {
+                others(&mut any, key, value);
                 any.or(nested(key, value));
             }
             if let Some(column) = column {
@@ -84,36 +84,42 @@ impl Tag {
         any.sql()
     }
 
-    /// The condition that the resource or the scope has the tag.
-    pub(super) fn shared(&self) -> Sql {
+    /// The condition that the resource or the scope may have the key.
+    pub(super) fn may_be_shared(&self) -> Sql {
         let mut any = Any::default();
-        for (key, value) in self.cuts() {
-            any.or(shared(key, value));
+        for (key, _) in self.cuts() {
+            for base in bases(key) {
+                any.or(has_text("resource", base));
+                any.or(has_text("scope_attributes", base));
+            }
         }
         any.sql()
     }
 
-    /// The condition that a span has the key among its attributes, events or links, whatever its value:
-    /// indexes answer it.
-    pub(super) fn beside(&self) -> Sql {
+    /// The condition that a span has the key where [`Parts::beside`] looks, whatever its value: indexes answer
+    /// it.
+    pub(super) fn may_be_beside(&self) -> Sql {
         let mut any = Any::default();
         for (key, value) in self.cuts() {
-            if column(key, value).is_none() {
-                continue;
+            if column(key, value).is_some() {
+                for map in [
+                    "mapContains(attr_str, ",
+                    "mapContains(attr_int, ",
+                    "mapContains(attr_double, ",
+                ] {
+                    any.or(call(map, key));
+                }
             }
-            for map in [
-                "mapContains(attr_str, ",
-                "mapContains(attr_int, ",
-                "mapContains(attr_double, ",
-                "mapContains(attr_other, ",
-            ] {
-                any.or(call(map, key));
-            }
-            any.or(has_nested_key(key));
-            for (base, _) in paths(key) {
+            let mut nested = Sql::new("hasAny(");
+            nested.push(NESTED_KEYS);
+            for (place, base) in bases(key).enumerate() {
                 any.or(call("mapContains(attr_other, ", base));
-                any.or(has_nested_key(base));
+                nested
+                    .push(if place == 0 { ", [" } else { ", " })
+                    .string(base);
             }
+            nested.push("])");
+            any.or(nested);
         }
         any.sql()
     }
@@ -195,10 +201,9 @@ fn in_column(promoted: &Promoted, value: &str) -> Option<Sql> {
     }
 }
 
-/// The condition on the attribute maps.
-fn attributes(key: &str, value: &str) -> Sql {
+/// The conditions on the attributes that are texts or numbers.
+fn scalars(any: &mut Any, key: &str, value: &str) {
     let wanted = Value::of(value);
-    let mut any = Any::default();
     let mut text = Sql::default();
     if value.is_empty() {
         // A missing key reads as an empty text.
@@ -235,6 +240,11 @@ fn attributes(key: &str, value: &str) -> Sql {
         sql.push(" AND ").push(before).string(key).push(behind);
         any.or(sql);
     }
+}
+
+/// The conditions on the other attributes: arrays, maps, bytes, bools.
+fn others(any: &mut Any, key: &str, value: &str) {
+    let wanted = Value::of(value);
     let mut other = call("mapContains(attr_other, ", key);
     let mut stored = Sql::new("attr_other[");
     stored.string(key).push("]");
@@ -248,7 +258,6 @@ fn attributes(key: &str, value: &str) -> Sql {
         sql.push(" AND ").append(&wanted.matches(&stored));
         any.or(sql);
     }
-    any.sql()
 }
 
 /// The condition that one of the keys of events and links is this one.
@@ -296,12 +305,8 @@ fn json_object(column: &'static str, key: &str, value: &str) -> Sql {
     let mut any = Any::default();
     let bases = [(key, "")].into_iter().chain(paths(key));
     for (base, path) in bases {
-        let mut sql = Sql::default();
-        let run = never_escaped(base);
-        if !run.is_empty() {
-            sql.push("position(").push(column).push(", ").string(run);
-            sql.push(") > 0 AND ");
-        }
+        let mut sql = has_text(column, base);
+        sql.push(" AND ");
         let mut stored = Sql::new("JSONExtractRaw(");
         stored.push(column).push(", ").string(base);
         match path {
@@ -314,6 +319,27 @@ fn json_object(column: &'static str, key: &str, value: &str) -> Sql {
         });
     }
     any.sql()
+}
+
+/// The condition that a column of JSON objects holds a key, or a text like it, somewhere.
+fn has_text(column: &'static str, key: &str) -> Sql {
+    let run = never_escaped(key);
+    if run.is_empty() {
+        return Sql::new("true");
+    }
+    let mut sql = Sql::new("position(");
+    sql.push(column).push(", ");
+    match run.len() == key.len() {
+        true => sql.string(&format!("\"{key}\"")),
+        false => sql.string(run),
+    };
+    sql.push(") > 0");
+    sql
+}
+
+/// A key, and the keys of maps that it may reach into.
+fn bases(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::once(key).chain(paths(key).map(|(base, _)| base))
 }
 
 /// The keys of maps that a key may reach into: `a.b.c` may be `b.c` in the map `a`, or `c` in `a.b`.

@@ -3,13 +3,12 @@
 //! The trace index tells the trace's window, so that its spans are looked for in few parts; they
 //! are read in the order of time up to the limits, merged by their ids, and put in tree order.
 
-mod name;
+pub mod outline;
 mod rows;
 pub mod span;
 pub mod tree;
 pub mod value;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -26,9 +25,9 @@ use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::search::page::{Indexed, indexed};
 use crate::times::rfc3339;
+use crate::trace::outline::Outline;
 use crate::trace::rows::{Converter, SpanRow, spans_sql};
 use crate::trace::span::Trace;
-use crate::trace::tree::{Node, order};
 
 /// What the route takes.
 pub const ALLOWED: Allowed = Allowed::NONE;
@@ -153,79 +152,30 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<S
 /// The body of the answer.
 fn answer(id: [u8; 16], spans: Spans) -> serde_json::Result<Bytes> {
     let truncated = spans.truncated;
-    let (rows, duplicates) = merge(spans.rows);
-    let mut services: BTreeMap<String, usize> = BTreeMap::new();
-    for row in &rows {
-        if !services.contains_key(row.service()) {
-            services.insert(row.service().to_owned(), services.len());
-        }
-    }
-    let nodes: Vec<Node> = rows
-        .iter()
-        .map(|row| Node {
-            id: row.span_id,
-            parent: row.parent_span_id,
-            start_ns: row.start_ns,
-            service: services.get(row.service()).copied().unwrap_or(0),
-            side: row.side(),
-        })
-        .collect();
-    let order = order(&nodes);
-    let start_ns = rows.iter().map(|row| row.start_ns).min().unwrap_or(0);
-    let end_ns = rows.iter().map(SpanRow::end_ns).max().unwrap_or(0);
-    let error_count = rows.iter().filter(|row| row.is_error()).count();
-    let name = name::of(&rows, &order);
-    let (root_service, root_operation) = name.map_or(("", ""), |row| (row.service(), row.name()));
-    let (root_service, root_operation) = (root_service.to_owned(), root_operation.to_owned());
-    let root_missing = !name.is_some_and(SpanRow::is_root);
-    let mut rows: Vec<Option<SpanRow>> = rows.into_iter().map(Some).collect();
+    let outline = Outline::of(spans.rows);
+    let (order, duplicates) = (outline.order, outline.duplicates);
+    let span_count = outline.rows.len();
+    let mut rows: Vec<Option<SpanRow>> = outline.rows.into_iter().map(Some).collect();
     let mut converter = Converter::default();
     let ordered = order.into_iter().filter_map(|placed| {
         let row = rows.get_mut(placed.index)?.take()?;
         let copies = duplicates.get(placed.index).copied().unwrap_or(0);
         Some(converter.span(row, placed, copies))
     });
+    let (root_service, root_operation) = outline.name;
     let trace = Trace {
         trace_id: hex(&id),
         root_service,
         root_operation,
-        root_missing,
-        start: rfc3339(start_ns),
-        start_unix_nano: start_ns.to_string(),
-        duration_ns: end_ns.saturating_sub(start_ns).to_string(),
-        span_count: nodes.len(),
-        error_count,
-        services: services.into_keys().collect(),
+        root_missing: outline.root_missing,
+        start: rfc3339(outline.start_ns),
+        start_unix_nano: outline.start_ns.to_string(),
+        duration_ns: outline.end_ns.saturating_sub(outline.start_ns).to_string(),
+        span_count,
+        error_count: outline.errors,
+        services: outline.services,
         truncated,
         spans: ordered.collect(),
     };
     serde_json::to_vec(&trace).map(Bytes::from)
-}
-
-/// One row for each span, and how many more there were of each: a client that repeats an export to
-/// another collector stores its spans twice.
-fn merge(rows: Vec<SpanRow>) -> (Vec<SpanRow>, Vec<u32>) {
-    let mut merged: Vec<SpanRow> = Vec::with_capacity(rows.len());
-    let mut duplicates: Vec<u32> = Vec::with_capacity(rows.len());
-    // The places of the rows of each id: several where spans share it.
-    let mut places: HashMap<([u8; 8], i8, String), usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let (id, kind, service) = row.identity();
-        let place = *places
-            .entry((id, kind, service.to_owned()))
-            .or_insert(merged.len());
-        match (merged.get_mut(place), duplicates.get_mut(place)) {
-            (Some(kept), Some(copies)) => {
-                *copies = copies.saturating_add(1);
-                if row.supersedes(kept) {
-                    *kept = row;
-                }
-            }
-            _ => {
-                merged.push(row);
-                duplicates.push(0);
-            }
-        }
-    }
-    (merged, duplicates)
 }

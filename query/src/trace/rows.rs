@@ -12,8 +12,9 @@ use crate::ids::{hex, span_id};
 use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::sql::Sql;
 use crate::times::rfc3339;
+use crate::trace::outline::SpanRecord;
 use crate::trace::span::{Event, Link, Resource, Scope, Shared, Span, name_of};
-use crate::trace::tree::{Placed, Side};
+use crate::trace::tree::Placed;
 use crate::trace::value::{Attribute, TypedValue, stored_attributes};
 
 /// All columns of `spans` that an answer shows, by the names of [`SpanRow`]'s fields. The promoted ones are
@@ -144,47 +145,39 @@ impl SpanRow {
             .map(|text| text.0.len())
             .sum::<usize>()
     }
+}
 
-    /// The service's name.
-    pub fn service(&self) -> &str {
+impl SpanRecord for SpanRow {
+    fn span_id(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    fn parent_span_id(&self) -> [u8; 8] {
+        self.parent_span_id
+    }
+
+    fn start_ns(&self) -> i64 {
+        self.start_ns
+    }
+
+    fn duration_ns(&self) -> u64 {
+        self.duration_ns
+    }
+
+    fn service(&self) -> &str {
         &self.service_name.0
     }
 
-    /// The span's name.
-    pub fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.name_text.0
     }
 
-    /// Which end of a call it is.
-    pub fn side(&self) -> Side {
-        Side::of_kind(self.kind_number)
+    fn kind(&self) -> i8 {
+        self.kind_number
     }
 
-    /// Whether it names no parent.
-    pub fn is_root(&self) -> bool {
-        self.parent_span_id == [0; 8]
-    }
-
-    /// The end, in nanoseconds since 1970.
-    pub fn end_ns(&self) -> i64 {
-        self.start_ns.saturating_add_unsigned(self.duration_ns)
-    }
-
-    /// What two copies of one span have in common. An id alone does not tell spans apart: a client and
-    /// a server may share one.
-    pub fn identity(&self) -> ([u8; 8], i8, &str) {
-        (self.span_id, self.kind_number, self.service())
-    }
-
-    /// Whether the status is ERROR.
-    pub fn is_error(&self) -> bool {
-        self.status_number == 2
-    }
-
-    /// Of two rows of one span, the one that ended last is kept: a span that was sent again was
-    /// more complete then.
-    pub fn supersedes(&self, other: &Self) -> bool {
-        self.end_ns() > other.end_ns()
+    fn status(&self) -> i8 {
+        self.status_number
     }
 }
 

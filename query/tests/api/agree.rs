@@ -96,6 +96,45 @@ async fn a_trace_is_named_by_one_of_its_spans() {
     .await;
 }
 
+/// Of a trace with more spans than a list reads, the index's sums are shown, and it is named by a query.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_too_large_for_a_list_is_named_all_the_same() {
+    let service = Service::start().await;
+    service
+        .insert(&[
+            named(1, 1, 0, 0, 9, "web short"),
+            named(1, 2, 0, 5, 10, "api root"),
+            named(2, 2, 9, 0, 10, "web entry"),
+            named(2, 3, 9, 5, 9, "api other"),
+        ])
+        .await;
+    for trace in ["01", "02"] {
+        let leaves = format!(
+            "INSERT INTO spans (trace_id, span_id, parent_span_id, time, duration_ns, service, name) \
+             SELECT any(trace_id), toFixedString(leftPad(toString(number), 8, '0'), 8), \
+             toFixedString(unhex('0000000000000002'), 8), min(time), 99000000, 'job', 'leaf' \
+             FROM spans, numbers(50000) AS leaf WHERE hex(trace_id) LIKE '%{trace}' GROUP BY number"
+        );
+        service.sql(&leaves).await;
+    }
+    // One more that is read as ever.
+    service.insert(&[named(3, 1, 0, 9, 9, "web small")]).await;
+    let list = service.search("limit=100").await;
+    let listed: Vec<_> = list["traces"].as_array().unwrap().iter().collect();
+    let named = |listed: &Value| {
+        ["rootService", "rootOperation", "rootMissing", "spanCount"]
+            .map(|key| listed[key].to_string())
+    };
+    let mut names: Vec<_> = listed.into_iter().map(named).collect();
+    names.sort();
+    let expect = [
+        ["\"api\"", "\"root\"", "false", "50002"],
+        ["\"web\"", "\"entry\"", "true", "50002"],
+        ["\"web\"", "\"small\"", "false", "1"],
+    ];
+    assert_eq!(names, expect);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_count_once_and_spans_that_share_an_id_twice() {
     let service = Service::start().await;

@@ -8,6 +8,7 @@ mod fill;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -232,6 +233,7 @@ fn ask(
     filled: &Filled,
 ) -> anyhow::Result<Row> {
     let mut rng = Rng::new(3);
+    let before = statements(agent, base)?;
     let day = (filled.start, filled.start + HOURS * 3600);
     let mut times = Vec::new();
     let mut items = 0;
@@ -265,10 +267,57 @@ fn ask(
         rows: round(items as f64 / times.len().max(1) as f64),
     };
     eprintln!(
-        "{}: p50 {} ms, p95 {} ms, {} rows",
-        row.query, row.p50_ms, row.p95_ms, row.rows
+        "{}: p50 {} ms, p95 {} ms, {} rows; by request: {}",
+        row.query,
+        row.p50_ms,
+        row.p95_ms,
+        row.rows,
+        profile(&before, &statements(agent, base)?, samples.len())
     );
     Ok(row)
+}
+
+/// How often each of the service's ClickHouse queries ran, and its seconds.
+type Statements = BTreeMap<String, (f64, f64)>;
+
+/// What the service's own metrics say of its ClickHouse queries.
+fn statements(agent: &ureq::Agent, base: &str) -> anyhow::Result<Statements> {
+    let mut answer = agent.get(format!("{base}/metrics")).call()?;
+    let text = answer.body_mut().read_to_string()?;
+    let mut statements = Statements::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("spanloom_query_clickhouse_duration_seconds_") else {
+            continue;
+        };
+        let name = rest
+            .split("query=\"")
+            .nth(1)
+            .and_then(|name| name.split('"').next());
+        let value = rest.rsplit(' ').next().and_then(|value| value.parse().ok());
+        let (Some(name), Some(value)) = (name, value) else {
+            continue;
+        };
+        let value: f64 = value;
+        let (count, seconds) = statements.entry(name.to_owned()).or_default();
+        if rest.starts_with("count{") {
+            *count += value;
+        } else if rest.starts_with("sum{") {
+            *seconds += value;
+        }
+    }
+    Ok(statements)
+}
+
+/// Runs of each ClickHouse query by request, and how long one took on average.
+fn profile(before: &Statements, after: &Statements, requests: usize) -> String {
+    let parts = after.iter().filter_map(|(name, (count, seconds))| {
+        let (count_before, seconds_before) = before.get(name).copied().unwrap_or_default();
+        let count = count - count_before;
+        let ms = (seconds - seconds_before) * 1e3 / count;
+        let each = count / requests as f64;
+        (count > 0.0).then(|| format!("{name} {each:.1} x {ms:.1} ms"))
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// How many items the answer's list has.
