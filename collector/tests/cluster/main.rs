@@ -30,6 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Setup {
     api: Api,
     collector: Collector,
+    registry: Registry,
     direct: clickhouse::Client,
 }
 
@@ -71,10 +72,12 @@ impl Setup {
             document: TracingPipeline::default(),
             agent: "collector-1".to_owned(),
         };
-        let collector = Collector::start_in(cluster, config, &mut Registry::default()).await;
+        let mut registry = Registry::default();
+        let collector = Collector::start_in(cluster, config, &mut registry).await;
         Self {
             api,
             collector: collector.unwrap(),
+            registry,
             direct,
         }
     }
@@ -515,6 +518,49 @@ async fn probes_are_stored_whatever_the_rules_say_and_measured_nowhere() {
         );
     }
     assert_eq!(setup.collector.status()().spans_received, 1);
+}
+
+/// Whoever reaches the admin port is not asked who they are.
+#[tokio::test]
+async fn the_admin_pages_say_nothing_of_traces() {
+    const SECRET: &str = "canary";
+    let rules = "processing: {redact: [{values: email}], drop: ['{ name = \"canary dropped\" }']}";
+    let setup = Setup::with(rules, &[pod("canary-pod", "127.0.0.9", &["app"])]).await;
+    let resource = [
+        ("service.name", "canary-service"),
+        ("canary.key", "canary value"),
+        ("k8s.pod.name", "canary-forged"),
+        ("user", "canary@example.com"),
+    ];
+    for from in ["127.0.0.9", "127.0.0.8"] {
+        let sender = setup.sender(from);
+        for name in ["canary", "canary dropped", ""] {
+            let status = sender.send(&request(name, &resource)).await;
+            assert_eq!(status, StatusCode::OK);
+        }
+        // A body that breaks off in the middle of a name.
+        let mut cut = request("canary in a broken body", &resource);
+        cut.truncate(cut.len() - 30);
+        assert_eq!(sender.send(&cut).await, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(setup.number("SELECT count() FROM spans").await, 4);
+
+    let mut metrics = String::new();
+    prometheus_client::encoding::text::encode(&mut metrics, &setup.registry).unwrap();
+    assert!(
+        metrics.contains("otelcol_receiver_accepted_spans"),
+        "{metrics}"
+    );
+    let status = serde_json::to_string(&setup.collector.status()()).unwrap();
+    let reason = setup.collector.not_ready()().unwrap_or_default();
+    let id = setup
+        .text("SELECT lower(hex(any(trace_id))) FROM spans")
+        .await;
+    for page in [metrics, status, reason] {
+        for word in [SECRET, "127.0.0.", &id] {
+            assert!(!page.contains(word), "{word} is in\n{page}");
+        }
+    }
 }
 
 #[tokio::test]

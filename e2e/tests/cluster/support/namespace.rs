@@ -115,8 +115,7 @@ pub fn show(namespace: &str) {
             "--output=wide",
         ],
     );
-    part("pipelines", &["get", "tracingpipelines", "--output=yaml"]);
-    part("events", &["get", "events", "--sort-by=.lastTimestamp"]);
+    // The logs first: where a long output is cut, they mostly hold the cause.
     let pods = try_get(namespace, &["pods"]).unwrap_or_default();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -132,6 +131,8 @@ pub fn show(namespace: &str) {
             part(&format!("the earlier log of {name}"), &log);
         }
     }
+    part("events", &["get", "events", "--sort-by=.lastTimestamp"]);
+    part("pipelines", &["get", "tracingpipelines", "--output=yaml"]);
 }
 
 /// Deletes what earlier runs that were broken off have left.
