@@ -82,18 +82,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn measure(args: &Args, program: &Path, kubeconfig: &Path) -> anyhow::Result<Vec<Row>> {
     let folder = tempfile::tempdir().context("make a folder")?;
     let file = folder.path().join("objects.json");
+    // This operator would work on the pipelines of one that is installed.
+    let definitions = kubectl(
+        kubeconfig,
+        &["get", "customresourcedefinitions", "--output=name"],
+    )?;
+    ensure!(
+        !definitions.contains("tracingpipelines"),
+        "Spanloom is installed on the cluster; run cargo xtask cluster down first"
+    );
     apply(kubeconfig, &file, vec![namespace(NAMESPACE)])?;
     let log = folder.path().join("operator.log");
+    let out = File::create(&log).context("make the log")?;
     let mut operator = Command::new(program);
     operator
+        .arg("run")
         .env("KUBECONFIG", kubeconfig)
         .env("SPANLOOM_OPERATOR_NAMESPACE", NAMESPACE)
         .env(
             "SPANLOOM_OPERATOR_ADMIN",
             peers::free_address()?.to_string(),
         )
-        .stdout(Stdio::null())
-        .stderr(File::create(&log).context("make the log")?);
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().context("make the log")?)
+        .stderr(out);
     let operator = operator.spawn().context("start the operator")?;
     let mut operator = Running::new(operator);
     let leads = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"working\""));
