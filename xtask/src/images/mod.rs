@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::oci;
-use programs::PROGRAMS;
+use programs::{HAS_ENGINE, PROGRAMS, Program};
 
 /// Where the chart's defaults say the images are.
 const REGISTRY: &str = "ghcr.io/spanloom";
@@ -29,6 +29,10 @@ pub struct Args {
     /// Make the demo apps' images, which only scenarios use, and nothing else
     #[arg(long)]
     demo: bool,
+    /// A folder of archives that were made on a machine of another architecture; those in --out then hold
+    /// the images of both. May be repeated
+    #[arg(long, value_name = "DIR")]
+    join: Vec<PathBuf>,
 }
 
 /// A profile of cargo's.
@@ -66,10 +70,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    for archive in make(&out, args.profile)? {
+    for (program, archive) in make_programs(&out, args.profile)? {
+        join(program, &archive, &args.join)?;
         println!("{}", archive.display());
     }
     println!("{}", values_path(&out).display());
+    Ok(())
+}
+
+/// Puts the images of the same program that lie in other folders into its archive.
+fn join(program: &Program, archive: &Path, folders: &[PathBuf]) -> anyhow::Result<()> {
+    let name = archive.file_name().unwrap_or_default();
+    let mut parts = vec![archive.to_owned()];
+    for folder in folders {
+        let other = folder.join(name);
+        if other.exists() || !program.is_partial() {
+            parts.push(other);
+        }
+    }
+    if parts.len() > 1 {
+        oci::join::join(&parts, archive)?;
+    }
     Ok(())
 }
 
@@ -78,6 +99,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// # Errors
 /// When a program cannot be built or an archive not written.
 pub fn make(out: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
+    let made = make_programs(out, profile)?.into_iter();
+    Ok(made.map(|(_, archive)| archive).collect())
+}
+
+fn make_programs(out: &Path, profile: Profile) -> anyhow::Result<Vec<(&'static Program, PathBuf)>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let folder = programs::build(profile)?;
     let mut archives = Vec::new();
@@ -87,7 +113,7 @@ pub fn make(out: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
             .image(&folder)
             .with_context(|| format!("cannot make the image of {}", program.name))?;
         oci::write(&image, &path)?;
-        archives.push(path);
+        archives.push((program, path));
     }
     let values = values();
     let path = values_path(out);
@@ -111,14 +137,16 @@ fn image_name(program: &str) -> String {
 }
 
 fn values() -> String {
-    let values = json!({
+    let mut values = json!({
         "images": {
             "registry": REGISTRY,
             "tag": tag(),
             "pullPolicy": "IfNotPresent",
         },
-        "clickhouse": {"image": image_name("engine")},
     });
+    if HAS_ENGINE {
+        values["clickhouse"] = json!({"image": image_name("engine")});
+    }
     let json = serde_json::to_string_pretty(&values).unwrap_or_default();
     // JSON is YAML.
     format!(

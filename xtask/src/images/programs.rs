@@ -42,6 +42,9 @@ pub struct Program {
     control: bool,
 }
 
+/// Whether there is an embedded ClickHouse for this architecture.
+pub const HAS_ENGINE: bool = cfg!(target_arch = "x86_64");
+
 /// Every image of the project.
 pub const PROGRAMS: &[Program] = &[
     Program {
@@ -143,9 +146,14 @@ fn run(cargo: &mut Command) -> anyhow::Result<()> {
 }
 
 impl Program {
-    /// Whether there is an image of it when programs are compiled so.
+    /// Whether there is an image of it when programs are compiled so, on this machine.
     pub fn is_for(&self, profile: Profile) -> bool {
-        !self.control || profile == Profile::Debug
+        (!self.control || profile == Profile::Debug) && (!self.engine || HAS_ENGINE)
+    }
+
+    /// Whether there is an image of it for some architectures only.
+    pub fn is_partial(&self) -> bool {
+        self.engine
     }
 
     /// Where [`build`] has put it.

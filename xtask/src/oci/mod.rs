@@ -4,6 +4,7 @@
 //! [`tree`] is a layer's files; here is what makes an image of layers. The same files give the same
 //! bytes: entries are sorted, and no time, owner or name of this machine is in them.
 
+pub mod join;
 pub mod libraries;
 pub mod tree;
 
@@ -67,6 +68,7 @@ impl Blob {
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The machine's architecture, as images name it.
 ///
@@ -105,12 +107,31 @@ pub fn write(image: &Image, path: &Path) -> anyhow::Result<String> {
         "org.opencontainers.image.ref.name": tag,
     });
     entry["platform"] = json!({"os": "linux", "architecture": architecture()?});
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [entry],
-    });
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
 
+    archive(path, &index, |archive| {
+        append(archive, &Blob::of(&config).path(), &config)?;
+        append(archive, &manifest_blob.path(), &manifest)?;
+        let mut written: Vec<&Blob> = Vec::new();
+        for (tree, blob) in image.layers.iter().zip(&layers) {
+            if !written.contains(&blob) {
+                append_layer(archive, tree, blob)?;
+                written.push(blob);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(manifest_blob.digest)
+}
+
+type Archive = tar::Builder<BufWriter<File>>;
+
+/// Writes an archive with this `index.json`, and with what `blobs` appends.
+fn archive(
+    path: &Path,
+    index: &Value,
+    blobs: impl FnOnce(&mut Archive) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     // Renamed when whole: a broken-off archive is none.
     let fresh = path.with_extension("tar.new");
     let file = File::create(&fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
@@ -120,19 +141,10 @@ pub fn write(image: &Image, path: &Path) -> anyhow::Result<String> {
         "oci-layout",
         br#"{"imageLayoutVersion":"1.0.0"}"#,
     )?;
-    append(&mut archive, "index.json", &serde_json::to_vec(&index)?)?;
-    append(&mut archive, &Blob::of(&config).path(), &config)?;
-    append(&mut archive, &manifest_blob.path(), &manifest)?;
-    let mut written: Vec<&Blob> = Vec::new();
-    for (tree, blob) in image.layers.iter().zip(&layers) {
-        if !written.contains(&blob) {
-            append_layer(&mut archive, tree, blob)?;
-            written.push(blob);
-        }
-    }
+    append(&mut archive, "index.json", &serde_json::to_vec(index)?)?;
+    blobs(&mut archive)?;
     archive.into_inner()?.flush()?;
-    std::fs::rename(&fresh, path).with_context(|| format!("cannot make {}", path.display()))?;
-    Ok(manifest_blob.digest)
+    std::fs::rename(&fresh, path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn config(image: &Image, layers: &[Blob]) -> anyhow::Result<Vec<u8>> {
