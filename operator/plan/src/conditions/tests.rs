@@ -80,6 +80,8 @@ fn all_is_well_only_when_all_is_well() {
     };
     let store = but(&|seen| seen.store = Some(Workload::default()));
     says(&store, "StoreReady", "False", "NotReady");
+    let starting = but(&|seen| seen.store.as_mut().unwrap().ready = 0);
+    says(&starting, "StoreReady", "False", "NotReady");
     let schema = but(&|seen| seen.schema = Some(JobState::Running));
     says(&schema, "SchemaReady", "False", "Migrating");
     let agents = but(&|seen| seen.waiting = 1);
@@ -104,6 +106,8 @@ fn all_is_well_only_when_all_is_well() {
     says(&none, "CollectorsReady", "False", "NoNodes");
     let back = but(&|seen| seen.rollout.as_mut().unwrap().state = ROLLED_BACK.to_owned());
     says(&back, "CollectorsReady", "False", "RolledBack");
+    let failed = but(&|seen| seen.rollout.as_mut().unwrap().state = FAILED.to_owned());
+    says(&failed, "CollectorsReady", "False", "RolloutFailed");
     let query = but(&|seen| seen.query.ready = 0);
     says(&query, "QueryReady", "False", "NotReady");
     let lost = but(&|seen| seen.probe = Probed::Lost("x".to_owned()));
@@ -180,6 +184,8 @@ fn a_second_look_changes_nothing() {
     let later = Timestamp::from_second(now().as_second() + 77).unwrap();
     let second = status(&pipeline, &well(), &first, later);
     assert!(!differs(&first, &second));
+    // Since when a condition holds is not when it was looked at.
+    assert_eq!(first.conditions, second.conditions);
     assert_eq!(
         first.endpoints.unwrap(),
         Endpoints {
@@ -228,6 +234,10 @@ fn a_refused_document_leaves_the_rest_as_it_is() {
     assert_eq!(find("Ready").status, "False");
     assert_eq!(find("CollectorsReady").status, "True");
     assert_eq!(find("CollectorsReady").observed_generation, Some(3));
+    let types = |status: &Status| -> Vec<_> {
+        status.conditions.iter().map(|c| c.type_.clone()).collect()
+    };
+    assert_eq!(types(&after), types(&before));
 }
 
 #[test]
@@ -247,6 +257,8 @@ fn an_external_store_says_itself_why_it_is_not_reached() {
         "{}",
         ready.message
     );
+    seen.schema = Some(JobState::Complete);
+    says(&seen, "StoreReady", "True", "Reached");
 }
 
 #[test]
