@@ -58,6 +58,10 @@ fn add_node(node: Node) -> anyhow::Result<()> {
         format!("ip -n {netns} addr add {ip}/24 dev eth0"),
         format!("ip -n {netns} link set eth0 up"),
         format!("ip -n {netns} route add default via {HOST_IP}"),
+        // A pod has a route of its own. Whoever still connects to one that is gone, by a rule that is about to
+        // change, is told so at once; without this the packets go round until they expire, and an SDK waits
+        // for as long as an export may take, and gives its spans up.
+        format!("ip -n {netns} route add unreachable {}", node.pod_range()),
     ] {
         sh::line(&command)?;
     }

@@ -234,9 +234,8 @@ fn a_refused_document_leaves_the_rest_as_it_is() {
     assert_eq!(find("Ready").status, "False");
     assert_eq!(find("CollectorsReady").status, "True");
     assert_eq!(find("CollectorsReady").observed_generation, Some(3));
-    let types = |status: &Status| -> Vec<_> {
-        status.conditions.iter().map(|c| c.type_.clone()).collect()
-    };
+    let types =
+        |status: &Status| -> Vec<_> { status.conditions.iter().map(|c| c.type_.clone()).collect() };
     assert_eq!(types(&after), types(&before));
 }
 
