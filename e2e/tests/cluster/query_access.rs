@@ -69,4 +69,14 @@ fn without_a_token_nothing_is_answered() {
             format!("{old:?} {new:?}")
         })
     });
+    // A Secret that is not there: the pods with the earlier one go on, and nobody is told that all is well.
+    pipeline.apply(&json!({"query": {"auth": {"tokensSecret": {"name": "nobodys"}}}}));
+    let rolling = pipeline.await_condition("QueryReady", "False", Some("RollingOut"));
+    let message = rolling["message"].as_str().unwrap();
+    assert!(message.contains(": pod traces-query-"), "{message}");
+    pipeline.await_condition("Ready", "False", Some("RollingOut"));
+    assert_eq!(ask(list, None).unwrap().status, 401);
+    assert_eq!(ask(list, Some("another-token")).unwrap().status, 200);
+    pipeline.apply(&spec);
+    pipeline.await_ready();
 }

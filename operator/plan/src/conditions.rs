@@ -370,6 +370,16 @@ fn query(seen: &Seen) -> Said {
     if query.is_rolled_out() && query.ready > 0 {
         return said(TRUE, "Ready", "the query service is ready");
     }
+    if query.outdated > 0 && query.ready >= query.desired {
+        let trouble = seen.query_trouble.as_deref().unwrap_or("just started");
+        return said(
+            FALSE,
+            "RollingOut",
+            format!(
+                "the query service is being rolled out, and its earlier pods still answer: {trouble}"
+            ),
+        );
+    }
     let trouble = seen.query_trouble.as_deref().unwrap_or("no pod exists yet");
     said(
         FALSE,

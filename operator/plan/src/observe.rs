@@ -19,7 +19,9 @@ pub struct Workload {
     pub desired: i64,
     /// Pods of the latest form.
     pub updated: i64,
-    /// Pods that are ready.
+    /// Pods of earlier forms that are there beside them.
+    pub outdated: i64,
+    /// Pods that are ready, of whatever form.
     pub ready: i64,
     /// The hash of what was applied last.
     pub hash: Option<String>,
@@ -43,7 +45,12 @@ impl Workload {
 
     /// Of a Deployment or a StatefulSet.
     pub fn of_replicas(object: Option<&Value>) -> Self {
-        Self::of(object, "replicas", "updatedReplicas", "readyReplicas", true)
+        let workload = Self::of(object, "replicas", "updatedReplicas", "readyReplicas", true);
+        let all = object.and_then(|object| object["status"]["replicas"].as_i64());
+        Self {
+            outdated: (all.unwrap_or(0) - workload.updated).max(0),
+            ..workload
+        }
     }
 
     fn of(
@@ -69,6 +76,7 @@ impl Workload {
                 >= object["metadata"]["generation"].as_i64(),
             desired: number(&wanted[desired]),
             updated: number(&status[updated]),
+            outdated: 0,
             ready: number(&status[ready]),
             hash: object["metadata"]["annotations"][APPLIED_HASH]
                 .as_str()
@@ -78,9 +86,14 @@ impl Workload {
         }
     }
 
-    /// All pods are of the latest form and ready.
+    /// All pods are of the latest form and ready. While a new pod cannot start, the earlier ones go on, and
+    /// are ready in its place.
     pub fn is_rolled_out(&self) -> bool {
-        self.exists && self.observed && self.updated >= self.desired && self.ready >= self.desired
+        self.exists
+            && self.observed
+            && self.updated >= self.desired
+            && self.outdated == 0
+            && self.ready >= self.desired
     }
 }
 
@@ -357,6 +370,25 @@ mod tests {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": term}}}}}));
         assert_eq!(waits.node.as_deref(), Some("b"));
         assert_eq!(pod(json!({})).node, None);
+    }
+
+    #[test]
+    fn a_pod_of_an_earlier_form_is_none_of_the_latest() {
+        let rolled_out = |replicas: i64, updated: i64, ready: i64| {
+            let object = json!({
+                "metadata": {"generation": 2}, "spec": {"replicas": 1},
+                "status": {"observedGeneration": 2, "replicas": replicas,
+                    "updatedReplicas": updated, "readyReplicas": ready},
+            });
+            Workload::of_replicas(Some(&object)).is_rolled_out()
+        };
+        assert!(rolled_out(1, 1, 1));
+        assert!(!rolled_out(1, 0, 1));
+        assert!(!rolled_out(1, 1, 0));
+        // The new pod cannot start, so the earlier one stays: one of each, and one is ready.
+        assert!(!rolled_out(2, 1, 1));
+        assert!(!rolled_out(2, 1, 2));
+        assert!(rolled_out(2, 2, 2));
     }
 
     #[test]

@@ -110,6 +110,9 @@ fn all_is_well_only_when_all_is_well() {
     says(&failed, "CollectorsReady", "False", "RolloutFailed");
     let query = but(&|seen| seen.query.ready = 0);
     says(&query, "QueryReady", "False", "NotReady");
+    // A new pod cannot start, and the earlier one answers in its place.
+    let rolling = but(&|seen| seen.query.outdated = 1);
+    says(&rolling, "QueryReady", "False", "RollingOut");
     let lost = but(&|seen| seen.probe = Probed::Lost("x".to_owned()));
     says(&lost, "DataFlowing", "False", "ProbeLost");
     let not_yet = but(&|seen| seen.probe = Probed::NotYet);
