@@ -69,7 +69,7 @@ fn without_a_token_nothing_is_answered() {
             format!("{old:?} {new:?}")
         })
     });
-    // A Secret that is not there: the pods with the earlier one go on, and nobody is told that all is well.
+    // The new Secret does not exist: the earlier pods keep serving, and the pipeline is not Ready.
     pipeline.apply(&json!({"query": {"auth": {"tokensSecret": {"name": "nobodys"}}}}));
     let rolling = pipeline.await_condition("QueryReady", "False", Some("RollingOut"));
     let message = rolling["message"].as_str().unwrap();

@@ -4,8 +4,8 @@
 //! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked
 //! for. What has a column mostly has it for a text (or a code) alone: `http.response.status_code` as a text
 //! lies in a map. ClickHouse skips what its indexes rule out in *all* parts of an OR, and columns have no
-//! index; and to look everywhere takes an expression that is long to read for ClickHouse itself. So whoever
-//! builds a search asks first, by keys alone, which places are worth looking at ([`Parts`]).
+//! index; and an expression that looks everywhere takes ClickHouse long to plan. So a search first asks, by
+//! keys alone, which places may hold the tag ([`Parts`]).
 
 mod value;
 
