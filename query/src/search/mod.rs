@@ -18,8 +18,8 @@ use crate::app::App;
 use crate::ids::hex;
 use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument};
+use crate::search::cursor::Place;
 use crate::search::filter::Filter;
-use crate::search::page::Found;
 use crate::search::summary::Summary;
 use crate::times::{Window, rfc3339};
 
@@ -87,11 +87,11 @@ pub struct TraceSummary {
     pub error_count: u64,
 }
 
-impl From<(Found, Summary)> for TraceSummary {
-    fn from((found, summary): (Found, Summary)) -> Self {
+impl From<(Place, Summary)> for TraceSummary {
+    fn from((place, summary): (Place, Summary)) -> Self {
         let (root_service, root_operation) = summary.name;
         Self {
-            trace_id: hex(&found.place.trace_id),
+            trace_id: hex(&place.trace_id),
             root_service,
             root_operation,
             root_missing: summary.root_missing,
@@ -156,12 +156,12 @@ pub async fn search(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<TraceL
         .transpose()?;
     let deadline = app.db.deadline();
     let page = page::page(&app.db, &filter, after, limit, deadline).await?;
-    let last = page.traces.last().map(|found| found.place);
+    let last = page.traces.last().copied();
     let next_cursor = last
         .filter(|_| page.more)
         .map(|place| cursor::encode(place, question));
     let hint = (page.traces.is_empty() && after.is_none()).then(|| hint(&params));
-    let traces = summary::summaries(&app.db, page.traces, deadline).await?;
+    let traces = summary::summaries(&app.db, page.traces, page.index, deadline).await?;
     Ok(Json(TraceList {
         traces: traces.into_iter().map(TraceSummary::from).collect(),
         truncated: page.more,

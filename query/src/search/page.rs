@@ -41,21 +41,17 @@ pub struct Indexed {
     pub errors: u64,
 }
 
-/// A trace of a page.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Its place in the order.
-    pub place: Place,
-    /// What the index knows of it; nothing in the moment between the two inserts of its first
-    /// batch.
-    pub indexed: Option<Indexed>,
-}
+/// Of traces what the trace index knows. A trace is not in it in the moment between the two inserts of its
+/// first batch.
+pub type Index = HashMap<[u8; 16], Indexed>;
 
 /// A page, and whether there is more behind it.
 #[derive(Debug)]
 pub struct Page {
     /// At most the limit, in order.
-    pub traces: Vec<Found>,
+    pub traces: Vec<Place>,
+    /// Of these, and others, what was asked of the index on the way.
+    pub index: Index,
     /// Whether more traces match.
     pub more: bool,
 }
@@ -92,7 +88,7 @@ pub async fn page(
         cursor: after,
         deadline,
         seen: HashSet::new(),
-        index: HashMap::new(),
+        index: Index::new(),
     };
     // One more than asked for says whether there is more.
     let wanted = limit + 1;
@@ -120,8 +116,11 @@ pub async fn page(
     }
     let more = places.len() >= wanted;
     places.truncate(limit);
-    let traces = search.with_index(places).await?;
-    Ok(Page { traces, more })
+    Ok(Page {
+        traces: places,
+        index: search.index,
+        more,
+    })
 }
 
 /// Cuts a window into growing chunks, the newest first; both bounds of each are inclusive.
@@ -169,7 +168,7 @@ struct Search<'a> {
     /// On this page already, or on an earlier one.
     seen: HashSet<[u8; 16]>,
     /// What was asked of the trace index so far.
-    index: HashMap<[u8; 16], Indexed>,
+    index: Index,
 }
 
 impl Search<'_> {
@@ -237,25 +236,12 @@ impl Search<'_> {
             .collect())
     }
 
-    /// Adds what the index knows.
-    async fn with_index(mut self, places: Vec<Place>) -> Result<Vec<Found>, DbError> {
-        let ids = places.iter().map(|place| place.trace_id);
-        let missing: Vec<_> = ids.filter(|id| !self.index.contains_key(id)).collect();
-        let index = indexed(self.db, missing.into_iter(), self.deadline).await?;
-        self.index.extend(index);
-        let found = places.into_iter().map(|place| Found {
-            place,
-            indexed: self.index.remove(&place.trace_id),
-        });
-        Ok(found.collect())
-    }
-
     /// Those of `suspects` whose newest match puts them at the cursor or above it.
     async fn shown_before(
         &self,
         cursor: Place,
         suspects: &[[u8; 16]],
-        index: &HashMap<[u8; 16], Indexed>,
+        index: &Index,
     ) -> Result<Vec<[u8; 16]>, DbError> {
         let ends = suspects
             .iter()
@@ -313,9 +299,9 @@ pub async fn indexed(
     db: &Db,
     ids: impl ExactSizeIterator<Item = [u8; 16]>,
     deadline: Deadline,
-) -> Result<HashMap<[u8; 16], Indexed>, DbError> {
+) -> Result<Index, DbError> {
     if ids.len() == 0 {
-        return Ok(HashMap::new());
+        return Ok(Index::new());
     }
     let mut sql = Sql::new(
         "SELECT trace_id, toUnixTimestamp64Nano(min(start)) AS start_ns, \

@@ -4,6 +4,9 @@
 //! its greatest service and greatest name may be of two roots. Here a trace's spans are read, and give what
 //! they give when the trace is shown ([`Outline`]). Traces that are too large to read for a list keep the
 //! index's sums, and are named by a query.
+//!
+//! The index knows how many spans a trace has, and when. Most traces are short, so while it is asked, the
+//! spans near the matches are read: those of a trace that lies there are all of it.
 
 use std::collections::HashMap;
 
@@ -11,7 +14,8 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::db::{Db, DbError, Deadline, Flow, Text};
-use crate::search::page::Found;
+use crate::search::cursor::Place;
+use crate::search::page::{Index, Indexed, indexed};
 use crate::sql::Sql;
 use crate::trace::outline::{Outline, SpanRecord};
 
@@ -22,6 +26,9 @@ const READ_SPANS_MAX: u64 = 50_000;
 const STEPS_MAX: usize = 1_000;
 
 const STEP_NS: i64 = 300_000_000_000;
+
+/// How long before and after its match a trace is read before the index is known.
+const NEAR_NS: i64 = 60_000_000_000;
 
 /// What a list says of a trace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,58 +101,54 @@ struct NamedRow {
     name: (u64, i64, Text, Text),
 }
 
-/// The summaries of a page's traces, in its order.
+/// The summaries of a page's traces, in its order. `index` is what is known of them.
 ///
 /// # Errors
 /// See [`DbError`].
 pub async fn summaries(
     db: &Db,
-    page: Vec<Found>,
+    page: Vec<Place>,
+    mut index: Index,
     deadline: Deadline,
-) -> Result<Vec<(Found, Summary)>, DbError> {
-    let mut places: HashMap<[u8; 16], usize> = HashMap::new();
-    let mut summaries: Vec<(Found, Summary)> = Vec::with_capacity(page.len());
-    for found in page {
-        places.insert(found.place.trace_id, summaries.len());
-        let summary = from_index(&found);
-        summaries.push((found, summary));
-    }
-    let (small, large) = split(&summaries);
+) -> Result<Vec<(Place, Summary)>, DbError> {
+    let unknown = page.iter().map(|place| place.trace_id);
+    let unknown: Vec<_> = unknown.filter(|id| !index.contains_key(id)).collect();
+    let (of_index, mut read) = tokio::try_join!(
+        indexed(db, unknown.iter().copied(), deadline),
+        read_near(db, &page, &unknown, deadline),
+    )?;
+    index.extend(of_index);
+    read.retain(|id, _| {
+        let near = page.iter().find(|place| place.trace_id == *id).map(near);
+        let whole = index.get(id).map(|trace| (trace.start_ns, trace.end_ns));
+        near.zip(whole)
+            .is_some_and(|(near, whole)| near.0 <= whole.0 && whole.1 <= near.1)
+    });
+    let rest = page
+        .iter()
+        .filter(|place| !read.contains_key(&place.trace_id));
+    let (small, large) = split(rest.map(|place| (*place, index.get(&place.trace_id))));
     if !small.ids.is_empty() {
-        // One trace after the other, so that only one is held.
-        let mut trace: Vec<SlimRow> = Vec::new();
-        let mut take = |trace: Vec<SlimRow>| {
-            let place = trace
-                .first()
-                .and_then(|row| places.get(&row.trace_id))
-                .copied();
-            if let Some((_, summary)) = place.and_then(|place| summaries.get_mut(place)) {
-                *summary = Outline::of(trace).into();
-            }
-        };
-        let sql = spans_sql(&small);
-        let read = db.each("trace_spans", &sql, deadline, |row: SlimRow| {
-            if trace
-                .first()
-                .is_some_and(|first| first.trace_id != row.trace_id)
-            {
-                take(std::mem::take(&mut trace));
-            }
-            trace.push(row);
-            Flow::More
-        });
-        read.await?;
-        take(trace);
+        let more = read_spans(db, &spans_sql(&small), u64::MAX, deadline).await?;
+        read.extend(more.into_iter().flatten());
+    }
+    let mut places = HashMap::with_capacity(page.len());
+    let mut summaries: Vec<(Place, Summary)> = Vec::with_capacity(page.len());
+    for place in page {
+        places.insert(place.trace_id, summaries.len());
+        let summary = read.remove(&place.trace_id);
+        let summary = summary.unwrap_or_else(|| from_index(&place, index.get(&place.trace_id)));
+        summaries.push((place, summary));
     }
     if !large.ids.is_empty() {
         let sql = roots_sql(&large);
         let rows = db.rows("trace_roots", &sql, deadline).await?;
         take_names(&places, &mut summaries, rows, false);
     }
-    let rootless = summaries.iter().filter(|(found, summary)| {
-        summary.root_missing && large.ids.contains(&found.place.trace_id)
-    });
-    let rootless = Traces::of(rootless.map(|(found, _)| found));
+    let rootless = summaries
+        .iter()
+        .filter(|(place, summary)| summary.root_missing && large.ids.contains(&place.trace_id));
+    let rootless = Traces::of(rootless.map(|(place, _)| times(place, index.get(&place.trace_id))));
     if !rootless.ids.is_empty() {
         let sql = entries_sql(&rootless);
         let rows = db.rows("trace_entries", &sql, deadline).await?;
@@ -154,13 +157,83 @@ pub async fn summaries(
     Ok(summaries)
 }
 
+/// Of those of `page` that are in `ids` what their spans near their matches say. Nothing when that is too
+/// much to read.
+async fn read_near(
+    db: &Db,
+    page: &[Place],
+    ids: &[[u8; 16]],
+    deadline: Deadline,
+) -> Result<HashMap<[u8; 16], Summary>, DbError> {
+    let places = page.iter().filter(|place| ids.contains(&place.trace_id));
+    let traces = Traces::of(places.map(|place| (place.trace_id, near(place))));
+    if traces.ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut sql = spans_sql(&traces);
+    sql.push(" LIMIT ").uint(READ_SPANS_MAX + 1);
+    let read = read_spans(db, &sql, READ_SPANS_MAX, deadline).await?;
+    Ok(read.unwrap_or_default())
+}
+
+/// What the spans that `sql` gives say of their traces; nothing when they are more than `most`.
+async fn read_spans(
+    db: &Db,
+    sql: &Sql,
+    most: u64,
+    deadline: Deadline,
+) -> Result<Option<HashMap<[u8; 16], Summary>>, DbError> {
+    let mut summaries = HashMap::new();
+    let mut count = 0_u64;
+    // One trace after the other, so that only one is held.
+    let mut trace: Vec<SlimRow> = Vec::new();
+    let mut take = |trace: Vec<SlimRow>| {
+        if let Some(id) = trace.first().map(|row| row.trace_id) {
+            summaries.insert(id, Summary::from(Outline::of(trace)));
+        }
+    };
+    let read = db.each("trace_spans", sql, deadline, |row: SlimRow| {
+        count += 1;
+        if count > most {
+            return Flow::Enough;
+        }
+        if trace
+            .first()
+            .is_some_and(|first| first.trace_id != row.trace_id)
+        {
+            take(std::mem::take(&mut trace));
+        }
+        trace.push(row);
+        Flow::More
+    });
+    read.await?;
+    take(trace);
+    Ok((count <= most).then_some(summaries))
+}
+
+/// When a trace most likely was.
+fn near(place: &Place) -> (i64, i64) {
+    (
+        place.time_ns.saturating_sub(NEAR_NS).max(0),
+        place.time_ns.saturating_add(NEAR_NS),
+    )
+}
+
+/// A trace, and when it was as far as is known.
+fn times(place: &Place, indexed: Option<&Indexed>) -> ([u8; 16], (i64, i64)) {
+    let times = indexed.map_or((place.time_ns, place.time_ns), |trace| {
+        (trace.start_ns, trace.end_ns)
+    });
+    (place.trace_id, times)
+}
+
 /// What the index knows; the names it has may be of two spans, so it names nothing.
-fn from_index(found: &Found) -> Summary {
-    let Some(trace) = &found.indexed else {
+fn from_index(place: &Place, indexed: Option<&Indexed>) -> Summary {
+    let Some(trace) = indexed else {
         // Its index row is not in yet.
         return Summary {
-            start_ns: found.place.time_ns,
-            end_ns: found.place.time_ns,
+            start_ns: place.time_ns,
+            end_ns: place.time_ns,
             root_missing: true,
             spans: 1,
             ..Summary::default()
@@ -177,23 +250,23 @@ fn from_index(found: &Found) -> Summary {
 }
 
 /// The traces that can be read together, the smallest first, and those that cannot.
-fn split(summaries: &[(Found, Summary)]) -> (Traces, Traces) {
-    let mut by_size: Vec<_> = summaries.iter().collect();
-    by_size.sort_by_key(|(_, summary)| summary.spans);
+fn split<'a>(traces: impl Iterator<Item = (Place, Option<&'a Indexed>)>) -> (Traces, Traces) {
+    let mut by_size: Vec<_> = traces.collect();
+    by_size.sort_by_key(|(_, indexed)| indexed.map_or(1, |trace| trace.spans));
     let mut sum = 0_u64;
-    let (small, large): (Vec<_>, Vec<_>) = by_size.into_iter().partition(|(_, summary)| {
-        sum = sum.saturating_add(summary.spans);
+    let (small, large): (Vec<_>, Vec<_>) = by_size.into_iter().partition(|(_, indexed)| {
+        sum = sum.saturating_add(indexed.map_or(1, |trace| trace.spans));
         sum <= READ_SPANS_MAX
     });
-    (
-        Traces::of(small.into_iter().map(|(found, _)| found)),
-        Traces::of(large.into_iter().map(|(found, _)| found)),
-    )
+    let of = |traces: Vec<(Place, Option<&Indexed>)>| {
+        Traces::of(traces.iter().map(|(place, indexed)| times(place, *indexed)))
+    };
+    (of(small), of(large))
 }
 
 fn take_names(
     places: &HashMap<[u8; 16], usize>,
-    summaries: &mut [(Found, Summary)],
+    summaries: &mut [(Place, Summary)],
     rows: Vec<NamedRow>,
     root_missing: bool,
 ) {
@@ -230,19 +303,15 @@ struct Traces {
 }
 
 impl Traces {
-    fn of<'a>(found: impl Iterator<Item = &'a Found>) -> Self {
+    fn of(found: impl Iterator<Item = ([u8; 16], (i64, i64))>) -> Self {
         let mut traces = Self {
             ids: Vec::new(),
             from_ns: i64::MAX,
             to_ns: 0,
             steps: Some(Vec::new()),
         };
-        for found in found {
-            let (from_ns, to_ns) = match &found.indexed {
-                Some(trace) => (trace.start_ns, trace.end_ns),
-                None => (found.place.time_ns, found.place.time_ns),
-            };
-            traces.ids.push(found.place.trace_id);
+        for (id, (from_ns, to_ns)) in found {
+            traces.ids.push(id);
             traces.from_ns = traces.from_ns.min(from_ns);
             traces.to_ns = traces.to_ns.max(to_ns);
             traces.add_steps(from_ns.div_euclid(STEP_NS), to_ns.div_euclid(STEP_NS));

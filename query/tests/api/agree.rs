@@ -79,6 +79,11 @@ async fn a_trace_is_named_by_one_of_its_spans() {
             // Over hours, in several steps of the key.
             named(7, 1, 0, -3_600_000, 9, "web first"),
             named(7, 2, 1, 0, 9, "job last"),
+            // Over a minute and more, on both sides of what is read before the index is known.
+            named(8, 1, 0, -61_000, 9, "web first"),
+            named(8, 2, 1, 0, 9, "job last"),
+            named(9, 1, 0, -59_000, 9, "web first"),
+            named(9, 2, 1, 0, 70_000, "job long"),
         ])
         .await;
     check_names(
@@ -91,6 +96,8 @@ async fn a_trace_is_named_by_one_of_its_spans() {
             (5, "a one!"),
             (6, "web call"),
             (7, "web first"),
+            (8, "web first"),
+            (9, "web first"),
         ],
     )
     .await;
