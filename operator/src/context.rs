@@ -9,7 +9,6 @@ use kube::core::DynamicObject;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use spanloom_crds::status::Status;
-use spanloom_plan::Key;
 use spanloom_plan::release::{PipelineId, Release};
 use spanloom_plan::render::MANAGER;
 use spanloom_plan::retry::Refusals;
@@ -61,8 +60,8 @@ pub struct Memory {
     pub settled: Settled,
     /// Objects that were refused not long ago.
     pub refusals: Refusals,
-    /// What events said of workloads, and when they were looked at.
-    pub told: BTreeMap<Key, (Instant, Option<String>)>,
+    /// What events said of objects, by uid, and when they were looked at.
+    pub told: BTreeMap<String, (Instant, Option<String>)>,
     /// The nodes that were Ready, and the named objects as they were.
     pub surroundings: Surroundings,
     /// The status that was written last, and the version of the pipeline that came of it.

@@ -38,8 +38,8 @@ use crate::watches::NotWatched;
 const SOON: Duration = Duration::from_secs(8);
 /// How soon one that is ready is.
 const LATER: Duration = Duration::from_secs(30);
-/// How often the events of a workload are looked at.
-const EVENTS_EVERY: Duration = Duration::from_secs(60);
+/// How often the events of an object are looked at, and how often while there are none.
+const EVENTS_EVERY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 /// The least time between two changes of `spansPerSecond`.
 const RATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -203,11 +203,11 @@ impl Work<'_> {
     async fn run(&self) -> Result<Seen, ReconcileError> {
         let (context, pipeline) = (self.context, self.pipeline);
         let (owned, known, claim) = self.objects().await?;
-        let pods = context.watches.pods(&self.id.0, &self.id.1)?;
+        let mut pods = context.watches.pods(&self.id.0, &self.id.1)?;
+        let told = self.told(&owned, &mut pods).await;
         let nodes = context.watches.nodes();
         let agents = self.agents(pods.of("collector"), &nodes).await;
         let has_changed = self.has_changed(&nodes);
-        let told = self.told(&owned, &pods).await;
         let (settled, refusals) = context.memory(self.id, |memory| {
             (memory.settled.clone(), memory.refusals.clone())
         });
@@ -276,28 +276,37 @@ impl Work<'_> {
             .collect()
     }
 
-    /// What events say of the workloads whose pods say nothing. Where they may not be listed, or the API
-    /// does not answer, nothing is said.
-    async fn told(&self, owned: &Owned, pods: &Pods) -> Told {
+    /// What events say of the workloads whose pods say nothing, and, added to `pods`, of those that cannot
+    /// start. Where events may not be listed, or the API does not answer, nothing is said.
+    async fn told(&self, owned: &Owned, pods: &mut Pods) -> Told {
+        let workloads = silent(owned, pods);
+        let of_pods: Vec<String> = pods.silent().map(str::to_owned).collect();
         let mut known = self
             .context
             .memory(self.id, |memory| std::mem::take(&mut memory.told));
-        let mut told = Told::new();
         let mut looked = BTreeMap::new();
-        for (key, uid) in silent(owned, pods) {
-            let (when, text) = match known.remove(&key) {
-                Some((when, text)) if when.elapsed() < EVENTS_EVERY => (when, text),
+        let uids = workloads.iter().map(|(_, uid)| uid).chain(&of_pods);
+        for uid in uids {
+            let said = match known.remove(uid) {
+                Some((when, Some(text))) if when.elapsed() < EVENTS_EVERY.0 => (when, Some(text)),
+                Some((when, None)) if when.elapsed() < EVENTS_EVERY.1 => (when, None),
                 _ => {
-                    let events = self.context.cluster.warnings(&self.id.0, &uid).await;
-                    (
-                        Instant::now(),
-                        events.ok().and_then(|events| latest(&events)),
-                    )
+                    let events = self.context.cluster.warnings(&self.id.0, uid).await;
+                    let text = events.ok().and_then(|events| latest(&events));
+                    (Instant::now(), text)
                 }
             };
-            told.extend(text.clone().map(|text| (key.clone(), text)));
-            looked.insert(key, (when, text));
+            looked.insert(uid.clone(), said);
         }
+        let text = |uid: &String| looked.get(uid).and_then(|(_, text)| text.clone());
+        for uid in &of_pods {
+            if let Some(text) = text(uid) {
+                pods.explain(uid, &text);
+            }
+        }
+        let told = workloads.into_iter();
+        let told = told.filter_map(|(key, uid)| Some((key, text(&uid)?)));
+        let told = told.collect();
         self.context.memory(self.id, |memory| memory.told = looked);
         told
     }

@@ -71,9 +71,15 @@ fn without_a_token_nothing_is_answered() {
     });
     // The new Secret does not exist: the earlier pods keep serving, and the pipeline is not Ready.
     pipeline.apply(&json!({"query": {"auth": {"tokensSecret": {"name": "nobodys"}}}}));
-    let rolling = pipeline.await_condition("QueryReady", "False", Some("RollingOut"));
-    let message = rolling["message"].as_str().unwrap();
-    assert!(message.contains(": pod traces-query-"), "{message}");
+    let cause = "secret \"nobodys\" not found";
+    await_some("the cause in the condition", LIMIT, || {
+        let rolling = pipeline.await_condition("QueryReady", "False", Some("RollingOut"));
+        let message = rolling["message"].as_str().unwrap_or_default();
+        want(
+            message.contains(": pod traces-query-") && message.contains(cause),
+            || message.to_owned(),
+        )
+    });
     pipeline.await_condition("Ready", "False", Some("RollingOut"));
     assert_eq!(ask(list, None).unwrap().status, 401);
     assert_eq!(ask(list, Some("another-token")).unwrap().status, 200);

@@ -149,6 +149,25 @@ impl FromIterator<(String, Pod)> for Pods {
 }
 
 impl Pods {
+    /// The uids of those whose events are worth a look: of each component the first that does not say why it
+    /// cannot start.
+    pub fn silent(&self) -> impl Iterator<Item = &str> {
+        let of_each = self.0.values();
+        of_each
+            .filter_map(|pods| pods.iter().find(|pod| pod.is_silent && !pod.ending))
+            .map(|pod| pod.uid.as_str())
+    }
+
+    /// Adds what a pod's events say to its trouble.
+    pub fn explain(&mut self, uid: &str, text: &str) {
+        let mut all = self.0.values_mut().flatten();
+        let Some(pod) = all.find(|pod| pod.uid == uid) else {
+            return;
+        };
+        let trouble = pod.trouble.take().unwrap_or_default();
+        pod.trouble = Some(format!("{trouble}: {text}"));
+    }
+
     /// Those of a component.
     pub fn of(&self, component: &str) -> &[Pod] {
         self.0.get(component).map_or(&[], Vec::as_slice)
@@ -170,6 +189,9 @@ pub struct Pod {
     pub ending: bool,
     /// Why it is not ready, in words.
     pub trouble: Option<String>,
+    /// Its containers cannot start, or not yet, and it does not say why: a volume or a network that is
+    /// missing is only in its events.
+    pub is_silent: bool,
     /// The node that it is on, or is meant for.
     pub node: Option<String>,
     /// Names the template that it was made from.
@@ -207,6 +229,7 @@ impl Pod {
         } else {
             containers(status)
         };
+        let is_silent = !ready && scheduled.is_none() && is_being_made(status);
         Self {
             name: text(&object["metadata"]["name"]).unwrap_or_default(),
             uid: text(&object["metadata"]["uid"]).unwrap_or_default(),
@@ -214,6 +237,7 @@ impl Pod {
             ready,
             ending: !object["metadata"]["deletionTimestamp"].is_null(),
             trouble,
+            is_silent,
             node: text(&object["spec"]["nodeName"]).or_else(|| meant_for(&object["spec"])),
             revision: revision(&object["metadata"]),
             restarts: started(status)
@@ -272,6 +296,26 @@ fn last_crash(container: &Value) -> Option<Timestamp> {
         .max()
 }
 
+/// Whether a pod's sandbox and volumes are still being made: no container has run yet.
+fn is_being_made(status: &Value) -> bool {
+    let waits = |container: &Value| {
+        let waiting = &container["state"]["waiting"];
+        let reason = waiting["reason"].as_str();
+        matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+            && waiting["message"].is_null()
+    };
+    let all = |field: &str| {
+        status[field]
+            .as_array()
+            .is_none_or(|all| all.iter().all(waits))
+    };
+    let is_pending = status["phase"].is_null() || status["phase"] == "Pending";
+    is_pending
+        && status["reason"].is_null()
+        && all("containerStatuses")
+        && all("initContainerStatuses")
+}
+
 /// What the containers of a pod that is not ready say.
 fn containers(status: &Value) -> Option<String> {
     let Some(statuses) = status["containerStatuses"].as_array() else {
@@ -282,7 +326,8 @@ fn containers(status: &Value) -> Option<String> {
     if status["phase"] == "Succeeded" {
         return None;
     }
-    for container in statuses {
+    let init = status["initContainerStatuses"].as_array();
+    for container in init.into_iter().flatten().chain(statuses) {
         let state = &container["state"];
         let last = &container["lastState"]["terminated"];
         for found in [&state["terminated"], last] {
@@ -392,6 +437,58 @@ mod tests {
     }
 
     #[test]
+    fn of_pods_that_cannot_start_events_say_why() {
+        let pod = |name: &str, status: Value| {
+            let pod = Pod::of(&json!({"metadata": {"name": name, "uid": name}, "status": status}));
+            ("query".to_owned(), pod)
+        };
+        let in_state = |state: Value| {
+            json!({"phase": "Pending", "containerStatuses": [{"state": state}],
+                "conditions": [{"type": "PodScheduled", "status": "True"}]})
+        };
+        let creating = || in_state(json!({"waiting": {"reason": "ContainerCreating"}}));
+        let pulling = json!({"waiting": {"reason": "ErrImagePull", "message": "gone"}});
+        let unscheduled = json!({"phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "False"}]});
+        let ready = json!({"phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        let silent = |pods: Vec<(String, Pod)>| -> Vec<String> {
+            let pods: Pods = pods.into_iter().collect();
+            pods.silent().map(str::to_owned).collect()
+        };
+        assert_eq!(
+            silent(vec![pod("a", ready.clone()), pod("b", creating())]),
+            ["b"]
+        );
+        assert_eq!(silent(vec![pod("a", json!({"phase": "Pending"}))]), ["a"]);
+        // One of each component is enough.
+        assert_eq!(
+            silent(vec![pod("a", creating()), pod("b", creating())]),
+            ["a"]
+        );
+        for says_why in [
+            in_state(pulling),
+            in_state(json!({"running": {}})),
+            unscheduled,
+            ready,
+            json!({"phase": "Failed", "reason": "Evicted"}),
+            json!({"phase": "Succeeded"}),
+        ] {
+            assert!(
+                silent(vec![pod("a", says_why.clone())]).is_empty(),
+                "{says_why}"
+            );
+        }
+        let mut pods: Pods = [pod("a", creating())].into_iter().collect();
+        pods.explain("a", "FailedMount: secret \"x\" not found");
+        pods.explain("other", "nothing");
+        assert_eq!(
+            trouble(pods.of("query")).unwrap(),
+            "pod a: ContainerCreating: FailedMount: secret \"x\" not found"
+        );
+    }
+
+    #[test]
     fn a_pod_says_what_ails_it() {
         let pod = |status: Value| Pod::of(&json!({"metadata": {"name": "a"}, "status": status}));
         let trouble = |status: Value| pod(status).trouble.unwrap();
@@ -419,6 +516,13 @@ mod tests {
             }]})),
             "exited with code 1: Error: x y"
         );
+        // What keeps the first container from its work is said, not that the next one waits.
+        let waits = json!({"state": {"waiting": {"reason": "PodInitializing"}}});
+        let fails = json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "gone"}}});
+        let status = json!({"phase": "Pending", "initContainerStatuses": [fails],
+            "containerStatuses": [waits]});
+        assert_eq!(trouble(status.clone()), "ErrImagePull: gone");
+        assert!(!pod(status).is_silent);
         let job = |type_: &str| {
             JobState::of(Some(
                 &json!({"status": {"conditions": [{"type": type_, "status": "True"}]}}),

@@ -1,4 +1,5 @@
-//! What events say of workloads whose pods say nothing: a quota or a policy keeps them from being made.
+//! What events say of workloads whose pods say nothing: a quota or a policy keeps them from being made. Of
+//! pods that cannot start and do not say why ([`Pods::silent`]), their own events are looked at.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ pub fn silent(owned: &Owned, pods: &Pods) -> Vec<(Key, String)> {
     silent
 }
 
-/// What the latest of these events says.
+/// What the latest of these events says. One about a node for a pod is not told: whose events are looked at
+/// has a node by now.
 pub fn latest(events: &[Value]) -> Option<String> {
     let time = |event: &Value| {
         ["lastTimestamp", "eventTime", "firstTimestamp"]
@@ -43,7 +45,9 @@ pub fn latest(events: &[Value]) -> Option<String> {
                     .map(str::to_owned)
             })
     };
-    let warnings = events.iter().filter(|event| event["type"] == "Warning");
+    let warnings = events
+        .iter()
+        .filter(|event| event["type"] == "Warning" && event["reason"] != "FailedScheduling");
     let event = warnings.max_by_key(|event| time(event))?;
     Some(quote(&event["reason"], &event["message"]))
 }
@@ -109,6 +113,8 @@ mod tests {
             event("Warning", "2026-01-01T00:00:02Z", "exceeded quota: pods"),
             event("Warning", "2026-01-01T00:00:01Z", "older"),
             event("Normal", "2026-01-01T00:00:03Z", "made"),
+            json!({"type": "Warning", "reason": "FailedScheduling",
+                "lastTimestamp": "2026-01-01T00:00:04Z"}),
         ];
         assert_eq!(
             latest(&events).as_deref(),
