@@ -144,6 +144,7 @@ impl Running {
             store: address.clone(),
             document: document.clone(),
             agent: spanloom_collector::config::host_name(),
+            log: None,
         };
         say.step("updating the schema");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))

@@ -4,7 +4,7 @@ use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::{self, Measures};
 use spanloom_store::block::{
-    AccountRow, ConnectionType, Frozen, HalfEdgeRow, RedRow, SpanBlock, Text,
+    AccountRow, BatchId, ConnectionType, Frozen, HalfEdgeRow, RedRow, SpanBlock, Text,
 };
 
 /// The block, under the pipeline's name for it.
@@ -30,6 +30,14 @@ impl SpanSink for StoreBatch {
 
 impl Batch for StoreBatch {
     type Frozen = Frozen;
+
+    fn id(&self) -> u128 {
+        u128::from_be_bytes(self.0.batch_id().to_bytes())
+    }
+
+    fn set_id(&mut self, id: u128) {
+        self.0.set_batch_id(BatchId::from_bytes(id.to_be_bytes()));
+    }
 
     fn rows(&self) -> usize {
         self.0.rows()

@@ -8,6 +8,8 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::{AgentConfig, AgentStatus, capability};
 use spanloom_crds::{DocumentErrors, TracingPipeline, resolved};
+use spanloom_pipeline::config::Acknowledge;
+use spanloom_pipeline::durable::OpenError;
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
 use spanloom_program::NotReady;
@@ -35,6 +37,9 @@ pub enum StartError {
     /// The pipeline does not start.
     #[error(transparent)]
     Pipeline(#[from] spanloom_pipeline::StartError),
+    /// The log cannot be opened.
+    #[error("cannot open the log: {0}")]
+    Log(#[from] OpenError),
     /// The authorities that ClickHouse's certificate is checked against cannot be read.
     #[error("cannot connect to ClickHouse: {0}")]
     Tls(#[from] TlsError),
@@ -54,8 +59,12 @@ struct Parts {
 impl Parts {
     fn of(config: &CollectorConfig) -> Result<Self, StartError> {
         let store = connection(&config.store)?;
+        let mut pipeline = config.pipeline()?;
+        if let Some(log) = &config.log {
+            pipeline.acknowledge = Acknowledge::Logged(log.open()?);
+        }
         Ok(Self {
-            pipeline: config.pipeline()?,
+            pipeline,
             writer: WriterConfig::new(store.clone(), config.store.database.clone()),
             store,
             blocks: config.blocks(),

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use spanloom_crds::agent::{AgentConfig, ConfigHead, NotUnderstood};
 use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_pipeline::config::{AccountsConfig, Cors, Listener, Processing, RepeatLimits};
+use spanloom_pipeline::durable::{DurableLog, LogOptions, OpenError};
 use spanloom_program::memory;
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
@@ -93,7 +95,37 @@ pub struct CollectorConfig {
     pub document: TracingPipeline,
     /// This collector in the accounts of where spans went: the name of its pod, or of the machine.
     pub agent: String,
+    /// Where requests are kept until they are stored; senders are answered when they are in it. None: they are
+    /// answered when they are stored.
+    pub log: Option<LogConfig>,
 }
+
+/// The log on disk.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Its folder, which no other process uses; it is made when it is missing.
+    pub folder: PathBuf,
+    /// How large it may become; beyond that senders are told to retry.
+    pub max_bytes: u64,
+}
+
+impl LogConfig {
+    /// Opens the log.
+    pub(crate) fn open(&self) -> Result<Arc<DurableLog>, OpenError> {
+        let options = LogOptions {
+            max_bytes: self.max_bytes,
+            buffer_bytes: LOG_BUFFER_BYTES,
+            max_requests: LOG_REQUESTS,
+            max_keys: LOG_REQUESTS,
+            ..LogOptions::default()
+        };
+        DurableLog::open(&self.folder, options)
+    }
+}
+
+/// What the log may hold in memory, beside 220 bytes a request.
+const LOG_BUFFER_BYTES: u64 = 8 << 20;
+const LOG_REQUESTS: usize = 65_536;
 
 impl CollectorConfig {
     /// What block builders keep between batches.
@@ -246,6 +278,7 @@ mod tests {
             },
             document,
             agent: "laptop".to_owned(),
+            log: None,
         }
     }
 

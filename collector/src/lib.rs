@@ -24,4 +24,4 @@ pub mod threads;
 
 pub use cluster::{Cluster, ClusterError};
 pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};
-pub use config::{CollectorConfig, StoreAddress, Unreadable, read_agent_config};
+pub use config::{CollectorConfig, LogConfig, StoreAddress, Unreadable, read_agent_config};

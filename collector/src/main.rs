@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 #[cfg(feature = "control-runs")]
 use spanloom_collector::control;
 use spanloom_collector::{
-    Cluster, Collector, CollectorConfig, StoreAddress, config, memory, threads,
+    Cluster, Collector, CollectorConfig, LogConfig, StoreAddress, config, memory, threads,
 };
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::AgentConfig;
@@ -62,6 +62,13 @@ struct RunArgs {
     /// are told to retry before that [default: as its control group says, else 512 MiB]
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
     memory_limit_bytes: Option<u64>,
+    /// Folder of the log on disk: requests are kept in it until they are stored, and are answered when it
+    /// has them [default: none; they are answered when they are stored]
+    #[arg(long, env = "SPANLOOM_LOG_FOLDER")]
+    log_folder: Option<PathBuf>,
+    /// Bytes that the log may have; beyond them senders are told to retry.
+    #[arg(long, env = "SPANLOOM_LOG_BYTES", default_value_t = 2 << 30)]
+    log_bytes: u64,
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
@@ -240,6 +247,10 @@ impl RunArgs {
             store,
             document,
             agent: config::host_name(),
+            log: self.log_folder.map(|folder| LogConfig {
+                folder,
+                max_bytes: self.log_bytes,
+            }),
         })
     }
 }

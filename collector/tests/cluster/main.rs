@@ -71,6 +71,7 @@ impl Setup {
             store,
             document: TracingPipeline::default(),
             agent: "collector-1".to_owned(),
+            log: None,
         };
         let mut registry = Registry::default();
         let collector = Collector::start_in(cluster, config, &mut registry).await;

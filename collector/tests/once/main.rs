@@ -5,6 +5,7 @@
 mod accounts;
 #[cfg(feature = "control-runs")]
 mod control;
+mod logged;
 mod proxy;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::registry::Registry;
 use prost::Message;
 use spanloom_collector::{Collector, CollectorConfig, StartError, StoreAddress};
+use spanloom_crds::TracingPipeline;
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
 use spanloom_store::Connection;
@@ -37,31 +39,17 @@ const SPANS: u64 = 120;
 /// Tables that a batch is written to, each by an insert of its own.
 const TABLES: usize = 5;
 
-/// A collector behind a proxy, writing to a database of its own.
-struct Setup {
+/// A database with its tables, and the way to it.
+struct Ground {
     proxy: Proxy,
-    collector: Collector,
-    registry: Registry,
+    store: StoreAddress,
+    document: TracingPipeline,
     /// To ClickHouse itself, not through the proxy.
     direct: clickhouse::Client,
 }
 
-impl Setup {
-    async fn new(memory_limit_bytes: u64) -> Self {
-        Self::with("", memory_limit_bytes).await
-    }
-
-    /// The same, with this spec.
-    async fn with(spec: &str, memory_limit_bytes: u64) -> Self {
-        Self::started(spec, memory_limit_bytes, Collector::start).await
-    }
-
-    /// The same, started in another way.
-    async fn started(
-        spec: &str,
-        memory_limit_bytes: u64,
-        start: impl AsyncFnOnce(CollectorConfig, &mut Registry) -> Result<Collector, StartError>,
-    ) -> Self {
+impl Ground {
+    async fn with(spec: &str) -> Self {
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::start(upstream).await;
@@ -88,6 +76,46 @@ impl Setup {
             tls: None,
         };
         let direct = connection.client().with_database(&store.database);
+        Self {
+            proxy,
+            store,
+            document,
+            direct,
+        }
+    }
+}
+
+/// A collector behind a proxy, writing to a database of its own.
+struct Setup {
+    proxy: Proxy,
+    collector: Collector,
+    registry: Registry,
+    /// To ClickHouse itself, not through the proxy.
+    direct: clickhouse::Client,
+}
+
+impl Setup {
+    async fn new(memory_limit_bytes: u64) -> Self {
+        Self::with("", memory_limit_bytes).await
+    }
+
+    /// The same, with this spec.
+    async fn with(spec: &str, memory_limit_bytes: u64) -> Self {
+        Self::started(spec, memory_limit_bytes, Collector::start).await
+    }
+
+    /// The same, started in another way.
+    async fn started(
+        spec: &str,
+        memory_limit_bytes: u64,
+        start: impl AsyncFnOnce(CollectorConfig, &mut Registry) -> Result<Collector, StartError>,
+    ) -> Self {
+        let Ground {
+            proxy,
+            store,
+            document,
+            direct,
+        } = Ground::with(spec).await;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut registry = Registry::default();
         let config = CollectorConfig {
@@ -98,6 +126,7 @@ impl Setup {
             store,
             document,
             agent: "collector-1".to_owned(),
+            log: None,
         };
         let collector = start(config, &mut registry).await.unwrap();
         Self {
@@ -113,37 +142,45 @@ impl Setup {
     }
 
     async fn number(&self, sql: &str) -> u64 {
-        self.direct.query(sql).fetch_one().await.unwrap()
+        number(&self.direct, sql).await
     }
 
-    /// Rows of spans, and what the rollups say of them.
     async fn check_stored_once(&self, spans: u64) {
-        let counts = [
-            ("SELECT count() FROM spans", spans),
-            ("SELECT uniqExact(span_id) FROM spans", spans),
-            ("SELECT toUInt64(sum(count)) FROM red", spans),
-            (
-                "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red",
-                spans,
-            ),
-            ("SELECT toUInt64(sum(count)) FROM red_hours", spans),
-            (
-                "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red_hours",
-                spans,
-            ),
-            ("SELECT toUInt64(sum(span_count)) FROM trace_index", spans),
-            // Each span may be the end of a call.
-            ("SELECT count() FROM half_edges", spans),
-        ];
-        for (sql, expected) in counts {
-            assert_eq!(self.number(sql).await, expected, "{sql}");
-        }
+        check_stored_once(&self.direct, spans).await;
     }
 
     fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text
+    }
+}
+
+async fn number(client: &clickhouse::Client, sql: &str) -> u64 {
+    client.query(sql).fetch_one().await.unwrap()
+}
+
+/// Rows of spans, and what the rollups say of them.
+async fn check_stored_once(client: &clickhouse::Client, spans: u64) {
+    let counts = [
+        ("SELECT count() FROM spans", spans),
+        ("SELECT uniqExact(span_id) FROM spans", spans),
+        ("SELECT toUInt64(sum(count)) FROM red", spans),
+        (
+            "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red",
+            spans,
+        ),
+        ("SELECT toUInt64(sum(count)) FROM red_hours", spans),
+        (
+            "SELECT toUInt64(sum(arraySum(mapValues(buckets)))) FROM red_hours",
+            spans,
+        ),
+        ("SELECT toUInt64(sum(span_count)) FROM trace_index", spans),
+        // Each span may be the end of a call.
+        ("SELECT count() FROM half_edges", spans),
+    ];
+    for (sql, expected) in counts {
+        assert_eq!(number(client, sql).await, expected, "{sql}");
     }
 }
 

@@ -240,7 +240,11 @@ impl Log {
 
     /// How the log is doing.
     pub fn status(&self) -> Status {
-        Status::of(&self.shared.lock(), self.clock.unix_ms())
+        Status::of(
+            &self.shared.lock(),
+            &self.shared.options,
+            self.clock.unix_ms(),
+        )
     }
 
     /// Commits what was appended and ends the thread.

@@ -137,18 +137,45 @@ impl State {
         Position(position)
     }
 
+    /// Bytes of the largest request that there is room for.
+    pub(crate) fn room(&self, options: &Options) -> u64 {
+        let waiting = self.index.requests.len();
+        if waiting >= options.max_requests {
+            return 0;
+        }
+        let buffer = match self.buffer.is_empty() {
+            true => u64::MAX,
+            false => options.buffer_bytes.saturating_sub(self.buffered_bytes),
+        };
+        let used = self.used_bytes() + self.kept_free_by_request(options);
+        options
+            .max_bytes
+            .saturating_sub(used)
+            .min(buffer)
+            .min(options.record_bytes)
+    }
+
+    /// What a request leaves for the records that end it and those before.
+    fn kept_free_by_request(&self, options: &Options) -> u64 {
+        let waiting = self.index.requests.len() as u64;
+        (options.max_bytes / 8).max(SETTLING_BYTES * (waiting + 1)) + self.ends()
+    }
+
+    fn ends(&self) -> u64 {
+        END_BYTES * (self.index.batches.len() as u64 + 1)
+    }
+
     fn check_room(&self, record: &Record, bytes: u64, options: &Options) -> Result<(), Full> {
         let waiting = self.index.requests.len();
-        let ends = END_BYTES * (self.index.batches.len() as u64 + 1);
         let kept_free = match record {
             Record::Stored { .. } => return Ok(()),
             Record::Request(_) => {
                 if waiting >= options.max_requests {
                     return Err(Full::Requests(waiting));
                 }
-                (options.max_bytes / 8).max(SETTLING_BYTES * (waiting as u64 + 1)) + ends
+                self.kept_free_by_request(options)
             }
-            _ => ends,
+            _ => self.ends(),
         };
         if !self.buffer.is_empty() && self.buffered_bytes + bytes > options.buffer_bytes {
             return Err(Full::Buffer {

@@ -1,5 +1,6 @@
 //! How an open log is doing, for metrics, readiness and conditions.
 
+use crate::options::Options;
 use crate::state::State;
 
 /// Figures of a log at one moment.
@@ -9,6 +10,8 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Bytes that wait to be written.
     pub buffered_bytes: u64,
+    /// Bytes of the largest request that there is room for.
+    pub room_bytes: u64,
     /// Segments.
     pub segments: usize,
     /// Requests that are not stored.
@@ -28,12 +31,13 @@ pub struct Status {
 }
 
 impl Status {
-    pub(crate) fn of(state: &State, now_ms: u64) -> Self {
+    pub(crate) fn of(state: &State, options: &Options, now_ms: u64) -> Self {
         let index = &state.index;
         let oldest = index.requests.values().next();
         Self {
             disk_bytes: state.disk_bytes,
             buffered_bytes: state.buffered_bytes,
+            room_bytes: state.room(options),
             segments: state.segments.len(),
             undelivered_requests: index.requests.len(),
             undelivered_bytes: index.payload_bytes,

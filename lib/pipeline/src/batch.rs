@@ -13,6 +13,13 @@ pub trait Batch: SpanSink + Send + 'static {
     /// What a batch becomes before its first send; it never changes after that.
     type Frozen: Send + 'static;
 
+    /// What the store knows the batch by: batches with one id are the same batch. Drawn at random when the
+    /// batch begins.
+    fn id(&self) -> u128;
+
+    /// The batch is one that was made before, and had this id.
+    fn set_id(&mut self, id: u128);
+
     /// Spans held.
     fn rows(&self) -> usize;
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -23,10 +23,30 @@ pub(crate) struct Open<B> {
 /// A batch that is complete.
 pub(crate) struct Sealed<F> {
     pub(crate) frozen: F,
+    pub(crate) id: u128,
     pub(crate) rows: usize,
     /// Its requests.
     pub(crate) entries: Vec<Entry>,
 }
+
+/// What is to be done with the open batch.
+pub(crate) enum Due {
+    /// It can wait.
+    NotYet,
+    /// It is to be sent, with this slot.
+    Send(Slot),
+    /// It is full, the store is slow, and a log has all of it: it leaves memory.
+    Spill,
+}
+
+impl From<Option<Slot>> for Due {
+    fn from(slot: Option<Slot>) -> Self {
+        slot.map_or(Self::NotYet, Self::Send)
+    }
+}
+
+/// How long a full batch that a log has waits for an export to end.
+const SPILL_AFTER: Duration = Duration::from_millis(200);
 
 /// Gathers requests; one per worker.
 pub(crate) struct Batcher<B> {
@@ -92,13 +112,15 @@ impl<B: Batch> Batcher<B> {
     /// A slot for the batch's export, if it is time for that; `idle` says that no request waits. A full
     /// batch waits for an export to end if there are as many as there may be; meanwhile requests
     /// queue, as far as admission lets them.
-    pub(crate) fn due(&self, idle: bool) -> Option<Slot> {
-        let first = self.first?;
+    pub(crate) fn due(&self, idle: bool) -> Due {
+        let Some(first) = self.first else {
+            return Due::NotYet;
+        };
         let limits = &self.limits;
         let rows = self.open.batch.rows();
         let bytes = self.open.batch.bytes() + self.open.recorder.bytes();
         if rows >= limits.max_rows || bytes >= limits.max_bytes {
-            return self.slots.wait();
+            return self.wait();
         }
         let now = Instant::now();
         let old = now >= first + limits.max_age;
@@ -106,18 +128,27 @@ impl<B: Batch> Batcher<B> {
             && rows >= limits.early_rows
             && now >= self.last + limits.linger
             && self.slots.are_all_free();
-        if old || early {
-            self.slots.take()
-        } else {
-            None
+        match old || early {
+            true => self.slots.take().into(),
+            false => Due::NotYet,
         }
     }
 
+    /// Waits for a slot, for as long as it takes where the batch is in memory only.
+    fn wait(&self) -> Due {
+        if !self.entries.iter().all(Entry::is_logged) {
+            return self.slots.wait().into();
+        }
+        self.slots
+            .wait_for(SPILL_AFTER)
+            .map_or(Due::Spill, Due::Send)
+    }
+
     /// A slot for the last batch, if there is something in it; waits for it.
-    pub(crate) fn last(&self) -> Option<Slot> {
+    pub(crate) fn last(&self) -> Due {
         match self.entries.is_empty() {
-            true => None,
-            false => self.slots.wait(),
+            true => Due::NotYet,
+            false => self.wait(),
         }
     }
 
@@ -125,10 +156,12 @@ impl<B: Batch> Batcher<B> {
     pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
         self.first = None;
         let rows = self.open.batch.rows();
+        let id = self.open.batch.id();
         let mut measures = self.open.recorder.take();
         measures.accounts.extend(accounts);
         Sealed {
             frozen: self.open.batch.freeze(measures),
+            id,
             rows,
             entries: std::mem::take(&mut self.entries),
         }
@@ -181,6 +214,11 @@ impl Slots {
 
     fn take(&self) -> Option<Slot> {
         self.free.1.try_recv().ok().map(|()| self.slot())
+    }
+
+    fn wait_for(&self, time: Duration) -> Option<Slot> {
+        let free = self.free.1.recv_timeout(time);
+        free.ok().map(|()| self.slot())
     }
 
     fn wait(&self) -> Option<Slot> {

@@ -35,12 +35,19 @@ impl<E: Export> Delivery<E> {
         })
     }
 
-    pub(crate) fn send(&self, frozen: E::Frozen, lot: Lot, slot: Slot) {
+    /// Sends a batch, once a log has its name if there is one.
+    pub(crate) fn send(&self, frozen: E::Frozen, mut lot: Lot, slot: Slot) {
         let export = Arc::clone(&self.export);
         let abort = self.abort.clone();
         let way = async move {
+            let sending = async {
+                match lot.name().await {
+                    Ok(()) => export.export(frozen).await,
+                    Err(why) => ExportOutcome::Unavailable(why),
+                }
+            };
             let outcome = tokio::select! {
-                outcome = export.export(frozen) => outcome,
+                outcome = sending => outcome,
                 () = abort.cancelled() => {
                     ExportOutcome::Unavailable("the collector is stopping; try again".into())
                 }

@@ -16,9 +16,11 @@ use crate::batcher::Open;
 use crate::buffers::Buffer;
 use crate::codec::{CodecError, Form, Ignored};
 use crate::decompress::{Decompressor, Fault};
+use crate::durable::{Payload, Recording, Tee};
+use crate::measure::Recorder;
 use crate::outcome::Outcome;
 use crate::peers::Sender;
-use crate::process::{Processor, Rules};
+use crate::process::{self, Mode, Processor, Rules};
 use crate::receive::Origin;
 use crate::repeat::Ticket;
 use crate::settlement::Request;
@@ -51,6 +53,8 @@ pub(crate) struct Taken {
     pub(crate) request: Request,
     /// Its rows in the batch.
     pub(crate) rows: Range<usize>,
+    /// What a log keeps of it, if there is one.
+    pub(crate) payload: Option<Vec<u8>>,
     /// Why the request, or the rest of it, could not be read.
     pub(crate) fault: Option<Outcome>,
     /// As much memory as the batch holds of it.
@@ -66,12 +70,17 @@ pub(crate) struct Intake {
     processor: Processor,
     decompressor: Decompressor,
     max_request_bytes: usize,
+    /// A log keeps requests.
+    is_logged: bool,
+    /// Measures of what sampling leaves out of a request that is logged.
+    left_out: Recorder,
 }
 
 impl Intake {
     pub(crate) fn new(
         mut rules: watch::Receiver<Arc<Rules>>,
         max_request_bytes: usize,
+        is_logged: bool,
     ) -> std::io::Result<Self> {
         let processor = Processor::with_rules(Arc::clone(&rules.borrow_and_update()));
         Ok(Self {
@@ -79,12 +88,15 @@ impl Intake {
             processor,
             decompressor: Decompressor::new(max_request_bytes)?,
             max_request_bytes,
+            is_logged,
+            left_out: Recorder::default(),
         })
     }
 
     /// Forgets what a panic has left behind.
     pub(crate) fn reset(&mut self) {
         self.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
+        self.left_out = Recorder::default();
     }
 
     /// Writes a request's spans and measures to the batch.
@@ -109,9 +121,11 @@ impl Intake {
         } = job;
         let (rows, bytes) = (open.batch.rows(), open.batch.bytes());
         let mut tally = Tally::default();
+        let mut payload = self.is_logged.then(Payload::default);
         let work = AssertUnwindSafe(|| {
             let message = body.get(start..).unwrap_or_default();
-            self.process(message, &form, &sender, &mut permit, &mut tally, open)
+            let out = (&mut *open, payload.as_mut());
+            self.process(message, &form, &sender, &mut permit, &mut tally, out)
         });
         let result = catch_unwind(work);
         let mut request = Request {
@@ -126,6 +140,8 @@ impl Intake {
             request.tally = Tally::default();
             return Err(Box::new(Panicked(request)));
         };
+        let left_out = self.left_out.take();
+        let payload = payload.map(|payload| payload.finish(&left_out, &mut open.recorder));
         let grown = open.batch.bytes().saturating_sub(bytes);
         // The columns themselves, and their copy while they are sent.
         let held = grown.saturating_mul(2);
@@ -135,6 +151,7 @@ impl Intake {
         Ok(Taken {
             request,
             rows: rows..open.batch.rows(),
+            payload,
             fault: result.err(),
             permit,
         })
@@ -149,7 +166,7 @@ impl Intake {
         sender: &Sender,
         permit: &mut Permit,
         tally: &mut Tally,
-        open: &mut Open<B>,
+        (open, payload): (&mut Open<B>, Option<&mut Payload>),
     ) -> (Result<(), Outcome>, usize) {
         let wire = message.len();
         let mut unpacked = 0;
@@ -190,9 +207,21 @@ impl Intake {
             .unwrap_or_default();
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let (batch, recorder) = (&mut open.batch, &mut open.recorder);
-        let result = self
-            .processor
-            .process_from(sender, &request, now_ns, batch, recorder, tally);
+        let processor = &mut self.processor;
+        let result = match payload {
+            None => processor.process_from(sender, &request, now_ns, batch, recorder, tally),
+            Some(payload) => {
+                let origin = process::Origin {
+                    mode: Mode::MeasureSampledOut,
+                    ..sender.into()
+                };
+                let rules = Arc::clone(processor.rules());
+                let mut both = Tee(batch, &mut payload.records);
+                let mut sink = Recording::new(rules, &mut both, recorder);
+                let left_out = &mut self.left_out;
+                processor.process_from(origin, &request, now_ns, &mut sink, left_out, tally)
+            }
+        };
         let result = result.map_err(|error| {
             let kept = match tally.accepted() {
                 0 => String::new(),

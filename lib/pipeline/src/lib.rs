@@ -34,6 +34,7 @@ pub mod config;
 mod decompress;
 mod delivery;
 mod doors;
+pub mod durable;
 mod intake;
 mod listener;
 pub mod measure;

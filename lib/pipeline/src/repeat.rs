@@ -62,9 +62,14 @@ pub(crate) enum Begin {
 
 impl Repeats {
     pub(crate) fn new(limits: &RepeatLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::with_seed(rand::random(), limits, metrics)
+    }
+
+    /// Those of a log, whose keys were made with this seed.
+    pub(crate) fn with_seed(seed: u64, limits: &RepeatLimits, metrics: Arc<Metrics>) -> Arc<Self> {
         let words = limits.max_bytes / WORDS;
         Arc::new(Self {
-            seed: rand::random(),
+            seed,
             known: Mutex::new(Known {
                 pending: HashMap::default(),
                 stored: Window::new(limits.ttl, limits.max_bytes - words),
@@ -96,6 +101,21 @@ impl Repeats {
             repeats: Arc::clone(self),
             key,
         })
+    }
+
+    /// Remembers requests of an earlier process, the oldest first: the key, how long ago, and the answer.
+    pub(crate) fn restore(&self, requests: impl Iterator<Item = (u128, Duration, Outcome)>) {
+        let now = Instant::now();
+        let mut known = self.lock();
+        for (key, age, outcome) in requests {
+            // A machine that was started a moment ago has no earlier time.
+            known
+                .stored
+                .insert(key, now.checked_sub(age).unwrap_or(now));
+            if outcome != Outcome::OK {
+                known.words.insert(key, outcome);
+            }
+        }
     }
 
     /// Requests remembered.
@@ -193,6 +213,11 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Names the request's bytes.
+    pub(crate) fn key(&self) -> u128 {
+        self.key
+    }
+
     /// What to wait on for the answer.
     pub(crate) fn pending(&self) -> Arc<Pending> {
         Arc::clone(&self.pending)

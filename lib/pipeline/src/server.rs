@@ -22,6 +22,7 @@ use crate::codec::Codings;
 use crate::config::{Config, Processing};
 use crate::delivery::Delivery;
 use crate::doors::Doors;
+use crate::durable::{DurableLog, Replay};
 use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
 use crate::process::{ProcessingError, Rules};
@@ -117,6 +118,8 @@ pub struct Server {
     exports: TaskTracker,
     /// What writes the accounts that no batch takes along, and how it is told to end.
     accounts: (TaskTracker, CancellationToken),
+    /// The log, and the thread that delivers what is left in it.
+    backlog: Option<(Arc<DurableLog>, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -154,7 +157,8 @@ impl Server {
                 .collect(),
             budget: Budget::new(config.memory_limit_bytes),
             buffers: Buffers::new(config.kept_buffer_bytes),
-            repeats: Repeats::new(&config.repeats, Arc::clone(&metrics)),
+            repeats: repeats(&config, &metrics),
+            log: config.acknowledge.log().cloned(),
             queues,
             doors: Arc::new(Doors::new(config.hold)),
             metrics: Arc::clone(&metrics),
@@ -179,13 +183,14 @@ impl Server {
             doors.abort.clone(),
         );
         let make_batch: Arc<dyn Fn() -> B + Send + Sync> = Arc::new(make_batch);
+        let is_logged = config.acknowledge.log().is_some();
         let slots = config.exports_in_flight.div_ceil(inboxes.len());
         let (rules, watch) = watch::channel(rules);
         let mut workers = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));
             let worker = Worker {
-                intake: Intake::new(watch.clone(), config.max_request_bytes)
+                intake: Intake::new(watch.clone(), config.max_request_bytes, is_logged)
                     .map_err(StartError::Worker)?,
                 batcher: Batcher::new(Arc::clone(&make_batch), config.batch.clone(), slots),
                 inbox,
@@ -203,6 +208,29 @@ impl Server {
                 .map_err(StartError::Worker)?;
             workers.push(thread);
         }
+        let backlog = match config.acknowledge.log() {
+            None => None,
+            Some(log) => {
+                log.register(registry);
+                let replay = Replay {
+                    log: Arc::clone(log),
+                    make_batch: Arc::clone(&make_batch),
+                    export: Arc::clone(&export),
+                    rules: watch.clone(),
+                    limits: config.batch.clone(),
+                    runtime: tokio::runtime::Handle::current(),
+                    abort: doors.abort.clone(),
+                    metrics: Arc::clone(&metrics),
+                    accounts: Arc::clone(&accounts),
+                };
+                let doors = Arc::clone(&doors);
+                let thread = std::thread::Builder::new()
+                    .name("backlog".to_owned())
+                    .spawn(move || doors.watch_thread("the backlog", || replay.run()))
+                    .map_err(StartError::Worker)?;
+                Some((Arc::clone(log), thread))
+            }
+        };
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
         let abort = doors.abort.clone();
         let write = accounts::write_overdue(accounts, make_batch, export, stop.clone(), abort);
@@ -223,6 +251,7 @@ impl Server {
             workers,
             exports,
             accounts: (writing, stop),
+            backlog,
         })
     }
 
@@ -285,6 +314,9 @@ impl Server {
             let _ = workers.await;
         }
         complete &= finish(&self.exports, deadline, &doors.abort).await;
+        if let Some((log, thread)) = self.backlog {
+            complete &= drain(&log, thread, deadline, &doors.abort).await;
+        }
         // The last batches have their accounts now.
         let (writing, stop) = self.accounts;
         stop.cancel();
@@ -309,6 +341,46 @@ async fn finish(tasks: &TaskTracker, deadline: Instant, abort: &CancellationToke
     abort.cancel();
     tasks.wait().await;
     false
+}
+
+/// Waits until the log is delivered; after the deadline the rest stays in it. Says whether there is none.
+async fn drain(
+    log: &Arc<DurableLog>,
+    thread: JoinHandle<()>,
+    deadline: Instant,
+    abort: &CancellationToken,
+) -> bool {
+    log.close();
+    let ended = tokio::task::spawn_blocking(move || drop(thread.join()));
+    tokio::pin!(ended);
+    let in_time = tokio::time::timeout_at(deadline, &mut ended).await.is_ok();
+    if !in_time {
+        log.stop();
+        abort.cancel();
+        let _ = ended.await;
+    }
+    let commit = Arc::clone(log);
+    let synced = tokio::task::spawn_blocking(move || commit.commit()).await;
+    if let Ok(Err(error)) = synced {
+        tracing::warn!(%error, "the log could not be written; spans that are stored may be sent again");
+    }
+    let left = log.status().undelivered_requests;
+    if left > 0 {
+        tracing::warn!(
+            requests = left,
+            "the log is not empty; what it holds is delivered at the next start"
+        );
+    }
+    in_time && left == 0
+}
+
+fn repeats(config: &Config, metrics: &Arc<Metrics>) -> Arc<Repeats> {
+    let Some(log) = config.acknowledge.log() else {
+        return Repeats::new(&config.repeats, Arc::clone(metrics));
+    };
+    let repeats = Repeats::with_seed(log.seed(), &config.repeats, Arc::clone(metrics));
+    repeats.restore(log.earlier().into_iter());
+    repeats
 }
 
 /// Numbers that are read when they are asked for, while the pipeline runs.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::batch::{Batch, Export};
-use crate::batcher::{Batcher, Slot};
+use crate::batcher::{Batcher, Due, Slot};
 use crate::delivery::Delivery;
 use crate::intake::{Intake, Job, Panicked, Taken};
 use crate::measure::AccountRow;
@@ -59,15 +59,13 @@ where
                 Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
-            if !self.stopping
-                && let Some(slot) = self.batcher.due(self.inbox.messages.is_empty())
-            {
-                self.flush(slot);
+            if !self.stopping {
+                let due = self.batcher.due(self.inbox.messages.is_empty());
+                self.act(due);
             }
         }
-        if let Some(slot) = self.batcher.last() {
-            self.flush(slot);
-        }
+        let last = self.batcher.last();
+        self.act(last);
     }
 
     /// What the batch holds is in doubt: nothing of it is stored. A request that was alone in a batch that
@@ -100,6 +98,7 @@ where
         let Taken {
             request,
             rows,
+            payload,
             fault,
             permit,
         } = taken;
@@ -111,8 +110,16 @@ where
         if malformed.is_none() && rows.is_empty() && request.tally.sampled_out == 0 {
             return settlement.nothing_kept(request);
         }
-        let entry = settlement.enter(request, rows, malformed, permit);
+        let entry = settlement.enter(request, rows, malformed, permit, payload);
         self.batcher.add(entry);
+    }
+
+    fn act(&mut self, due: Due) {
+        match due {
+            Due::NotYet => {}
+            Due::Send(slot) => self.flush(slot),
+            Due::Spill => self.settlement.spill(self.batcher.discard()),
+        }
     }
 
     /// Freezes the batch and sends it.
@@ -124,7 +131,9 @@ where
         self.metrics.batches.inc();
         self.metrics.batch_rows.inc_by(sealed.rows as u64);
         let accounts = std::mem::take(&mut self.accounts);
-        let lot = self.settlement.hand_over(sealed.entries, accounts);
+        let lot = self
+            .settlement
+            .hand_over(sealed.id, sealed.entries, accounts);
         self.delivery.send(sealed.frozen, lot, slot);
     }
 }

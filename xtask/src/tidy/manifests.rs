@@ -15,6 +15,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     (
         "spanloom-pipeline",
         &[
+            "spanloom-log",
             "spanloom-otlp",
             "spanloom-rules",
             "spanloom-tls",

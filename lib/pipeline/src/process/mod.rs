@@ -76,6 +76,11 @@ impl Processor {
         }
     }
 
+    /// The rules that it applies.
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
     /// Walks `request`, an `ExportTraceServiceRequest`, and writes its spans to `sink`.
     ///
     /// An error means that the bytes are not such a message from there on: the spans before it are
@@ -150,7 +155,7 @@ impl Processor {
 }
 
 /// Whether a resource is a probe's: it knows the pipeline's uid, and has the name of no service.
-fn is_probe(rules: &Rules, resource: &[Attr<'_>]) -> bool {
+pub(crate) fn is_probe(rules: &Rules, resource: &[Attr<'_>]) -> bool {
     let Some(probe) = &rules.probe else {
         return false;
     };

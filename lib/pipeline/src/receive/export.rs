@@ -226,6 +226,12 @@ impl Export<'_> {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
                 let pending = ticket.pending();
+                if inlet.log.as_ref().is_some_and(|log| log.is_full()) {
+                    let why =
+                        "the log is full, since ClickHouse does not take its spans; try again";
+                    ticket.refuse(Outcome::Unavailable(why.into()));
+                    return Ok(pending.wait().await);
+                }
                 inlet.queues.submit(Job {
                     body: bytes,
                     start,

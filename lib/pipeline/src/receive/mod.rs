@@ -24,6 +24,7 @@ use crate::accounts::Accounts;
 use crate::admission::Budget;
 use crate::buffers::Buffers;
 use crate::doors::Doors;
+use crate::durable::DurableLog;
 use crate::metrics::Metrics;
 use crate::queue::Queues;
 use crate::repeat::Repeats;
@@ -87,4 +88,5 @@ pub(crate) struct Inlet {
     pub(crate) doors: Arc<Doors>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) accounts: Arc<Accounts>,
+    pub(crate) log: Option<Arc<DurableLog>>,
 }

@@ -9,11 +9,13 @@ mod policy;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use policy::{Acknowledge, Kept, Log, Receipt};
+pub use policy::Acknowledge;
+use spanloom_log::Position;
 
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::admission::Permit;
 use crate::batch::{ExportOutcome, RefusedRows};
+use crate::durable::{self, DurableLog};
 use crate::measure::AccountRow;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -35,21 +37,36 @@ pub(crate) struct Request {
 /// A request's part in a batch.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    request: Request,
+    origin: Origin,
+    bytes: usize,
+    tally: Tally,
     /// Its rows in the batch.
     rows: Range<usize>,
     /// Set when the rest of the request could not be read.
     malformed: Option<Arc<str>>,
     permit: Permit,
-    kept: Option<Box<dyn Kept>>,
+    state: State,
+}
+
+/// Who answers a request.
+#[derive(Debug)]
+enum State {
+    /// Whoever settles it.
+    Open(Ticket),
+    /// The log, which has it there.
+    Logged(Position),
 }
 
 impl Entry {
-    /// What its sender is told, as far as is known; `reason` is the store's, for rows that it refused.
-    fn outcome(&self, reason: Option<&str>) -> Outcome {
-        match &self.malformed {
-            Some(message) => Outcome::Malformed(Arc::clone(message)),
-            None => done(&self.request.tally, reason),
+    /// Whether the log has it.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.position().is_some()
+    }
+
+    fn position(&self) -> Option<Position> {
+        match self.state {
+            State::Logged(position) => Some(position),
+            State::Open(_) => None,
         }
     }
 
@@ -61,7 +78,7 @@ impl Entry {
             let end = rows.range.end.min(self.rows.end);
             if start < end {
                 let count = (end - start) as u64;
-                let tally = &mut self.request.tally;
+                let tally = &mut self.tally;
                 tally.kept = tally.kept.saturating_sub(count);
                 tally.reject(Rejection::Store, count);
                 all += count;
@@ -116,63 +133,111 @@ impl Settlement {
         request.ticket.refuse(outcome);
     }
 
-    /// A request has rows in the batch, or measures.
+    /// A request has rows in the batch, or measures; `payload` is what a log keeps of it.
     pub(crate) fn enter(
         &self,
         request: Request,
         rows: Range<usize>,
         malformed: Option<Arc<str>>,
         permit: Permit,
+        payload: Option<Vec<u8>>,
     ) -> Entry {
-        let spans = rows.len();
-        let mut entry = Entry {
-            request,
+        let Request {
+            origin,
+            bytes,
+            tally,
+            ticket,
+        } = request;
+        let state = match (self.policy.log(), payload) {
+            (Some(log), Some(payload)) => {
+                let entry = durable::Entry {
+                    spans: rows.len(),
+                    payload,
+                    outcome: outcome(malformed.as_ref(), &tally, None),
+                    ticket,
+                };
+                match log.append(entry) {
+                    Ok(position) => State::Logged(position),
+                    Err(not_logged) => {
+                        let error = &not_logged.error;
+                        tracing::debug!(%error, "a request is not in the log");
+                        State::Open(not_logged.ticket)
+                    }
+                }
+            }
+            _ => State::Open(ticket),
+        };
+        Entry {
+            origin,
+            bytes,
+            tally,
             rows,
             malformed,
             permit,
-            kept: None,
-        };
-        if let Acknowledge::Logged(log) = &self.policy {
-            let pending = entry.request.ticket.pending();
-            let receipt = Receipt::new(pending, entry.outcome(None));
-            entry.kept = Some(log.append(spans, receipt));
+            state,
         }
-        entry
     }
 
-    /// A batch with these requests is handed to the export.
+    /// The batch of this id, with these requests, is handed to the export.
     pub(crate) fn hand_over(
         self: &Arc<Self>,
+        id: u128,
         entries: Vec<Entry>,
         accounts: Vec<AccountRow>,
     ) -> Lot {
         if let Acknowledge::InMemory = self.policy {
             for entry in &entries {
-                entry.request.ticket.answer(entry.outcome(None));
+                if let State::Open(ticket) = &entry.state {
+                    ticket.answer(outcome(entry.malformed.as_ref(), &entry.tally, None));
+                }
             }
         }
         Lot {
             settlement: Arc::clone(self),
+            id,
+            is_named: false,
             entries,
             accounts,
         }
     }
 
+    /// The batch that held these requests leaves memory: the log has them.
+    pub(crate) fn spill(&self, entries: Vec<Entry>) {
+        let mut postings = Postings::default();
+        let mut positions = Vec::with_capacity(entries.len());
+        for entry in entries {
+            positions.extend(entry.position());
+            self.out_of_memory(entry, &mut postings);
+        }
+        self.accounts.post(&postings);
+        if let Some(log) = self.policy.log() {
+            log.spill(positions);
+        }
+    }
+
+    /// A request that the log has is in memory no more, and counts as stored: the log sees to that.
+    fn out_of_memory(&self, entry: Entry, postings: &mut Postings) {
+        self.metrics.stored(entry.origin, &entry.tally);
+        postings.request(&entry.tally, entry.bytes);
+    }
+
     /// The batch that held these requests is gone.
     pub(crate) fn abandon(self: &Arc<Self>, entries: Vec<Entry>) {
-        drop(Lot {
-            settlement: Arc::clone(self),
-            entries,
-            accounts: Vec::new(),
-        });
+        drop(self.hand_over(0, entries, Vec::new()));
     }
 
     /// The batch that held these requests cannot be frozen. Alone in it, a request is the reason.
     pub(crate) fn spoiled(self: &Arc<Self>, mut entries: Vec<Entry>) {
         match (entries.pop(), entries.is_empty()) {
-            (Some(only), true) if only.kept.is_none() && only.request.ticket.claim() => {
+            (
+                Some(Entry {
+                    state: State::Open(ticket),
+                    bytes,
+                    ..
+                }),
+                true,
+            ) if ticket.claim() => {
                 let mut postings = Postings::default();
-                let Request { bytes, ticket, .. } = only.request;
                 postings.add(Stage::Receive, "internal", 0, bytes as u64);
                 self.accounts.post(&postings);
                 ticket.give(Outcome::Internal(BUG.into()));
@@ -196,36 +261,46 @@ impl Settlement {
 
     fn stored(&self, mut entry: Entry, refused: &[RefusedRows], postings: &mut Postings) {
         let (count, reason) = entry.subtract(refused);
-        let outcome = entry.outcome(reason);
         let Entry {
-            request,
+            origin,
+            bytes,
+            tally,
+            malformed,
             permit,
-            kept,
+            state,
             ..
         } = entry;
-        self.metrics.stored(request.origin, &request.tally);
-        postings.request(&request.tally, request.bytes);
+        self.metrics.stored(origin, &tally);
+        postings.request(&tally, bytes);
         // Before the answer, so that the sender's next request finds the memory free.
         drop(permit);
-        if let Some(kept) = kept {
-            kept.stored();
-        }
-        if !request.ticket.answer(outcome) && count > 0 {
+        if let State::Open(ticket) = state
+            && !ticket.answer(outcome(malformed.as_ref(), &tally, reason))
+            && count > 0
+        {
             // The sender was told that all is well.
             self.metrics.lost("refused", count);
         }
     }
 
     fn not_stored(&self, entry: Entry, why: &Arc<str>, postings: &mut Postings) {
-        let Entry { request, kept, .. } = entry;
-        let spans = request.tally.all();
-        if request.ticket.claim() {
-            self.metrics.unavailable(request.origin, spans);
-            postings.whole(Stage::Store, "unavailable", &request.tally, request.bytes);
-            request.ticket.give(Outcome::Unavailable(Arc::clone(why)));
-        } else if kept.is_none() {
+        let State::Open(ticket) = &entry.state else {
+            return self.out_of_memory(entry, postings);
+        };
+        let Entry {
+            origin,
+            bytes,
+            tally,
+            ..
+        } = &entry;
+        let spans = tally.all();
+        if ticket.claim() {
+            self.metrics.unavailable(*origin, spans);
+            postings.whole(Stage::Store, "unavailable", tally, *bytes);
+            ticket.give(Outcome::Unavailable(Arc::clone(why)));
+        } else {
             self.metrics.lost("unavailable", spans);
-            postings.whole(Stage::Store, "lost", &request.tally, request.bytes);
+            postings.whole(Stage::Store, "lost", tally, *bytes);
         }
     }
 }
@@ -234,12 +309,39 @@ impl Settlement {
 #[derive(Debug)]
 pub(crate) struct Lot {
     settlement: Arc<Settlement>,
+    /// The batch's id.
+    id: u128,
+    /// The log has its name.
+    is_named: bool,
     entries: Vec<Entry>,
     /// What the batch has taken of the accounts.
     accounts: Vec<AccountRow>,
 }
 
 impl Lot {
+    fn positions(&self) -> Vec<Position> {
+        self.entries.iter().filter_map(Entry::position).collect()
+    }
+
+    /// Names the batch in the log, if one has requests of it. It may be sent after that.
+    pub(crate) async fn name(&mut self) -> Result<(), String> {
+        let positions = self.positions();
+        let Some(log) = self.log().filter(|_| !positions.is_empty()) else {
+            return Ok(());
+        };
+        log.name(self.id, positions)
+            .map_err(|error| error.to_string())?;
+        self.is_named = true;
+        let durable = log.sent(self.id).map_err(|error| error.to_string())?;
+        durable
+            .await
+            .map_err(|_| "the log was closed; try again".to_owned())
+    }
+
+    fn log(&self) -> Option<Arc<DurableLog>> {
+        self.settlement.policy.log().cloned()
+    }
+
     /// The export has ended.
     pub(crate) fn settle(mut self, outcome: ExportOutcome) {
         let refused = match outcome {
@@ -248,6 +350,12 @@ impl Lot {
             ExportOutcome::Unavailable(why) => return self.fail(&why.into()),
         };
         self.accounts.clear();
+        if let Some(log) = self.log().filter(|_| self.is_named) {
+            let lost = log.stored(self.id, &self.positions(), &refused);
+            if lost > 0 {
+                self.settlement.metrics.lost("refused", lost);
+            }
+        }
         let mut postings = Postings::default();
         for entry in self.entries.drain(..) {
             self.settlement.stored(entry, &refused, &mut postings);
@@ -256,6 +364,12 @@ impl Lot {
     }
 
     fn fail(&mut self, why: &Arc<str>) {
+        let positions = self.positions();
+        match self.log() {
+            Some(log) if self.is_named => log.again(self.id, positions),
+            Some(log) => log.spill(positions),
+            None => {}
+        }
         let mut postings = Postings::default();
         for entry in self.entries.drain(..) {
             self.settlement.not_stored(entry, why, &mut postings);
@@ -283,6 +397,14 @@ pub(crate) const BUG: &str = "processing the request failed; this is a bug";
 
 /// Answers stay small whatever the store has to say.
 const MAX_REASON_BYTES: usize = 1024;
+
+/// What a sender is told, as far as is known; `reason` is the store's, for rows that it refused.
+fn outcome(malformed: Option<&Arc<str>>, tally: &Tally, reason: Option<&str>) -> Outcome {
+    match malformed {
+        Some(message) => Outcome::Malformed(Arc::clone(message)),
+        None => done(tally, reason),
+    }
+}
 
 fn done(tally: &Tally, reason: Option<&str>) -> Outcome {
     let mut message = tally.message();

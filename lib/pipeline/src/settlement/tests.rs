@@ -4,7 +4,11 @@ use crate::config::AccountsConfig;
 use crate::config::RepeatLimits;
 use crate::receive::Transport;
 use crate::repeat::{Begin, Repeats};
-use std::sync::Mutex;
+use futures_util::FutureExt;
+use spanloom_log::disk::Disk;
+use spanloom_log::disk::simulated::{SimulatedClock, SimulatedDisk};
+use spanloom_log::{Committer, Options};
+use std::path::Path;
 use std::time::Duration;
 
 /// A settlement, and what its requests need.
@@ -16,6 +20,10 @@ struct Desk {
 }
 
 const PERMIT: usize = 100;
+const ORIGIN: Origin = Origin {
+    receiver: "otlp",
+    transport: Transport::Grpc,
+};
 const SPANS: usize = 3;
 
 impl Desk {
@@ -40,10 +48,7 @@ impl Desk {
         };
         let answer = Answer(ticket.pending());
         let request = Request {
-            origin: Origin {
-                receiver: "otlp",
-                transport: Transport::Grpc,
-            },
+            origin: ORIGIN,
             bytes: body.len(),
             tally: Tally {
                 kept: SPANS as u64,
@@ -55,7 +60,10 @@ impl Desk {
         permit.grow_to(PERMIT).unwrap();
         permit.arrived().unwrap();
         let rows = first..first + SPANS;
-        (self.settlement.enter(request, rows, None, permit), answer)
+        let payload =
+            matches!(self.settlement.policy, Acknowledge::Logged(_)).then(|| vec![0; 1024]);
+        let entry = self.settlement.enter(request, rows, None, permit, payload);
+        (entry, answer)
     }
 
     fn is_known(&self, body: &[u8]) -> bool {
@@ -97,7 +105,7 @@ fn away() -> ExportOutcome {
 fn by_default_both_events_are_one() {
     let desk = Desk::new(Acknowledge::Stored);
     let (entry, answer) = desk.entry(b"a", 0);
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
     assert_eq!((answer.now(), desk.budget.used()), (None, PERMIT));
     lot.settle(ExportOutcome::Stored);
     assert_eq!((answer.now(), desk.budget.used()), (Some(Outcome::OK), 0));
@@ -114,7 +122,7 @@ fn a_sender_that_was_not_answered_is_told_to_retry() {
         drop,
     ] {
         let (entry, answer) = desk.entry(b"a", 0);
-        fail(desk.settlement.hand_over(vec![entry], Vec::new()));
+        fail(desk.settlement.hand_over(7, vec![entry], Vec::new()));
         assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
         assert_eq!(desk.accounts(), [account("store/unavailable", 3)]);
         assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
@@ -131,7 +139,7 @@ fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_los
     let desk = Desk::new(Acknowledge::InMemory);
     let (entry, answer) = desk.entry(b"a", 0);
     assert_eq!(answer.now(), None);
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
     // Its memory is still in use.
     assert_eq!(
         (answer.now(), desk.budget.used()),
@@ -142,7 +150,7 @@ fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_los
     assert_eq!(desk.accounts(), [account("store/stored", 3)]);
 
     let (entry, answer) = desk.entry(b"b", 0);
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
     lot.settle(away());
     assert_eq!(
         (answer.now(), desk.budget.used(), desk.lost()),
@@ -152,7 +160,7 @@ fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_los
 
     // Rows that the store refuses are lost as well: their sender was not told.
     let (entry, _) = desk.entry(b"c", 0);
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
     lot.settle(ExportOutcome::Partial(vec![RefusedRows {
         range: 1..2,
         reason: "bad".to_owned(),
@@ -162,79 +170,94 @@ fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_los
     assert_eq!(desk.accounts(), expect);
 }
 
-/// A log of the test's own, which says that requests are safe when the test says so.
-#[derive(Debug, Default)]
-struct FakeLog {
-    waiting: Mutex<Vec<Receipt>>,
-    /// Spans of each request, while the log keeps it.
-    kept: Arc<Mutex<Vec<usize>>>,
-}
-
-#[derive(Debug)]
-struct FakeKept(usize, Arc<Mutex<Vec<usize>>>);
-
-impl Kept for FakeKept {
-    fn stored(self: Box<Self>) {
-        let mut kept = self.1.lock().unwrap();
-        kept.retain(|spans| *spans != self.0);
-    }
-}
-
-impl Log for FakeLog {
-    fn append(&self, spans: usize, receipt: Receipt) -> Box<dyn Kept> {
-        self.waiting.lock().unwrap().push(receipt);
-        self.kept.lock().unwrap().push(spans);
-        Box::new(FakeKept(spans, Arc::clone(&self.kept)))
-    }
-}
-
-impl FakeLog {
-    fn sync(&self) {
-        for receipt in self.waiting.lock().unwrap().drain(..) {
-            receipt.acknowledge();
-        }
-    }
-
-    fn kept(&self) -> usize {
-        self.kept.lock().unwrap().len()
-    }
+/// A log on a disk in memory, which is synced when the test says so.
+fn log(max_bytes: u64) -> (Arc<DurableLog>, SimulatedDisk) {
+    let disk = SimulatedDisk::default();
+    let options = Options {
+        max_bytes,
+        committer: Committer::Caller,
+        ..Options::default()
+    };
+    let clock = Arc::new(SimulatedClock::at(1_000_000));
+    let on: Arc<dyn Disk> = Arc::new(disk.clone());
+    let log = DurableLog::open_with(options, |options| {
+        spanloom_log::Log::open_on(on, clock, Path::new("/log"), options)
+    });
+    (log.unwrap(), disk)
 }
 
 #[test]
 fn a_log_answers_before_the_store_and_forgets_after_it() {
-    let log = Arc::new(FakeLog::default());
-    let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log) as Arc<dyn Log>));
+    let (log, _) = log(1 << 30);
+    let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log)));
+    let undelivered = || log.status().undelivered_requests;
     // Acknowledged while the batch is still open.
     let (entry, answer) = desk.entry(b"a", 0);
-    assert_eq!((answer.now(), log.kept()), (None, 1));
-    log.sync();
+    assert_eq!((answer.now(), undelivered()), (None, 1));
+    log.commit().unwrap();
     assert_eq!(
         (answer.now(), desk.budget.used()),
         (Some(Outcome::OK), PERMIT)
     );
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    // Its batch is sent when the log has its name.
+    let mut lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
+    {
+        let mut name = Box::pin(lot.name());
+        assert_eq!((&mut name).now_or_never(), None);
+        log.commit().unwrap();
+        assert_eq!((&mut name).now_or_never(), Some(Ok(())));
+    }
     lot.settle(ExportOutcome::Stored);
-    assert_eq!((log.kept(), desk.budget.used()), (0, 0));
+    log.commit().unwrap();
+    assert_eq!((undelivered(), desk.budget.used()), (0, 0));
     assert_eq!(desk.accounts(), [account("store/stored", 3)]);
 
     // The store fails after that: the log has it, nothing is lost, and a repeat is a repeat.
     let (entry, answer) = desk.entry(b"b", 0);
-    log.sync();
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    log.commit().unwrap();
+    let lot = desk.settlement.hand_over(8, vec![entry], Vec::new());
     lot.settle(away());
-    assert_eq!((answer.now(), log.kept()), (Some(Outcome::OK), 1));
-    assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
-    assert_eq!(desk.accounts(), []);
+    assert_eq!((answer.now(), undelivered()), (Some(Outcome::OK), 1));
+    assert_eq!((log.backlog(), desk.budget.used(), desk.lost()), (1, 0, 0));
     assert!(desk.is_known(b"b"));
 
-    // The store is quicker than the log: its event answers, and the log's comes too late.
+    // The worker throws its batch away before the log was synced: it is in the log all the same.
     let (entry, answer) = desk.entry(b"c", 0);
-    let lot = desk.settlement.hand_over(vec![entry], Vec::new());
+    desk.settlement.abandon(vec![entry]);
+    assert_eq!((answer.now(), log.backlog()), (None, 2));
+    log.commit().unwrap();
+    assert_eq!(answer.now(), Some(Outcome::OK));
+}
+
+#[test]
+fn what_the_log_has_no_room_for_is_answered_when_it_is_stored() {
+    let (log, disk) = log(64 << 10);
+    let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log)));
+    let mut entries = Vec::new();
+    let is_last_logged =
+        |entries: &[(Entry, Answer)]| entries.last().is_none_or(|(entry, _)| entry.is_logged());
+    while is_last_logged(&entries) {
+        let body = entries.len().to_le_bytes();
+        let (entry, answer) = desk.entry(&body, 0);
+        // The memory of so many is not what this is about.
+        let Entry { permit, .. } = &entry;
+        assert!(permit.bytes() > 0);
+        entries.push((
+            Entry {
+                permit: desk.budget.begin([127, 0, 0, 1].into()),
+                ..entry
+            },
+            answer,
+        ));
+        log.commit().unwrap();
+    }
+    assert!(log.is_full());
+    assert!(disk.bytes_in(Path::new("/log")) <= 64 << 10);
+    let (entry, answer) = entries.pop().unwrap();
+    assert_eq!(answer.now(), None);
+    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
     lot.settle(away());
     assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
-    log.sync();
-    assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
-    assert!(!desk.is_known(b"c"), "its repeat is processed");
 }
 
 #[test]
@@ -244,10 +267,10 @@ fn accounts_of_a_batch_that_is_not_stored_come_back() {
     for fail in [(|lot: Lot| lot.settle(away())) as fn(Lot), drop] {
         let rows = desk.settlement.due_accounts();
         assert_eq!(rows.len(), 1);
-        fail(desk.settlement.hand_over(Vec::new(), rows));
+        fail(desk.settlement.hand_over(7, Vec::new(), rows));
     }
     let rows = desk.settlement.due_accounts();
-    let lot = desk.settlement.hand_over(Vec::new(), rows);
+    let lot = desk.settlement.hand_over(7, Vec::new(), rows);
     lot.settle(ExportOutcome::Stored);
     assert_eq!(desk.accounts(), []);
 }
@@ -256,10 +279,15 @@ fn accounts_of_a_batch_that_is_not_stored_come_back() {
 fn what_is_not_in_a_batch_is_accounted_for_at_once() {
     let check = |tally: Tally, outcome: Option<Outcome>, expect: &[(String, u64)]| {
         let desk = Desk::new(Acknowledge::Stored);
-        let (entry, answer) = desk.entry(b"a", 0);
+        let Begin::First(ticket) = desk.repeats.begin(b"a", 0) else {
+            panic!("taken for a repeat");
+        };
+        let answer = Answer(ticket.pending());
         let request = Request {
+            origin: ORIGIN,
+            bytes: 1,
             tally,
-            ..entry.request
+            ticket,
         };
         match outcome {
             None => desk.settlement.nothing_kept(request),

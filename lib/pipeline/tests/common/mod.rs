@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,8 +24,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
 /// The spans of a batch by their ids.
-#[derive(Default)]
 pub struct FakeBatch {
+    pub id: u128,
     pub spans: Vec<[u8; 8]>,
     /// The services, one for each resource.
     pub services: Vec<String>,
@@ -32,8 +33,20 @@ pub struct FakeBatch {
     pub poisoned: bool,
 }
 
+impl Default for FakeBatch {
+    fn default() -> Self {
+        Self {
+            id: rand::random(),
+            spans: Vec::new(),
+            services: Vec::new(),
+            poisoned: false,
+        }
+    }
+}
+
 /// What a batch becomes.
 pub struct FakeFrozen {
+    id: u128,
     spans: Vec<[u8; 8]>,
     services: Vec<String>,
     measures: Measures,
@@ -57,6 +70,14 @@ impl SpanSink for FakeBatch {
 impl Batch for FakeBatch {
     type Frozen = FakeFrozen;
 
+    fn id(&self) -> u128 {
+        self.id
+    }
+
+    fn set_id(&mut self, id: u128) {
+        self.id = id;
+    }
+
     fn rows(&self) -> usize {
         self.spans.len()
     }
@@ -68,6 +89,7 @@ impl Batch for FakeBatch {
     fn freeze(&mut self, measures: Measures) -> Self::Frozen {
         assert!(!self.poisoned, "as the test asked");
         FakeFrozen {
+            id: std::mem::replace(&mut self.id, rand::random()),
             spans: std::mem::take(&mut self.spans),
             services: std::mem::take(&mut self.services),
             measures,
@@ -81,6 +103,8 @@ type Behave = Box<dyn Fn(&[[u8; 8]]) -> ExportOutcome + Send + Sync>;
 pub struct Store {
     pub stored: Mutex<Vec<[u8; 8]>>,
     pub measured: Mutex<u64>,
+    /// The batches that are stored, by their ids.
+    pub batch_ids: Mutex<HashMap<u128, Vec<[u8; 8]>>>,
     pub services: Mutex<Vec<String>>,
     pub accounts: Mutex<Vec<AccountRow>>,
     pub batches: watch::Sender<usize>,
@@ -97,6 +121,7 @@ impl Export for FakeExport {
 
     async fn export(&self, frozen: FakeFrozen) -> ExportOutcome {
         let FakeFrozen {
+            id,
             spans,
             services,
             measures,
@@ -112,6 +137,16 @@ impl Export for FakeExport {
             behave(&spans)
         };
         if let ExportOutcome::Unavailable(_) = outcome {
+            return outcome;
+        }
+        // As ClickHouse does with what it has of a token.
+        if store
+            .batch_ids
+            .lock()
+            .unwrap()
+            .insert(id, spans.clone())
+            .is_some()
+        {
             return outcome;
         }
         *store.measured.lock().unwrap() += measures.red.iter().map(|cell| cell.count).sum::<u64>();
@@ -181,7 +216,13 @@ pub fn start(config: Config) -> Pipeline {
 
 /// Exports end only when the test gives permits to the gate.
 pub fn start_gated(config: Config, gate: Option<Semaphore>) -> Pipeline {
-    let store = Arc::new(Store {
+    start_on(config, new_store(gate))
+}
+
+/// A store that takes everything.
+pub fn new_store(gate: Option<Semaphore>) -> Arc<Store> {
+    Arc::new(Store {
+        batch_ids: Mutex::default(),
         stored: Mutex::default(),
         measured: Mutex::default(),
         services: Mutex::default(),
@@ -189,7 +230,11 @@ pub fn start_gated(config: Config, gate: Option<Semaphore>) -> Pipeline {
         batches: watch::channel(0).0,
         behave: Mutex::new(Box::new(|_| ExportOutcome::Stored)),
         gate,
-    });
+    })
+}
+
+/// A pipeline before a store that is there already.
+pub fn start_on(config: Config, store: Arc<Store>) -> Pipeline {
     let listeners = config.listeners.clone();
     let mut registry = Registry::default();
     let export = FakeExport(Arc::clone(&store));

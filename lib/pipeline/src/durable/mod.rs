@@ -1,0 +1,434 @@
+//! The log on disk as the pipeline uses it: requests are answered when it has them, batches are named in it
+//! before they are sent, and what the store did not take is read from it again (`backlog`).
+//!
+//! Order of events for a request: its rows go into the open batch, its records into the log; the log syncs,
+//! its sender is answered; the batch is named in the log, the log syncs, the batch is sent; it is stored, and
+//! the log says so. A batch that is made again has the rows, the order and the id that it had, so that the
+//! store drops what it has already.
+
+mod answer;
+mod backlog;
+mod payload;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use spanloom_log::{
+    AppendError, BatchId, DeadLetter, Event, Log, Observer, Options, Position, Record, Recovered,
+    Request, Status, WriteError,
+};
+pub use spanloom_log::{OpenError, Options as LogOptions};
+use tokio::sync::oneshot;
+
+use answer::{decode as answer_of, encode as answer_bytes};
+pub(crate) use backlog::Replay;
+use backlog::{Backlog, Item};
+use payload::replay;
+pub(crate) use payload::{Payload, Recording, Tee};
+
+use crate::batch::RefusedRows;
+use crate::metrics::Levels;
+use crate::outcome::Outcome;
+use crate::repeat::Ticket;
+
+/// The room that the requests that are being processed may need, in bytes; less in a small log.
+const ROOM: u64 = 4 << 20;
+
+/// A log that is open, for one pipeline.
+#[derive(Debug)]
+pub struct DurableLog {
+    log: Log,
+    waiting: Arc<Waiting>,
+    backlog: Backlog,
+    /// The log refused a request not long ago.
+    full: AtomicBool,
+    /// With less room than this, in bytes, the log is full: what is being processed has to fit.
+    room: u64,
+    counters: Counters,
+    /// Keys of requests from before this process; taken once.
+    keys: Mutex<Vec<spanloom_log::Key>>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    refused: Counter,
+    spilled: Counter,
+    replayed: Counter,
+    dead_letters: Counter,
+    lost_records: Counter,
+    damaged_bytes: Counter,
+}
+
+/// Why a request is not in the log; its sender is answered when it is stored.
+#[derive(Debug)]
+pub(crate) struct NotLogged {
+    pub(crate) ticket: Ticket,
+    pub(crate) error: AppendError,
+}
+
+/// What is to be logged of a request.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) spans: usize,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) outcome: Outcome,
+    pub(crate) ticket: Ticket,
+}
+
+impl DurableLog {
+    /// Opens the log in a folder, which is made when it is missing. What an earlier process left in it is
+    /// delivered when the pipeline starts.
+    ///
+    /// # Errors
+    /// When another process has it, or the folder cannot be used.
+    pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(options, |options| Log::open(folder, options))
+    }
+
+    /// Opens a log by `open`, which is given the options to open it with.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(
+        mut options: Options,
+        open: impl FnOnce(Options) -> Result<(Log, Recovered), OpenError>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let waiting = Arc::<Waiting>::default();
+        let tell = Arc::clone(&waiting);
+        options.observer = Some(Observer::new(move |event| tell.hear(event)));
+        let room = ROOM.min(options.max_bytes / 16);
+        let (log, recovered) = open(options)?;
+        for finding in recovered
+            .findings
+            .iter()
+            .filter(|found| found.problem.is_damage())
+        {
+            tracing::error!(%finding, "the log is damaged");
+        }
+        let counters = Counters::default();
+        counters.lost_records.inc_by(recovered.lost_records());
+        counters.damaged_bytes.inc_by(recovered.damaged_bytes());
+        let backlog = Backlog::of(&recovered);
+        if !recovered.requests.is_empty() {
+            tracing::info!(
+                requests = recovered.requests.len(),
+                batches = recovered.batches.len(),
+                "delivering what the log holds"
+            );
+        }
+        Ok(Arc::new(Self {
+            log,
+            waiting,
+            backlog,
+            full: AtomicBool::new(false),
+            room,
+            counters,
+            keys: Mutex::new(recovered.keys),
+        }))
+    }
+
+    /// Writes and syncs now what was taken, for a log without a thread of its own.
+    ///
+    /// # Errors
+    /// When the disk fails; it is tried again.
+    pub fn commit(&self) -> Result<(), WriteError> {
+        self.log.commit()
+    }
+
+    /// How the log is doing.
+    pub fn status(&self) -> Status {
+        self.log.status()
+    }
+
+    /// Batches and requests that wait to be delivered from the log.
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        let bytes = self.log.id().to_le_bytes();
+        let (low, _) = bytes.split_at(8);
+        low.try_into().map_or(0, u64::from_le_bytes)
+    }
+
+    /// The requests of earlier processes that may be repeated: the key, how long ago, and the answer. They
+    /// are given once.
+    pub(crate) fn earlier(&self) -> Vec<(u128, Duration, Outcome)> {
+        let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
+        let now = unix_ms();
+        keys.into_iter()
+            .map(|key| {
+                let age = Duration::from_millis(now.saturating_sub(key.received_at_ms));
+                (key.key, age, answer_of(&key.answer))
+            })
+            .collect()
+    }
+
+    /// Nothing is added any more: what is left is delivered.
+    pub(crate) fn close(&self) {
+        self.backlog.close();
+    }
+
+    /// What is left stays in the log.
+    pub(crate) fn stop(&self) {
+        self.backlog.stop();
+    }
+
+    /// Why requests are not taken now.
+    pub(crate) fn is_full(&self) -> bool {
+        if !self.full.load(Ordering::Relaxed) {
+            return false;
+        }
+        let has_room = self.log.status().room_bytes > self.room;
+        self.full.store(!has_room, Ordering::Relaxed);
+        !has_room
+    }
+
+    /// Takes a request; its sender is answered when it is durable.
+    pub(crate) fn append(&self, entry: Entry) -> Result<Position, Box<NotLogged>> {
+        let Entry {
+            spans,
+            payload,
+            outcome,
+            ticket,
+        } = entry;
+        let record = Record::Request(Request {
+            key: ticket.key(),
+            received_at_ms: unix_ms(),
+            spans: u32::try_from(spans).unwrap_or(u32::MAX),
+            answer: answer_bytes(&outcome).into(),
+            payload: Bytes::from(payload),
+        });
+        // Locked meanwhile, so that the position is not durable before somebody waits for it.
+        let mut waiting = self.waiting.lock();
+        match self.log.append(record) {
+            Ok(position) => {
+                waiting.push_back((position, Waiter::Receipt { ticket, outcome }));
+                Ok(position)
+            }
+            Err(error) => {
+                drop(waiting);
+                self.counters.refused.inc();
+                self.full.store(true, Ordering::Relaxed);
+                Err(Box::new(NotLogged { ticket, error }))
+            }
+        }
+    }
+
+    /// Says which requests a new batch has, in its order.
+    pub(crate) fn name(&self, id: u128, requests: Vec<Position>) -> Result<(), AppendError> {
+        let record = Record::Batch {
+            id: BatchId(id),
+            requests,
+            // They are made from the id.
+            tokens: Vec::new(),
+        };
+        self.log.append(record).map(drop)
+    }
+
+    /// Says that a batch is about to be sent. It may be once what is returned has come; it fails when the log
+    /// is closed before.
+    pub(crate) fn sent(&self, id: u128) -> Result<oneshot::Receiver<()>, AppendError> {
+        let (send, receive) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        let position = self.log.append(Record::Sent {
+            batch: BatchId(id),
+            at_ms: unix_ms(),
+        })?;
+        waiting.push_back((position, Waiter::Signal(send)));
+        Ok(receive)
+    }
+
+    /// A batch is stored, but for the rows that the store refused. These are kept aside; returns how many
+    /// spans could not be.
+    pub(crate) fn stored(&self, id: u128, requests: &[Position], refused: &[RefusedRows]) -> u64 {
+        let mut lost = 0;
+        for rows in refused {
+            lost += self.keep_aside(id, requests, rows);
+        }
+        // Fails when the log is closed or has no such batch; then a later start delivers it again, under the
+        // same tokens.
+        if let Err(error) = self.log.append(Record::Stored { batch: BatchId(id) }) {
+            tracing::warn!(batch = %BatchId(id), %error, "cannot log that a batch is stored");
+        }
+        lost
+    }
+
+    fn keep_aside(&self, id: u128, requests: &[Position], refused: &RefusedRows) -> u64 {
+        let count = refused.range.len() as u64;
+        let payload = payload::rows(&refused.range, requests, |position| self.log.read(position));
+        let number = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
+        let rows = number(refused.range.start)..number(refused.range.end);
+        let kept = payload
+            .map_err(|error| error.to_string())
+            .and_then(|payload| {
+                let letter = DeadLetter {
+                    batch: BatchId(id),
+                    rows: rows.clone(),
+                    at_ms: unix_ms(),
+                    reason: refused.reason.clone(),
+                    payload: payload.into(),
+                };
+                let kept = self.log.keep_dead_letter(&letter);
+                kept.map_err(|error| error.to_string())
+            });
+        match &kept {
+            Ok(()) => {
+                self.counters.dead_letters.inc_by(count);
+                tracing::warn!(
+                    spans = count,
+                    reason = refused.reason,
+                    "ClickHouse rejected rows; they are kept as dead letters"
+                );
+            }
+            Err(error) => tracing::error!(
+                spans = count,
+                reason = refused.reason,
+                error,
+                "ClickHouse rejected rows; they are lost"
+            ),
+        }
+        let record = Record::Refused {
+            batch: BatchId(id),
+            rows,
+            kept: kept.is_ok(),
+            reason: refused.reason.clone(),
+        };
+        // It only says why; the letter is there.
+        let _ = self.log.append(record);
+        if kept.is_ok() { 0 } else { count }
+    }
+
+    /// These were in memory only to be sent soon; they will be read from the log.
+    pub(crate) fn spill(&self, requests: Vec<Position>) {
+        if !requests.is_empty() {
+            self.counters.spilled.inc_by(requests.len() as u64);
+            self.backlog.push(Item::Requests(requests));
+        }
+    }
+
+    /// This batch was not stored, or it is not known whether it was.
+    pub(crate) fn again(&self, id: u128, requests: Vec<Position>) {
+        self.backlog.push(Item::Batch { id, requests });
+    }
+
+    pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry) {
+        let counters = &self.counters;
+        for (name, help, counter) in [
+            (
+                "spanloom_log_refused_requests",
+                "Requests that the log had no room for",
+                &counters.refused,
+            ),
+            (
+                "spanloom_log_spilled_requests",
+                "Requests that left memory and wait in the log",
+                &counters.spilled,
+            ),
+            (
+                "spanloom_log_replayed_requests",
+                "Requests that were delivered from the log",
+                &counters.replayed,
+            ),
+            (
+                "spanloom_log_dead_letter_spans",
+                "Spans that ClickHouse rejected and that are kept aside",
+                &counters.dead_letters,
+            ),
+            (
+                "spanloom_log_lost_records",
+                "Records of the log that are damaged or missing",
+                &counters.lost_records,
+            ),
+            (
+                "spanloom_log_damaged_bytes",
+                "Bytes of the log that could not be read",
+                &counters.damaged_bytes,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        let of = |read: fn(&Status) -> usize| {
+            let log = Arc::downgrade(self);
+            move || log.upgrade().map(|log| read(&log.status()))
+        };
+        registry.register_collector(Box::new(
+            Levels::default()
+                .with(
+                    "log_bytes",
+                    "Bytes of the log on disk",
+                    of(|s| to_size(s.disk_bytes)),
+                )
+                .with(
+                    "log_undelivered_requests",
+                    "Requests in the log that are not stored yet",
+                    of(|s| s.undelivered_requests),
+                )
+                .with(
+                    "log_oldest_undelivered_seconds",
+                    "Age of the oldest request in the log that is not stored yet",
+                    of(|s| to_size(s.oldest_age_ms.unwrap_or(0) / 1000)),
+                ),
+        ));
+    }
+}
+
+fn to_size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Who waits for the log.
+#[derive(Debug, Default)]
+struct Waiting(Mutex<VecDeque<(Position, Waiter)>>);
+
+#[derive(Debug)]
+enum Waiter {
+    /// A sender, and what it is told.
+    Receipt { ticket: Ticket, outcome: Outcome },
+    /// A batch that may be sent then.
+    Signal(oneshot::Sender<()>),
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Position, Waiter)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Durable(up_to) => self.durable(up_to),
+            Event::Failing(error) => {
+                tracing::error!(error, "the log cannot be written; trying again")
+            }
+            Event::Working => tracing::info!("the log can be written again"),
+            Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
+        }
+    }
+
+    fn durable(&self, up_to: Position) {
+        let mut waiting = self.lock();
+        let count = waiting.partition_point(|(position, _)| *position <= up_to);
+        let done: Vec<_> = waiting.drain(..count).collect();
+        drop(waiting);
+        for (_, waiter) in done {
+            match waiter {
+                Waiter::Receipt { ticket, outcome } => drop(ticket.answer(outcome)),
+                // Whoever waited may be gone.
+                Waiter::Signal(signal) => drop(signal.send(())),
+            }
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,291 @@
+//! With a log: senders are answered when it has their spans, and what the store did not take comes from it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // all of this is a test
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::*;
+use spanloom_log::Options;
+use spanloom_pipeline::config::{Acknowledge, Processing};
+use spanloom_pipeline::durable::DurableLog;
+use spanloom_pipeline::{Config, ExportOutcome, RefusedRows};
+
+fn logged(folder: &Path, options: Options) -> (Config, Arc<DurableLog>) {
+    let log = DurableLog::open(folder, options).unwrap();
+    let config = Config {
+        acknowledge: Acknowledge::Logged(Arc::clone(&log)),
+        ..quick()
+    };
+    (config, log)
+}
+
+fn away() -> ExportOutcome {
+    ExportOutcome::Unavailable("away".to_owned())
+}
+
+/// Waits until `is_so`; the store's exports are what it waits for.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn ids(store: &Store) -> Vec<u64> {
+    let stored = store.stored.lock().unwrap();
+    let mut ids: Vec<_> = stored.iter().map(|id| u64::from_be_bytes(*id)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Ends a pipeline as a kill would: what is not stored stays in the log.
+async fn kill(p: Pipeline, log: Arc<DurableLog>) {
+    let ended = p.server.shutdown(Duration::ZERO).await;
+    assert!(ended.is_err(), "nothing was left");
+    drop(p.store);
+    let log = Arc::into_inner(log).expect("the pipeline has let go of its log");
+    drop(log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_are_answered_while_the_store_is_away_and_all_of_it_comes_later_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    store.behave(|_| away());
+    let (config, log) = logged(folder.path(), Options::default());
+    let p = start_on(config, Arc::clone(&store));
+    for i in 0..20 {
+        assert_eq!(p.protobuf(spans(i * 10 + 1, 10)).await.status, 200);
+    }
+    assert_eq!(store.len(), 0);
+    assert_eq!(log.status().undelivered_requests, 20);
+    store.behave(|_| ExportOutcome::Stored);
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    assert_eq!(ids(&store), (1..=200).collect::<Vec<_>>());
+    assert_eq!(*store.measured.lock().unwrap(), 200);
+    assert_eq!(p.metric("spanloom_lost_spans_total"), 0);
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(store.account("store", "stored"), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_process_delivers_what_the_last_one_left_and_knows_its_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    // Every second batch is stored, and the answer to that is lost.
+    let count = AtomicUsize::new(0);
+    let inner = Arc::clone(&store);
+    store.behave(|_| away());
+    let (config, log) = logged(folder.path(), Options::default());
+    let p = start_on(config, Arc::clone(&store));
+    let bodies: Vec<_> = (0..20).map(|i| spans(i * 10 + 1, 10)).collect();
+    for body in &bodies {
+        assert_eq!(p.protobuf(body.clone()).await.status, 200);
+    }
+    store.begun(1).await;
+    kill(p, log).await;
+    drop((count, inner));
+
+    store.behave(|_| ExportOutcome::Stored);
+    let (config, log) = logged(folder.path(), Options::default());
+    let p = start_on(config, Arc::clone(&store));
+    for body in &bodies {
+        assert_eq!(p.protobuf(body.clone()).await.status, 200);
+    }
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    assert_eq!(ids(&store), (1..=200).collect::<Vec<_>>());
+    assert_eq!(*store.measured.lock().unwrap(), 200);
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store).len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_answer_was_lost_is_sent_again_as_the_same_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    // It is stored, and the sender of the batch is told that it is not.
+    let is_lost = Arc::new(AtomicBool::new(true));
+    let (lost, seen) = (Arc::clone(&is_lost), Arc::default());
+    let batches: Arc<std::sync::Mutex<Vec<Vec<[u8; 8]>>>> = seen;
+    let sent = Arc::clone(&batches);
+    store.behave(move |spans| {
+        sent.lock().unwrap().push(spans.to_vec());
+        match lost.load(Ordering::Relaxed) {
+            true => away(),
+            false => ExportOutcome::Stored,
+        }
+    });
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.workers = 1;
+    config.batch.max_age = Duration::from_millis(50);
+    let p = start_on(config, Arc::clone(&store));
+    let mut answers = tokio::task::JoinSet::new();
+    for i in 0..8 {
+        let (http, body) = (p.http, spans(i * 10 + 1, 10));
+        let headers = [("content-type", "application/x-protobuf")];
+        answers.spawn(async move {
+            request(http, http::Method::POST, "/v1/traces", &headers, body).await
+        });
+    }
+    while let Some(answer) = answers.join_next().await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    store.begun(1).await;
+    kill(p, log).await;
+    let first = batches.lock().unwrap().first().unwrap().clone();
+
+    is_lost.store(false, Ordering::Relaxed);
+    batches.lock().unwrap().clear();
+    let (config, log) = logged(folder.path(), Options::default());
+    let p = start_on(config, Arc::clone(&store));
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    // The same rows in the same order, under one id.
+    assert_eq!(batches.lock().unwrap().first().unwrap(), &first);
+    assert_eq!(ids(&store), (1..=80).collect::<Vec<_>>());
+    let all = store.batch_ids.lock().unwrap();
+    let spans: usize = all.values().map(Vec::len).sum();
+    assert_eq!(spans, 80);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sampling_left_out_is_measured_once_however_often_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    store.behave(|_| away());
+    let sampled = Processing {
+        head_ratio: 0.0,
+        ..Processing::default()
+    };
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.processing = sampled.clone();
+    let p = start_on(config, Arc::clone(&store));
+    assert_eq!(p.protobuf(spans(1, 50)).await.status, 200);
+    store.begun(1).await;
+    kill(p, log).await;
+    store.behave(|_| ExportOutcome::Stored);
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.processing = sampled;
+    let p = start_on(config, Arc::clone(&store));
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    assert_eq!((store.len(), *store.measured.lock().unwrap()), (0, 50));
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_pushes_back_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    store.behave(|_| away());
+    let options = Options {
+        max_bytes: 256 << 10,
+        ..Options::default()
+    };
+    let (config, log) = logged(folder.path(), options);
+    let p = start_on(config, Arc::clone(&store));
+    let mut taken = HashSet::new();
+    let mut refused = 0;
+    for i in 0..400 {
+        let answer = p.protobuf(spans(i * 20 + 1, 20)).await;
+        match answer.status {
+            200 => drop(taken.insert(i)),
+            503 => {
+                refused += 1;
+                assert!(answer.header("retry-after").is_some());
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(
+        refused > 50,
+        "{refused} were refused, {} taken",
+        taken.len()
+    );
+    assert!(log.status().disk_bytes <= 256 << 10);
+    store.behave(|_| ExportOutcome::Stored);
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    // There is room again.
+    assert_eq!(p.protobuf(spans(1_000_001, 1)).await.status, 200);
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    let stored: HashSet<u64> = ids(&store).into_iter().collect();
+    assert_eq!(stored.len(), store.len());
+    for i in taken {
+        assert!(
+            (i * 20 + 1..=i * 20 + 20).all(|id| stored.contains(&id)),
+            "request {i}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_free_while_the_store_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    store.behave(|_| away());
+    let (mut config, log) = logged(folder.path(), Options::default());
+    // A few batches' worth, with 1,000 bytes a span.
+    config.memory_limit_bytes = 2_000_000;
+    config.max_request_bytes = 500_000;
+    config.batch.max_rows = 500;
+    let p = start_on(config, Arc::clone(&store));
+    for i in 0..100 {
+        assert_eq!(p.protobuf(spans(i * 100 + 1, 100)).await.status, 200, "{i}");
+    }
+    until("exports have ended", || {
+        p.server.admitted_bytes() < 1_000_000
+    })
+    .await;
+    store.behave(|_| ExportOutcome::Stored);
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store), (1..=10_000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_store_refuses_are_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    store.behave(|_| {
+        ExportOutcome::Partial(vec![RefusedRows {
+            range: 1..3,
+            reason: "bad".to_owned(),
+        }])
+    });
+    let (config, log) = logged(folder.path(), Options::default());
+    let p = start_on(config, Arc::clone(&store));
+    assert_eq!(p.protobuf(spans(1, 5)).await.status, 200);
+    until("the batch is settled", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    let report = spanloom_log::inspect(folder.path()).unwrap();
+    let letters = report.dead_letters;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].rows, &*letters[0].reason), (2, "bad"));
+}
