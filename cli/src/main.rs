@@ -1,8 +1,10 @@
-//! The `spanloom` command: `up` runs all of it on this machine, `search`, `trace` and `accounts` ask it.
+//! The `spanloom` command: `up` runs all of it on this machine, `search`, `trace` and `accounts` ask it,
+//! `doctor` explains its files.
 
 mod accounts;
 mod client;
 mod data_dir;
+mod doctor;
 mod render;
 mod say;
 mod search;
@@ -36,6 +38,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Show what happened to the spans that were received: stored, refused, dropped or sampled out.
     Accounts(accounts::AccountsArgs),
+    /// Explain what a part of Spanloom has on disk.
+    Doctor(doctor::DoctorArgs),
     /// Host the embedded ClickHouse; `up` starts this by itself.
     #[command(name = "engine-host", hide = true)]
     EngineHost {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Accounts(args) => accounts::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::EngineHost { args } => {
             spanloom_program::logs::init("warn");
             return spanloom_engine::host::run(args);

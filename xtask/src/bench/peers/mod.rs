@@ -25,6 +25,8 @@ pub enum Peer {
     Spanloom,
     /// Ours, with three classes of text that it redacts.
     SpanloomRedacting,
+    /// Ours, with a log on disk.
+    SpanloomLogged,
     /// The OpenTelemetry Collector with its ClickHouse exporter.
     Otelcol,
     /// rotel, from its wheel.
@@ -37,6 +39,7 @@ impl Peer {
         match self {
             Self::Spanloom => "spanloom",
             Self::SpanloomRedacting => "spanloom-redacting",
+            Self::SpanloomLogged => "spanloom-logged",
             Self::Otelcol => "otelcol",
             Self::Rotel => "rotel",
         }
@@ -50,7 +53,7 @@ impl Peer {
     /// Its program, fetched or built where it is not there yet.
     pub fn program(self) -> anyhow::Result<PathBuf> {
         match self {
-            Self::Spanloom | Self::SpanloomRedacting => spanloom::program(),
+            Self::Spanloom | Self::SpanloomRedacting | Self::SpanloomLogged => spanloom::program(),
             Self::Otelcol => otelcol::program(),
             Self::Rotel => rotel::program(),
         }
@@ -60,13 +63,15 @@ impl Peer {
     /// Makes the tables it writes to, with the Null engine, in the sink's (empty) database.
     pub fn create_tables(self, program: &Path, sink: &Sql) -> anyhow::Result<()> {
         match self {
-            Self::Spanloom | Self::SpanloomRedacting => spanloom::create_tables(program, sink)?,
+            Self::Spanloom | Self::SpanloomRedacting | Self::SpanloomLogged => {
+                spanloom::create_tables(program, sink)?;
+            }
             Self::Otelcol | Self::Rotel => {
                 sink.run(include_str!("otel_traces.sql"))?;
             }
         }
         let table = match self {
-            Self::Spanloom | Self::SpanloomRedacting => "spans",
+            Self::Spanloom | Self::SpanloomRedacting | Self::SpanloomLogged => "spans",
             Self::Otelcol | Self::Rotel => "otel_traces",
         };
         // The sink's own count of what it was given: a row for each block inserted.
@@ -86,6 +91,10 @@ impl Peer {
             Self::SpanloomRedacting => {
                 spanloom::arguments(&mut command, otlp, sink)?;
                 spanloom::redact(&mut command, folder)?;
+            }
+            Self::SpanloomLogged => {
+                spanloom::arguments(&mut command, otlp, sink)?;
+                spanloom::log(&mut command, folder)?;
             }
             Self::Otelcol => otelcol::arguments(&mut command, otlp, sink, folder)?,
             Self::Rotel => rotel::arguments(&mut command, otlp, sink)?,

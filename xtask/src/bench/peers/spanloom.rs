@@ -80,6 +80,16 @@ pub fn redact(command: &mut Command, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives it a log, which is empty.
+pub fn log(command: &mut Command, folder: &Path) -> anyhow::Result<()> {
+    let folder = folder.join("log");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    command.arg("--log-folder").arg(folder);
+    Ok(())
+}
+
 fn store_arguments(command: &mut Command, sink: &Sql) {
     command
         .args(["--clickhouse-url", &sink.url])

@@ -1,0 +1,201 @@
+//! `spanloom doctor log`: what a collector's log on disk holds, and what is wrong with it. It changes nothing, and
+//! a collector may have the log open.
+
+use std::fmt::Write;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use spanloom_log::Report;
+
+/// What is looked at.
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Explain a collector's log on disk. It is only read; the collector may be running.
+    Log {
+        /// The folder: what the collector was given as --log-folder.
+        folder: PathBuf,
+    },
+}
+
+/// How many batches and dead letters are listed.
+const LISTED: usize = 20;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn run(args: DoctorArgs) -> anyhow::Result<()> {
+    let What::Log { folder } = args.what;
+    let report = spanloom_log::inspect(&folder)?;
+    std::io::stdout()
+        .write_all(explain(&report).as_bytes())
+        .context("cannot write to standard output")
+}
+
+fn explain(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_report(&mut text, report);
+    text
+}
+
+fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
+    let bytes: u64 = report.segments.iter().map(|segment| segment.bytes).sum();
+    writeln!(
+        out,
+        "{}: {} in {}, keys of {}",
+        report.folder.display(),
+        size(bytes),
+        count(report.segments.len() as u64, "segment"),
+        count(report.keys as u64, "request"),
+    )?;
+    for (kind, (records, bytes)) in &report.records {
+        writeln!(out, "  {records:>9} {kind} ({})", size(*bytes))?;
+    }
+    let spans: u64 = report
+        .requests
+        .iter()
+        .map(|request| u64::from(request.spans))
+        .sum();
+    match report.oldest_age_ms {
+        None => writeln!(out, "undelivered: nothing")?,
+        Some(age) => writeln!(
+            out,
+            "undelivered: {} with {}, the oldest received {} s ago",
+            count(report.requests.len() as u64, "request"),
+            count(spans, "span"),
+            age / 1000,
+        )?,
+    }
+    for batch in report.batches.iter().take(LISTED) {
+        let state = match batch.sent_at_ms {
+            None => "never sent",
+            Some(_) => "sent, not confirmed",
+        };
+        let requests = count(batch.requests.len() as u64, "request");
+        writeln!(out, "  batch {}: {requests}, {state}", batch.id)?;
+    }
+    more(out, report.batches.len(), "batches")?;
+    match report.dead_letters.is_empty() {
+        true => writeln!(out, "dead letters: none")?,
+        false => writeln!(out, "dead letters: {}", size(report.dead_letter_bytes))?,
+    }
+    for letter in report.dead_letters.iter().take(LISTED) {
+        let spans = count(u64::from(letter.rows), "span");
+        writeln!(out, "  {spans}: {}", letter.reason.replace('\n', " "))?;
+    }
+    more(out, report.dead_letters.len(), "dead letters")?;
+    if report.findings.is_empty() {
+        writeln!(out, "damage: none")?;
+    }
+    for finding in &report.findings {
+        let what = match finding.problem.is_damage() {
+            true => "damage",
+            false => "note",
+        };
+        writeln!(out, "{what}: {finding}")?;
+    }
+    for (name, bytes) in &report.kept_aside {
+        writeln!(out, "kept aside: {name} ({})", size(*bytes))?;
+    }
+    Ok(())
+}
+
+fn more(out: &mut String, all: usize, what: &str) -> std::fmt::Result {
+    match all.saturating_sub(LISTED) {
+        0 => Ok(()),
+        left => writeln!(out, "  and {left} more {what}"),
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // all of this is a test
+
+    use super::*;
+    use bytes::Bytes;
+    use spanloom_log::{BatchId, DeadLetter, Log, Options, Record, Request};
+
+    #[test]
+    fn a_log_is_explained_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(folder.path(), Options::default()).unwrap();
+        let request = |spans| {
+            Record::Request(Request {
+                key: u128::from(spans),
+                received_at_ms: 0,
+                spans,
+                answer: Bytes::new(),
+                payload: Bytes::from_static(b"spans"),
+            })
+        };
+        let first = log.append(request(2)).unwrap();
+        log.append(request(3)).unwrap();
+        let batch = BatchId(7);
+        let (requests, tokens) = (vec![first], Vec::new());
+        log.append(Record::Batch {
+            id: batch,
+            requests,
+            tokens,
+        })
+        .unwrap();
+        let letter = DeadLetter {
+            batch,
+            rows: 0..1,
+            at_ms: 0,
+            reason: "TOO_LARGE_STRING_SIZE:\nvalue".to_owned(),
+            payload: Bytes::new(),
+        };
+        log.keep_dead_letter(&letter).unwrap();
+        log.commit().unwrap();
+        let explain = || explain(&spanloom_log::inspect(folder.path()).unwrap());
+        let text = explain();
+        for expected in [
+            "in 1 segment, keys of 2 requests",
+            "undelivered: 2 requests with 5 spans",
+            "batch 00000000000000000000000000000007: 1 request, never sent",
+            "1 span: TOO_LARGE_STRING_SIZE: value",
+            "damage: none",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        assert_eq!(explain(), text);
+        drop(log);
+        let segment = folder.path().join("00000001.seg");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+        let text = explain();
+        assert!(text.contains("\ndamage: "), "{text}");
+        assert!(text.contains("00000001.seg"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_said() {
+        let error = spanloom_log::inspect("/nowhere/log".as_ref()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/log"), "{error}");
+    }
+}
