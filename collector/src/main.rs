@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Receive OTLP and write it to ClickHouse until stopped.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Migrate ClickHouse's schema to this version and exit.
     Migrate(MigrateArgs),
 }
@@ -141,7 +141,7 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => run(args).await,
+            Command::Run(args) => run(*args).await,
             Command::Migrate(args) => migrate(args).await,
         }
     });

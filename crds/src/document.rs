@@ -20,8 +20,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{
-    Collector, Grafana, Images, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, QueryAuth,
-    QueryTls, Resources,
+    Acknowledge, Collector, CollectorLog, Grafana, Images, MAX_GATEWAYS, MAX_METADATA_KEYS,
+    MAX_REPLICAS, Query, QueryAuth, QueryTls, Resources,
 };
 pub use processing::{Gateway, Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
 pub use scheduling::{

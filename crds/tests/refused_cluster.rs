@@ -61,6 +61,14 @@ fn fields_of_a_cluster() {
         "collector: {tolerations: [{operator: Equal}]}",
         "spec.collector.tolerations[0] (line 4, column 29): requires a key with the operator Equal",
     );
+    one(
+        "collector: {log: {size: 255Mi}}",
+        "spec.collector.log.size (line 4, column 27): is less than 256Mi; use 256Mi or more",
+    );
+    one(
+        "collector: {log: {size: large}}",
+        "spec.collector.log.size (line 4, column 27): \"large\" is not a valid size",
+    );
     for surge in ["0", "0%", "101%", "some"] {
         one(
             &format!("collector: {{maxSurge: {surge}}}"),

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::scheduling::{
     Affinity, LabelSelector, Scheduling, Toleration, TopologySpreadConstraint, with_scheduling,
 };
-use super::{NAME, SecretName};
-use crate::quantity::Amount;
+use super::{NAME, SIZE, SecretName};
+use crate::quantity::{Amount, Quantity};
 use crate::schema::{in_order, rule};
 
 /// The most pods of the query service.
@@ -30,7 +30,42 @@ with_scheduling! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1))]
         pub max_surge: Option<Amount>,
+        /// When an export is answered with success: `Stored`, when ClickHouse has its spans, or
+        /// `Logged`, when they are in the collector's log on the node's disk. Defaults to `Stored`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("x-default" = "Stored"))]
+        pub acknowledge: Option<Acknowledge>,
+        /// The log on the node's disk; used with `acknowledge: Logged`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub log: Option<CollectorLog>,
     }
+}
+
+/// When the sender of an export is told that it succeeded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Acknowledge {
+    /// When ClickHouse has its spans.
+    #[default]
+    Stored,
+    /// When the collector's log on the node's disk has its spans.
+    Logged,
+}
+
+/// A collector's log on the node's disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = in_order::<Self>)]
+#[schemars(extend("x-later" = ["hostPath"]))]
+pub struct CollectorLog {
+    /// How large the log may become; beyond that, senders are told to retry. Defaults to 2Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "2Gi"))]
+    #[schemars(extend("pattern" = SIZE, "maxLength" = 24))]
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "quantity(string(self)).compareTo(quantity('256Mi')) >= 0",
+        "must be at least 256Mi"
+    )]))]
+    pub size: Option<Quantity>,
 }
 
 with_scheduling! {

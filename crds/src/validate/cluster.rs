@@ -8,8 +8,10 @@ use crate::document::{
 };
 use crate::errors::Path;
 use crate::quantity::Amount;
-use crate::validate::{Problems, is_dns_name, secret_name};
+use crate::validate::{Problems, is_dns_name, secret_name, sized};
 
+/// The least size of a collector's log.
+const MIN_LOG_BYTES: u64 = 256 << 20;
 /// The least memory, in thousandths of a byte, that a collector's limit may give it.
 const MIN_COLLECTOR_MEMORY_MILLI: u128 = (128 << 20) * 1_000;
 
@@ -110,6 +112,12 @@ fn collector(collector: &Collector, path: &Path, problems: &mut Problems) {
         let text = format!("{:?} is not a valid number of nodes", surge.text());
         let advice = "write 1 or more, or a percentage from 1% to 100%";
         problems.add(path.key("maxSurge"), text, advice);
+    }
+    if let Some(size) = collector.log.as_ref().and_then(|log| log.size.as_ref()) {
+        let path = path.key("log").key("size");
+        if sized(size, &path, problems).is_some_and(|bytes| bytes < MIN_LOG_BYTES) {
+            problems.add(path, "is less than 256Mi", "use 256Mi or more");
+        }
     }
     scheduling(collector.scheduling(), path, problems);
 }

@@ -234,3 +234,46 @@ fn a_minute_without_clickhouse_loses_nothing() {
     await_more(&namespace);
     stop_and_check(&pipeline);
 }
+
+#[test]
+fn with_a_log_senders_are_answered_without_clickhouse_and_nothing_is_lost() {
+    let _installed = install::shared();
+    let namespace = install::pipeline_namespace();
+    let logged = json!({"acknowledge": "Logged", "log": {"size": "512Mi"}});
+    let pipeline = Pipeline::ready(&namespace, &json!({"collector": logged}));
+    place_senders(&pipeline, &nodes());
+
+    pipeline.apply(&json!({"managementState": "Unmanaged", "collector": logged}));
+    let scale = |replicas: &str| {
+        namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
+    };
+    scale("--replicas=0");
+    namespace.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod/traces-clickhouse-0",
+        "--timeout=120s",
+    ]);
+    // Half a minute's worth of each, all of it in the log.
+    for name in SENDERS {
+        await_acknowledged(&namespace, name, 30 * RATE);
+    }
+    scale("--replicas=1");
+    let mut slower = logged.clone();
+    slower["resources"] = json!({"requests": {"memory": "300Mi"}, "limits": {"memory": "512Mi"}});
+    // The backlog drains while the pods that have it are replaced.
+    pipeline.apply(&json!({"managementState": "Managed", "collector": slower}));
+    pipeline.await_ready();
+    await_more(&namespace);
+
+    let report = stop_senders(&namespace);
+    assert!(
+        report.refused.is_empty(),
+        "{} refused",
+        report.refused.len()
+    );
+    await_some("all that was acknowledged in the store", LIMIT, || {
+        let faults = compare(&pipeline, &report);
+        want(faults == Faults::default(), || faults.to_string())
+    });
+}

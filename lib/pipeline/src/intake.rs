@@ -215,6 +215,7 @@ impl Intake {
                     mode: Mode::MeasureSampledOut,
                     ..sender.into()
                 };
+                payload.expect(request.len());
                 let rules = Arc::clone(processor.rules());
                 let mut both = Tee(batch, &mut payload.records);
                 let mut sink = Recording::new(rules, &mut both, recorder);

@@ -121,6 +121,7 @@ fn full() -> Value {
             "resources": resources, "nodeSelector": {"pool": "apps"},
             "tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 3}],
             "priorityClassName": "system-node-critical", "maxSurge": 3,
+            "acknowledge": "Logged", "log": {"size": "1Gi"},
             "podLabels": {"team": "a", "app.kubernetes.io/name": "not-ours"},
             "podAnnotations": {"example.com/note": "b"},
         },

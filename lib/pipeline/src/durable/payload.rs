@@ -44,6 +44,13 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
+    /// Makes room for the records of a request of so many bytes, before any is written: they are about as
+    /// long, with what is known of the sender's pod.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        let room = bytes.saturating_add(bytes / 8).saturating_add(512);
+        self.records = RecordWriter::append_to(Vec::with_capacity(room));
+    }
+
     /// The payload, with what sampling left out; that is added to the batch's measures too.
     pub(crate) fn finish(self, left_out: &Measures, recorder: &mut Recorder) -> Vec<u8> {
         let mut bytes = self.records.finish();

@@ -1,7 +1,7 @@
 //! The collectors: a DaemonSet behind a Service that stays on the sender's node.
 
 use serde_json::{Value, json};
-use spanloom_crds::Amount;
+use spanloom_crds::{Acknowledge, Amount, Quantity};
 
 use super::scheduling::schedule;
 use super::users::User;
@@ -17,6 +17,18 @@ const DRAIN_DELAY_SECONDS: u32 = 5;
 const DRAIN_SECONDS: u32 = 25;
 /// More than both, so that it is never killed while it drains.
 const GRACE_SECONDS: u32 = 45;
+
+/// The same with a log on disk: it takes spans while ClickHouse is away, and a pod that is deleted takes its
+/// log with it. The pod ends as soon as it has drained.
+const LOGGED_DRAIN_SECONDS: u32 = 600 - DRAIN_DELAY_SECONDS - 15;
+const LOGGED_GRACE_SECONDS: u32 = 600;
+
+/// The size of the log, where the document gives none.
+const LOG_BYTES: u64 = 2 << 30;
+/// What lies beside it: dead letters, damaged bytes, the segment that is being written, and the file system's
+/// own.
+const BESIDE_LOG_BYTES: u64 = 128 << 20;
+const LOG_FOLDER: &str = "/var/lib/spanloom/log";
 
 /// The memory limit, where the document gives none.
 const MEMORY_BYTES: u128 = 512 << 20;
@@ -77,12 +89,25 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
 }
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
-    let store = common::store_access(pipeline, User::Collector);
+    let mut store = common::store_access(pipeline, User::Collector);
+    if let Some(bytes) = log_bytes(pipeline) {
+        let limit = (bytes + BESIDE_LOG_BYTES).to_string();
+        store
+            .volumes
+            .push(json!({"name": "log", "emptyDir": {"sizeLimit": limit}}));
+        store
+            .mounts
+            .push(json!({"name": "log", "mountPath": LOG_FOLDER}));
+    }
+    let grace = match log_bytes(pipeline) {
+        Some(_) => LOGGED_GRACE_SECONDS,
+        None => GRACE_SECONDS,
+    };
     let mut pod = json!({
         "serviceAccountName": pipeline.object("collector"),
         "automountServiceAccountToken": true,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace,
         "securityContext": common::pod_security(None),
         "containers": [container(pipeline, release, store.env, store.mounts)],
         "volumes": store.volumes,
@@ -110,8 +135,19 @@ fn container(
             "SPANLOOM_DRAIN_DELAY_SECONDS",
             DRAIN_DELAY_SECONDS.to_string(),
         ),
-        common::env("SPANLOOM_DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
     ];
+    match log_bytes(pipeline) {
+        None => env.push(common::env(
+            "SPANLOOM_DRAIN_SECONDS",
+            DRAIN_SECONDS.to_string(),
+        )),
+        Some(bytes) => env.extend([
+            common::env("SPANLOOM_DRAIN_SECONDS", LOGGED_DRAIN_SECONDS.to_string()),
+            // A folder of our own in the volume, which is the kubelet's.
+            common::env("SPANLOOM_LOG_FOLDER", format!("{LOG_FOLDER}/v1")),
+            common::env("SPANLOOM_LOG_BYTES", bytes.to_string()),
+        ]),
+    }
     env.extend(store_env);
     json!({
         "name": "collector",
@@ -127,14 +163,39 @@ fn container(
         "startupProbe": common::admin_probe("/healthz", 1, 60),
         "readinessProbe": common::admin_probe("/readyz", 2, 2),
         "livenessProbe": common::admin_probe("/healthz", 10, 6),
-        "resources": common::resources(
-            pipeline.spec.collector.resources.as_ref(),
-            json!({"cpu": "100m", "memory": "256Mi"}),
-            json!({"memory": "512Mi"}),
-        ),
+        "resources": resources(pipeline),
         "securityContext": common::container_security(),
         "volumeMounts": mounts,
     })
+}
+
+/// Requests and limits, with the log's room on the node's disk where the document does not name it.
+fn resources(pipeline: &Pipeline) -> Value {
+    let mut resources = common::resources(
+        pipeline.spec.collector.resources.as_ref(),
+        json!({"cpu": "100m", "memory": "256Mi"}),
+        json!({"memory": "512Mi"}),
+    );
+    if let Some(bytes) = log_bytes(pipeline)
+        && resources["requests"]["ephemeral-storage"].is_null()
+        && resources["limits"]["ephemeral-storage"].is_null()
+    {
+        let bytes = bytes + BESIDE_LOG_BYTES;
+        resources["requests"]["ephemeral-storage"] = json!(bytes.to_string());
+    }
+    resources
+}
+
+/// The size of the log; none where exports are answered when they are stored.
+fn log_bytes(pipeline: &Pipeline) -> Option<u64> {
+    let collector = &pipeline.spec.collector;
+    match collector.acknowledge.unwrap_or_default() {
+        Acknowledge::Stored => None,
+        Acknowledge::Logged => {
+            let size = collector.log.as_ref().and_then(|log| log.size.as_ref());
+            Some(size.and_then(Quantity::bytes).unwrap_or(LOG_BYTES))
+        }
+    }
 }
 
 /// The container's limit, from which the collector's own bounds follow.
