@@ -55,6 +55,8 @@ pub(crate) struct Batcher<B> {
     entries: Vec<Entry>,
     limits: BatchLimits,
     slots: Slots,
+    /// A log keeps requests.
+    is_logged: bool,
     /// When the batch got its first and its last request.
     first: Option<Instant>,
     last: Instant,
@@ -65,6 +67,7 @@ impl<B: Batch> Batcher<B> {
         make_batch: Arc<dyn Fn() -> B + Send + Sync>,
         limits: BatchLimits,
         slots: Slots,
+        is_logged: bool,
     ) -> Self {
         let open = Open {
             batch: make_batch(),
@@ -76,6 +79,7 @@ impl<B: Batch> Batcher<B> {
             entries: Vec::new(),
             limits,
             slots,
+            is_logged,
             first: None,
             last: Instant::now(),
         }
@@ -119,7 +123,13 @@ impl<B: Batch> Batcher<B> {
         let limits = &self.limits;
         let rows = self.open.batch.rows();
         let bytes = self.open.batch.bytes() + self.open.recorder.bytes();
-        if rows >= limits.max_rows || bytes >= limits.max_bytes {
+        // A request that the log does not have is the last of its batch: so the others have the same rows
+        // when the batch is made again.
+        let ends = |entry: &Entry| self.is_logged && !entry.is_logged();
+        if rows >= limits.max_rows
+            || bytes >= limits.max_bytes
+            || self.entries.last().is_some_and(ends)
+        {
             return self.wait();
         }
         let now = Instant::now();

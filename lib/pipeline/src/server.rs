@@ -192,7 +192,12 @@ impl Server {
             let worker = Worker {
                 intake: Intake::new(watch.clone(), config.max_request_bytes, is_logged)
                     .map_err(StartError::Worker)?,
-                batcher: Batcher::new(Arc::clone(&make_batch), config.batch.clone(), slots),
+                batcher: Batcher::new(
+                    Arc::clone(&make_batch),
+                    config.batch.clone(),
+                    slots,
+                    is_logged,
+                ),
                 inbox,
                 settlement: Arc::clone(&settlement),
                 delivery: Arc::clone(&delivery),
