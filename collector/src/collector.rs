@@ -61,7 +61,7 @@ impl Parts {
         let store = connection(&config.store)?;
         let mut pipeline = config.pipeline()?;
         if let Some(log) = &config.log {
-            pipeline.acknowledge = Acknowledge::Logged(log.open()?);
+            pipeline.acknowledge = Acknowledge::Logged(log.open(config.log_memory())?);
         }
         Ok(Self {
             pipeline,

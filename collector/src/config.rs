@@ -110,22 +110,27 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Opens the log.
-    pub(crate) fn open(&self) -> Result<Arc<DurableLog>, OpenError> {
+    /// Opens the log, which may use so many bytes of memory.
+    pub(crate) fn open(&self, memory: usize) -> Result<Arc<DurableLog>, OpenError> {
+        let requests = (memory / 2 / LOGGED_REQUEST_BYTES).min(LOG_REQUESTS);
         let options = LogOptions {
             max_bytes: self.max_bytes,
-            buffer_bytes: LOG_BUFFER_BYTES,
-            max_requests: LOG_REQUESTS,
-            max_keys: LOG_REQUESTS,
+            buffer_bytes: (memory as u64 / 2).min(LOG_BUFFER_BYTES),
+            max_requests: requests,
+            max_keys: requests,
             ..LogOptions::default()
         };
         DurableLog::open(&self.folder, options)
     }
 }
 
-/// What the log may hold in memory, beside 220 bytes a request.
+/// The part of the memory for requests that a log may use.
+const LOG_SHARE: usize = 8;
+/// What waits to be written, at most.
 const LOG_BUFFER_BYTES: u64 = 8 << 20;
+/// Requests that are not stored, and keys of others, at most; each request takes that much memory.
 const LOG_REQUESTS: usize = 65_536;
+const LOGGED_REQUEST_BYTES: usize = 220;
 
 impl CollectorConfig {
     /// What block builders keep between batches.
@@ -133,6 +138,14 @@ impl CollectorConfig {
         BlockPoolOptions {
             kept_bytes: self.memory.columns,
             tag_cache_bytes: self.memory.tags,
+        }
+    }
+
+    /// What the log may use of the memory.
+    pub(crate) fn log_memory(&self) -> usize {
+        match self.log {
+            Some(_) => self.memory.requests / LOG_SHARE,
+            None => 0,
         }
     }
 
@@ -144,7 +157,7 @@ impl CollectorConfig {
                 Listener::grpc(self.otlp_grpc),
                 Listener::http(self.otlp_http),
             ],
-            memory_limit_bytes: self.memory.requests,
+            memory_limit_bytes: self.memory.requests - self.log_memory(),
             // A body, what it unpacks to or is read as, and its columns have room together.
             max_request_bytes: (self.memory.requests / 5 * 2).min(MAX_REQUEST_BYTES),
             kept_buffer_bytes: self.memory.bodies,
