@@ -38,8 +38,10 @@ use crate::watches::NotWatched;
 const SOON: Duration = Duration::from_secs(8);
 /// How soon one that is ready is.
 const LATER: Duration = Duration::from_secs(30);
-/// How often the events of an object are looked at, and how often while there are none.
-const EVENTS_EVERY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
+/// How often the events of an object are looked at.
+const EVENTS_EVERY: Duration = Duration::from_secs(60);
+/// How often those of a pod that has none yet: it may have been made a moment ago.
+const FIRST_EVENTS_EVERY: Duration = Duration::from_secs(10);
 /// The least time between two changes of `spansPerSecond`.
 const RATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -285,12 +287,20 @@ impl Work<'_> {
             .context
             .memory(self.id, |memory| std::mem::take(&mut memory.told));
         let mut looked = BTreeMap::new();
-        let uids = workloads.iter().map(|(_, uid)| uid).chain(&of_pods);
-        for uid in uids {
-            let said = match known.remove(uid) {
-                Some((when, Some(text))) if when.elapsed() < EVENTS_EVERY.0 => (when, Some(text)),
-                Some((when, None)) if when.elapsed() < EVENTS_EVERY.1 => (when, None),
-                _ => {
+        let of_workloads = workloads.iter().map(|(_, uid)| (uid, EVENTS_EVERY));
+        let of_new_pods = of_pods.iter().map(|uid| (uid, FIRST_EVENTS_EVERY));
+        for (uid, first_every) in of_workloads.chain(of_new_pods) {
+            let is_fresh = |(when, text): &(Instant, Option<String>)| {
+                let every = if text.is_some() {
+                    EVENTS_EVERY
+                } else {
+                    first_every
+                };
+                when.elapsed() < every
+            };
+            let said = match known.remove(uid).filter(is_fresh) {
+                Some(said) => said,
+                None => {
                     let events = self.context.cluster.warnings(&self.id.0, uid).await;
                     let text = events.ok().and_then(|events| latest(&events));
                     (Instant::now(), text)
