@@ -184,6 +184,21 @@ fn a_rollout_of_the_collectors_loses_nothing() {
     stop_and_check(&pipeline);
 }
 
+fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
+    namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
+}
+
+/// Returns when ClickHouse is gone. The pipeline must be `Unmanaged`.
+fn stop_clickhouse(namespace: &Namespace) {
+    scale_clickhouse(namespace, "--replicas=0");
+    namespace.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod/traces-clickhouse-0",
+        "--timeout=120s",
+    ]);
+}
+
 #[test]
 fn a_minute_without_clickhouse_loses_nothing() {
     let _installed = install::shared();
@@ -193,16 +208,7 @@ fn a_minute_without_clickhouse_loses_nothing() {
 
     // Nobody but us touches the store meanwhile.
     pipeline.apply(&json!({"managementState": "Unmanaged"}));
-    let scale = |replicas: &str| {
-        namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
-    };
-    scale("--replicas=0");
-    namespace.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pod/traces-clickhouse-0",
-        "--timeout=120s",
-    ]);
+    stop_clickhouse(&namespace);
     let gone = Instant::now();
     // New exports wait or are refused so that they are sent again; none is acknowledged.
     let acknowledged = || {
@@ -228,7 +234,7 @@ fn a_minute_without_clickhouse_loses_nothing() {
         );
     }
     println!("waiting after a minute: {:?}", SENDERS.map(pending));
-    scale("--replicas=1");
+    scale_clickhouse(&namespace, "--replicas=1");
     pipeline.apply(&json!({"managementState": "Managed"}));
     pipeline.await_ready();
     await_more(&namespace);
@@ -244,21 +250,12 @@ fn with_a_log_senders_are_answered_without_clickhouse_and_nothing_is_lost() {
     place_senders(&pipeline, &nodes());
 
     pipeline.apply(&json!({"managementState": "Unmanaged", "collector": logged}));
-    let scale = |replicas: &str| {
-        namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
-    };
-    scale("--replicas=0");
-    namespace.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pod/traces-clickhouse-0",
-        "--timeout=120s",
-    ]);
+    stop_clickhouse(&namespace);
     // Half a minute's worth of each, all of it in the log.
     for name in SENDERS {
         await_acknowledged(&namespace, name, 30 * RATE);
     }
-    scale("--replicas=1");
+    scale_clickhouse(&namespace, "--replicas=1");
     let mut slower = logged.clone();
     slower["resources"] = json!({"requests": {"memory": "300Mi"}, "limits": {"memory": "512Mi"}});
     // The backlog drains while the pods that have it are replaced.

@@ -16,7 +16,7 @@ use crate::batcher::Open;
 use crate::buffers::Buffer;
 use crate::codec::{CodecError, Form, Ignored};
 use crate::decompress::{Decompressor, Fault};
-use crate::durable::{Payload, Recording, Tee};
+use crate::durable::{Payload, Recording};
 use crate::measure::Recorder;
 use crate::outcome::Outcome;
 use crate::peers::Sender;
@@ -217,7 +217,7 @@ impl Intake {
                 };
                 payload.expect(request.len());
                 let rules = Arc::clone(processor.rules());
-                let mut both = Tee(batch, &mut payload.records);
+                let mut both = (batch, &mut payload.records);
                 let mut sink = Recording::new(rules, &mut both, recorder);
                 let left_out = &mut self.left_out;
                 processor.process_from(origin, &request, now_ns, &mut sink, left_out, tally)

@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -82,9 +82,6 @@ async fn senders_are_answered_while_the_store_is_away_and_all_of_it_comes_later_
 async fn the_next_process_delivers_what_the_last_one_left_and_knows_its_requests() {
     let folder = tempfile::tempdir().unwrap();
     let store = new_store(None);
-    // Every second batch is stored, and the answer to that is lost.
-    let count = AtomicUsize::new(0);
-    let inner = Arc::clone(&store);
     store.behave(|_| away());
     let (config, log) = logged(folder.path(), Options::default());
     let p = start_on(config, Arc::clone(&store));
@@ -94,7 +91,6 @@ async fn the_next_process_delivers_what_the_last_one_left_and_knows_its_requests
     }
     store.begun(1).await;
     kill(p, log).await;
-    drop((count, inner));
 
     store.behave(|_| ExportOutcome::Stored);
     let (config, log) = logged(folder.path(), Options::default());

@@ -30,7 +30,7 @@ use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
 use payload::replay;
-pub(crate) use payload::{Payload, Recording, Tee};
+pub(crate) use payload::{Payload, Recording};
 
 use crate::batch::RefusedRows;
 use crate::metrics::Levels;
@@ -205,7 +205,7 @@ impl DurableLog {
             answer: answer_bytes(&outcome).into(),
             payload: Bytes::from(payload),
         });
-        // Locked meanwhile, so that the position is not durable before somebody waits for it.
+        // Held across the append: the position must not become durable before its waiter is in the queue.
         let mut waiting = self.waiting.lock();
         match self.log.append(record) {
             Ok(position) => {

@@ -175,24 +175,3 @@ impl<S: SpanSink> SpanSink for Recording<'_, S> {
         self.sink.span(span);
     }
 }
-
-/// Two sinks that get the same.
-pub(crate) struct Tee<'w, A, B>(pub(crate) &'w mut A, pub(crate) &'w mut B);
-
-impl<A: SpanSink, B: SpanSink> SpanSink for Tee<'_, A, B> {
-    fn resource(&mut self, resource: &ResourceRecord<'_>) {
-        self.0.resource(resource);
-        self.1.resource(resource);
-    }
-
-    fn scope(&mut self, scope: &ScopeRecord<'_>) {
-        self.0.scope(scope);
-        self.1.scope(scope);
-    }
-
-    #[inline]
-    fn span(&mut self, span: &SpanRecord<'_>) {
-        self.0.span(span);
-        self.1.span(span);
-    }
-}
