@@ -183,7 +183,7 @@ impl DeadLetters {
         let position = open.letters + 1;
         seal_frame(
             &mut frame,
-            0,
+            &[],
             open.salt,
             open.end,
             kind::DEAD_LETTER,

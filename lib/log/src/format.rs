@@ -114,25 +114,24 @@ impl SegmentHeader {
     }
 }
 
-/// Writes a frame's header at `start` of `out`, where it left room, for the payload that follows there.
-/// `offset` is where the frame will lie in its file.
+/// Writes a frame's header at the beginning of `frame`, where there is room for it. The payload is what follows
+/// there, and then `rest`, which lies elsewhere. `offset` is where the frame will lie in its file.
 pub(crate) fn seal_frame(
-    out: &mut [u8],
-    start: usize,
+    frame: &mut [u8],
+    rest: &[u8],
     salt: Salt,
     offset: u64,
     kind: u8,
     position: u64,
 ) {
-    let Some((header, payload)) = out
-        .get_mut(start..)
-        .and_then(|frame| frame.split_at_mut_checked(FRAME_HEADER))
-    else {
+    let Some((header, payload)) = frame.split_at_mut_checked(FRAME_HEADER) else {
         return;
     };
+    let length = payload.len() + rest.len();
+    let crc = crc32c_append(crc32c(payload), rest);
     let mut fields = Vec::with_capacity(FRAME_HEADER);
-    fields.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    fields.extend_from_slice(&crc32c(payload).to_le_bytes());
+    fields.extend_from_slice(&(length as u32).to_le_bytes());
+    fields.extend_from_slice(&crc.to_le_bytes());
     fields.extend_from_slice(&position.to_le_bytes());
     fields.push(kind);
     fields.resize(FRAME_HEADER - 8, 0);
@@ -228,7 +227,7 @@ mod tests {
     fn frame(salt: Salt, offset: u64) -> Vec<u8> {
         let mut out = vec![0; FRAME_HEADER];
         out.extend_from_slice(b"payload");
-        seal_frame(&mut out, 0, salt, offset, 3, 42);
+        seal_frame(&mut out, &[], salt, offset, 3, 42);
         out
     }
 

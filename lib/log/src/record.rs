@@ -183,7 +183,9 @@ impl Record {
         (FRAME_HEADER + payload) as u64
     }
 
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends its bytes to `out`, but for the last ones, which it returns: a request's payload is long, and
+    /// need not be copied.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> &[u8] {
         match self {
             Self::Request(request) => {
                 put_key(
@@ -193,7 +195,7 @@ impl Record {
                     request.spans,
                     &request.answer,
                 );
-                out.extend_from_slice(&request.payload);
+                return &request.payload;
             }
             Self::Batch {
                 id,
@@ -240,6 +242,7 @@ impl Record {
                 }
             }
         }
+        &[]
     }
 
     /// Reads a payload. Bytes after the last field belong to a later version and are passed over.

@@ -42,10 +42,11 @@ impl Pending {
         }
     }
 
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends its bytes to `out`, but for the last ones, which it returns.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> &[u8] {
         match &self.content {
             Content::Record(record) | Content::Keys(record, _) => record.encode(out),
-            Content::Unknown(_, payload) => out.extend_from_slice(payload),
+            Content::Unknown(_, payload) => payload,
         }
     }
 }

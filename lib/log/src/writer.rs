@@ -4,7 +4,8 @@
 //! bytes that the disk does not have. It is cut to what was durable and closed, and what memory still has
 //! goes to a new one.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,10 +108,15 @@ impl Writer {
             Some(active) => active,
             None => self.begin_segment(group, next)?,
         };
-        let places = encode_frames(&mut self.encoded, &active, group);
+        let Frames { places, pieces } = encode_frames(&mut self.encoded, &active, group);
+        let group_bytes: usize = pieces.iter().map(Piece::bytes).sum();
+        let mut parts: Vec<_> = pieces
+            .iter()
+            .flat_map(|piece| piece.parts(&self.encoded))
+            .collect();
         let written = active
             .file
-            .write_at(&self.encoded, active.length)
+            .write_parts_at(&mut parts, active.length)
             .map_err(|source| ("write to", source))
             .and_then(|()| active.file.sync().map_err(|source| ("sync", source)))
             .and_then(|()| {
@@ -121,7 +127,6 @@ impl Writer {
                 }
                 Ok(())
             });
-        let encoded_bytes = self.encoded.len() as u64;
         if self.encoded.capacity() > KEPT_BUFFER_BYTES {
             self.encoded = Vec::new();
         }
@@ -133,7 +138,7 @@ impl Writer {
                 used_number: is_new_segment,
             });
         }
-        active.length += encoded_bytes;
+        active.length += group_bytes as u64;
         let written = Written {
             number: active.number,
             path: active.path.clone(),
@@ -196,28 +201,70 @@ impl Writer {
     }
 }
 
-fn encode_frames(out: &mut Vec<u8>, active: &Active, group: &[Arc<Pending>]) -> Vec<Place> {
+/// A group as it is written.
+struct Frames<'g> {
+    /// In the order of the group.
+    places: Vec<Place>,
+    pieces: Vec<Piece<'g>>,
+}
+
+/// Bytes that were encoded, and then bytes that lie where they are: payloads are not copied.
+struct Piece<'g> {
+    encoded: Range<usize>,
+    rest: &'g [u8],
+}
+
+impl<'g> Piece<'g> {
+    fn bytes(&self) -> usize {
+        self.encoded.len() + self.rest.len()
+    }
+
+    fn parts<'a>(&self, encoded: &'a [u8]) -> [IoSlice<'a>; 2]
+    where
+        'g: 'a,
+    {
+        let encoded = encoded.get(self.encoded.clone()).unwrap_or_default();
+        [IoSlice::new(encoded), IoSlice::new(self.rest)]
+    }
+}
+
+/// Encodes a group behind the header of its segment, if that is in `out`.
+fn encode_frames<'g>(out: &mut Vec<u8>, active: &Active, group: &'g [Arc<Pending>]) -> Frames<'g> {
     let mut places = Vec::with_capacity(group.len());
+    let mut pieces = Vec::with_capacity(group.len() + 1);
+    let mut offset = active.length + out.len() as u64;
+    let header = 0..out.len();
+    pieces.push(Piece {
+        encoded: header,
+        rest: &[],
+    });
     for pending in group {
         let start = out.len();
-        let offset = active.length + start as u64;
         out.resize(start + FRAME_HEADER, 0);
-        pending.encode(out);
+        let rest = pending.encode(out);
+        let frame = out.get_mut(start..).unwrap_or_default();
         seal_frame(
-            out,
-            start,
+            frame,
+            rest,
             active.salt,
             offset,
             pending.kind(),
             pending.position,
         );
+        let piece = Piece {
+            encoded: start..out.len(),
+            rest,
+        };
+        let frame_bytes = piece.bytes() as u64;
         places.push(Place {
             segment: active.number,
             offset,
-            frame_bytes: (out.len() - start) as u64,
+            frame_bytes,
         });
+        offset += frame_bytes;
+        pieces.push(piece);
     }
-    places
+    Frames { places, pieces }
 }
 
 /// Removes a file that may be gone already.

@@ -274,3 +274,50 @@ async fn a_volume_says_how_full_it_is() {
     let used = used.expect("the server says it");
     assert!((1..=100).contains(&used), "{used} %");
 }
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = vec!["localhost".to_owned()];
+    for (name, authority) in [("server", "ca.crt"), ("stranger", "stranger.crt")] {
+        let made = rcgen::generate_simple_self_signed(names.clone()).expect("a certificate");
+        std::fs::write(folder.path().join(authority), made.cert.pem()).expect("it is written");
+        if name == "server" {
+            let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+            write("tls.crt", made.cert.pem()).expect("it is written");
+            write("tls.key", made.signing_key.serialize_pem()).expect("it is written");
+        }
+    }
+    let tls = spanloom_tls::ServerTls::open(folder.path(), &[]).expect("it can be used");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The client ends it.
+            let _ = tls.accept(stream).await;
+        }
+    });
+    let url = format!("https://localhost:{port}");
+    let stranger = folder.path().join("stranger.crt");
+    let connection = Connection {
+        tls: spanloom_store::connection::tls(&url, Some(&stranger)).expect("it can be used"),
+        url,
+        user: String::new(),
+        password: String::new(),
+    };
+    let migrate = MigrateOptions {
+        // Longer than a test may take.
+        patience: Duration::from_secs(3600),
+        ..migrate_options()
+    };
+    let error = migrate::run(&connection, &options(), &migrate)
+        .await
+        .expect_err("it is a stranger");
+    assert!(matches!(error, MigrateError::Untrusted { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("invalid peer certificate"), "{text}");
+    assert!(text.contains("storage.external.tls.caSecret"), "{text}");
+    server.abort();
+}

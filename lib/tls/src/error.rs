@@ -2,6 +2,24 @@
 
 use std::path::PathBuf;
 
+/// Whether a connection failed because the server's certificate is not trusted: that does not pass with time.
+pub fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error's source is that of the error in it.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref())
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let found = inner.or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(_)) = found {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// Why files with certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

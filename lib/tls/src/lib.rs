@@ -18,7 +18,7 @@ mod server;
 
 pub use client::{ClientTls, system_bundle};
 pub use connector::{Connector, Stream};
-pub use error::TlsError;
+pub use error::{TlsError, is_untrusted};
 pub use listen::listen;
 pub use server::{ServerTls, TlsStream};
 

@@ -200,6 +200,8 @@ pub struct Pod {
     pub restarts: i64,
     /// When a container of it last ended with an error.
     pub last_crash: Option<Timestamp>,
+    /// How a container of it last ended with an error, in words, also when it runs again.
+    pub crash: Option<String>,
 }
 
 /// The longest text of someone else's that a message quotes.
@@ -244,6 +246,7 @@ impl Pod {
                 .filter_map(|c| c["restartCount"].as_i64())
                 .sum(),
             last_crash: started(status).filter_map(last_crash).max(),
+            crash: started(status).find_map(crash),
         }
     }
 
@@ -283,17 +286,28 @@ fn started(status: &Value) -> impl Iterator<Item = &Value> {
     status["containerStatuses"].as_array().into_iter().flatten()
 }
 
-fn last_crash(container: &Value) -> Option<Timestamp> {
-    let ended = [
+/// How a container ended, where that was an error: the last time first.
+fn failed_ends(container: &Value) -> impl Iterator<Item = (i64, &Value)> {
+    let ends = [
         &container["state"]["terminated"],
         &container["lastState"]["terminated"],
     ];
-    let crashed = ended
-        .into_iter()
-        .filter(|e| e["exitCode"].as_i64().is_some_and(|code| code != 0));
-    crashed
-        .filter_map(|e| e["finishedAt"].as_str()?.parse().ok())
+    ends.into_iter().filter_map(|end| {
+        let code = end["exitCode"].as_i64().filter(|code| *code != 0)?;
+        Some((code, end))
+    })
+}
+
+fn last_crash(container: &Value) -> Option<Timestamp> {
+    failed_ends(container)
+        .filter_map(|(_, end)| end["finishedAt"].as_str()?.parse().ok())
         .max()
+}
+
+fn crash(container: &Value) -> Option<String> {
+    let (code, end) = failed_ends(container).next()?;
+    let said = quote(&end["reason"], &end["message"]);
+    Some(format!("exited with code {code}: {said}"))
 }
 
 /// Whether a pod's sandbox and volumes are still being made: no container has run yet.
@@ -328,14 +342,10 @@ fn containers(status: &Value) -> Option<String> {
     }
     let init = status["initContainerStatuses"].as_array();
     for container in init.into_iter().flatten().chain(statuses) {
-        let state = &container["state"];
-        let last = &container["lastState"]["terminated"];
-        for found in [&state["terminated"], last] {
-            if let Some(code) = found["exitCode"].as_i64().filter(|code| *code != 0) {
-                let said = quote(&found["reason"], &found["message"]);
-                return Some(format!("exited with code {code}: {said}"));
-            }
+        if let Some(crash) = crash(container) {
+            return Some(crash);
         }
+        let state = &container["state"];
         if state["waiting"].is_object() {
             return Some(quote(
                 &state["waiting"]["reason"],
@@ -363,11 +373,25 @@ pub fn quote(reason: &Value, message: &Value) -> String {
 
 /// The first trouble among pods, with the pod's name.
 pub fn trouble(pods: &[Pod]) -> Option<String> {
-    pods.iter().filter(|pod| !pod.ending).find_map(|pod| {
-        pod.trouble
-            .as_ref()
-            .map(|text| format!("pod {}: {text}", pod.name))
-    })
+    first(pods, |pod| pod.trouble.as_deref())
+}
+
+/// The same among a Job's pods. One that runs again after an error is ready, and is in trouble still.
+pub fn job_trouble(pods: &[Pod]) -> Option<String> {
+    trouble(pods).or_else(|| first(pods, |pod| pod.crash.as_deref()))
+}
+
+fn first(pods: &[Pod], said: impl Fn(&Pod) -> Option<&str>) -> Option<String> {
+    let mut pods = pods.iter().filter(|pod| !pod.ending);
+    pods.find_map(|pod| said(pod).map(|text| format!("pod {}: {text}", pod.name)))
+}
+
+/// Why a Job failed, in Kubernetes' words: its pods may be gone.
+pub fn job_failure(job: &Value) -> Option<String> {
+    let conditions = job["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let failed = conditions.find(|c| c["type"] == "Failed" && c["status"] == "True")?;
+    Some(quote(&failed["reason"], &failed["message"]))
 }
 
 /// An agent and what it said, when it answered.
@@ -516,6 +540,21 @@ mod tests {
             }]})),
             "exited with code 1: Error: x y"
         );
+        // A Job's container that runs again is ready, and what it said when it failed is still true.
+        let again = pod(json!({"conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"state": {"running": {}}, "lastState": {"terminated":
+                {"exitCode": 1, "reason": "Error", "message": "wrong password"}}}]}));
+        let pods = [again];
+        assert_eq!(super::trouble(&pods), None);
+        let said = job_trouble(&pods).unwrap();
+        assert!(
+            said.ends_with("exited with code 1: Error: wrong password"),
+            "{said}"
+        );
+        let failed = json!({"status": {"conditions": [{"type": "Failed", "status": "True",
+            "reason": "DeadlineExceeded", "message": "too long"}]}});
+        assert_eq!(job_failure(&failed).unwrap(), "DeadlineExceeded: too long");
+        assert_eq!(job_failure(&json!({})), None);
         // What keeps the first container from its work is said, not that the next one waits.
         let waits = json!({"state": {"waiting": {"reason": "PodInitializing"}}});
         let fails = json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "gone"}}});

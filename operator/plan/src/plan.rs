@@ -8,7 +8,7 @@ use spanloom_crds::status::Status;
 
 use crate::conditions::Seen;
 use crate::nodes::{self, Collectors, Nodes, max_surge};
-use crate::observe::{Agent, JobState, Pods, Workload, trouble};
+use crate::observe::{Agent, JobState, Pods, Workload, job_failure, job_trouble, trouble};
 use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
@@ -70,14 +70,16 @@ pub fn plan(observed: Observed<'_>) -> Plan {
     let (pipeline, release, owned) = (observed.pipeline, observed.release, observed.owned);
     let mut known = observed.known.clone();
     let mut desired = render(pipeline, release, &known);
-    let schema = desired
+    let job = desired
         .iter()
         .find(|object| object.stage == Stage::Schema)
-        .map_or(JobState::Missing, |job| JobState::of(owned.get(&key(job))));
+        .and_then(|job| owned.get(&key(job)));
     let (collectors, facts) = look(&observed, &desired);
     let schema = Schema {
-        state: schema,
-        trouble: trouble(observed.pods.of("migrate")).or_else(|| told(&observed, "Job")),
+        state: JobState::of(job),
+        trouble: job_trouble(observed.pods.of("migrate"))
+            .or_else(|| told(&observed, "Job"))
+            .or_else(|| job.and_then(job_failure)),
     };
     let decision = judge(&observed, &desired, &facts, &schema);
     let rollout = decision.as_ref().map(|decision| &decision.rollout);

@@ -4,7 +4,7 @@ mod real;
 pub mod simulated;
 
 use std::fmt::Debug;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,7 +88,15 @@ pub trait DiskFile: Debug + Send {
     ///
     /// # Errors
     /// When it cannot; some of them may be written then.
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_parts_at(&mut [IoSlice::new(bytes)], offset)
+    }
+
+    /// Writes all bytes of some parts, one behind the other, at `offset`.
+    ///
+    /// # Errors
+    /// When it cannot; some of them may be written then.
+    fn write_parts_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
     /// Cuts the file to `length`.
     ///

@@ -5,7 +5,7 @@
 //! sync the bytes it was for read well until the crash, and no later sync makes them durable, as on Linux.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -317,7 +317,8 @@ impl DiskFile for SimulatedFile {
         Ok(length)
     }
 
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_parts_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let state = self.changing()?;
         let start = usize::try_from(offset).map_err(|_| error(ENOSPC))?;
         let used: usize = state

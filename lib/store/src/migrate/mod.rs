@@ -38,6 +38,17 @@ pub enum MigrateError {
         /// The last error.
         reason: String,
     },
+    /// What answers has a certificate that is not trusted.
+    #[error(
+        "the certificate of ClickHouse at {url} is not trusted: {reason}; check the address and the CA \
+         certificate (storage.external.tls.caSecret)"
+    )]
+    Untrusted {
+        /// Where it should be.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
     /// ClickHouse refused a statement.
     #[error("ClickHouse refused to {what}: {reason}")]
     Refused {
@@ -187,23 +198,24 @@ impl Run<'_> {
             };
             let failure = Failure::of(&error);
             let refused = failure.class == Class::Fault;
-            if refused || start.elapsed() + pause > self.migrate.patience {
-                return Err(match refused {
-                    true => refusal("authenticate", failure),
-                    false => MigrateError::Away {
-                        url: url.to_owned(),
-                        waited: start.elapsed(),
-                        reason: failure.message,
-                    },
+            if refused {
+                return Err(refusal("authenticate", failure));
+            }
+            let (url, reason) = (url.to_owned(), failure.message);
+            // Waiting would not help; a certificate that is being replaced is seen by the next start.
+            if spanloom_tls::is_untrusted(&error) {
+                return Err(MigrateError::Untrusted { url, reason });
+            }
+            let waited = start.elapsed();
+            if waited + pause > self.migrate.patience {
+                return Err(MigrateError::Away {
+                    url,
+                    waited,
+                    reason,
                 });
             }
-            let seconds = start.elapsed().as_secs();
-            tracing::info!(
-                url,
-                seconds,
-                reason = failure.message,
-                "waiting for ClickHouse"
-            );
+            let seconds = waited.as_secs();
+            tracing::info!(url, seconds, reason, "waiting for ClickHouse");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
