@@ -172,7 +172,7 @@ impl Running {
             },
             query_metrics,
             Arc::new(registry),
-            collector.not_ready(),
+            collector.health(),
         )
         .await?;
         Ok(Self {

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use spanloom_crds::agent::{AgentConfig, AgentStatus, capability};
+use spanloom_crds::agent::{AgentConfig, AgentStatus, Impairment, Undelivered, capability};
 use spanloom_crds::{DocumentErrors, TracingPipeline, resolved};
 use spanloom_pipeline::config::Acknowledge;
 use spanloom_pipeline::durable::OpenError;
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
-use spanloom_program::NotReady;
+use spanloom_program::Health;
 use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
 use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report, system_logs};
 use spanloom_store::schema::SchemaOptions;
+use spanloom_store::trouble::{Trouble, TroubleKind};
 use spanloom_store::writer::{Writer, WriterConfig};
 use spanloom_tls::TlsError;
 
@@ -79,7 +80,8 @@ pub struct Collector {
     http: SocketAddr,
     draining: Arc<AtomicBool>,
     watching: Option<Watching>,
-    level: Option<level::Watch>,
+    level: level::Watch,
+    trouble: Trouble,
 }
 
 impl Collector {
@@ -145,6 +147,7 @@ impl Collector {
             watches
         });
         let writer = Writer::new(writer);
+        let trouble = writer.trouble();
         writer.register(registry);
         let pool = BlockPool::new(blocks);
         pool.register(registry);
@@ -154,8 +157,7 @@ impl Collector {
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
-        // Only an operator reads it.
-        let level = watches.is_some().then(|| level::Watch::start(store));
+        let level = level::Watch::start(store, registry);
         let watching = watches.map(|watches| watches.start(server.control(), registry));
         Ok(Self {
             server,
@@ -164,6 +166,7 @@ impl Collector {
             draining: Arc::default(),
             watching,
             level,
+            trouble,
         })
     }
 
@@ -177,13 +180,14 @@ impl Collector {
         self.http
     }
 
-    /// Says why the collector is not ready, for `/readyz`. A ClickHouse that is away does not count:
-    /// senders would only find no collector at all, and the answer to them is "retry" anyway.
-    pub fn not_ready(&self) -> Arc<NotReady> {
+    /// How the collector is, for `/readyz`. A ClickHouse that is away or full is only mentioned: senders would
+    /// find no collector at all, and the answer to them is "retry" anyway.
+    pub fn health(&self) -> Health {
         let draining = Arc::clone(&self.draining);
         let watched = self.watching.as_ref().map(Watching::state);
         let control = self.server.control();
-        Arc::new(move || {
+        let of = self.server.control();
+        Health::new(move || {
             if draining.load(Ordering::Relaxed) {
                 return Some("draining".to_owned());
             }
@@ -192,6 +196,7 @@ impl Collector {
             }
             watched.as_ref().and_then(|state| state.not_ready())
         })
+        .impaired_by(move || of.impairment())
     }
 
     /// How the collector is, for `/status`.
@@ -199,7 +204,8 @@ impl Collector {
         let control: Control = self.server.control();
         let watched = self.watching.as_ref().map(Watching::state);
         let understands = capability::understood();
-        let level = self.level.as_ref().map(|watch| watch.level.clone());
+        let level = self.level.level.clone();
+        let trouble = self.trouble.clone();
         move || AgentStatus {
             config: watched
                 .as_ref()
@@ -208,7 +214,15 @@ impl Collector {
             understands: understands.clone(),
             spans_received: control.spans_received(),
             spans_discarded: control.spans_discarded(),
-            store_used_percent: level.as_ref().and_then(level::Level::used_percent),
+            store_used_percent: level.used_percent(),
+            impairment: control.impairment().map(|message| Impairment {
+                store_full: trouble.now() == Some(TroubleKind::DiskFull),
+                message,
+            }),
+            undelivered: control.undelivered().map(|(requests, oldest)| Undelivered {
+                requests: requests as u64,
+                oldest_seconds: oldest.as_secs(),
+            }),
         }
     }
 
@@ -229,9 +243,7 @@ impl Collector {
         if let Some(watching) = self.watching {
             watching.stop().await;
         }
-        if let Some(level) = self.level {
-            level.stop().await;
-        }
+        self.level.stop().await;
         drained
     }
 }

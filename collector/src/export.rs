@@ -11,6 +11,10 @@ pub(crate) struct StoreExport(pub(crate) Writer);
 impl Export for StoreExport {
     type Frozen = Frozen;
 
+    fn trouble(&self) -> Option<String> {
+        self.0.trouble().now().map(|kind| kind.to_string())
+    }
+
     async fn export(&self, batch: Frozen) -> ExportOutcome {
         match self.0.write(batch).await {
             WriteOutcome::Stored => ExportOutcome::Stored,

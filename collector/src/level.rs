@@ -1,11 +1,12 @@
-//! How full the store's volume is, looked up now and then for `/status`.
+//! How full the store's volume is, looked up now and then for `/status` and the metrics.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use spanloom_store::connection::Connection;
-use spanloom_store::volume;
+use spanloom_store::volume::{self, Volume};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,18 +14,25 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(120);
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Nothing is known yet.
-const UNKNOWN: u8 = u8::MAX;
 
 /// The level as it was seen last. Clones share it.
-#[derive(Debug, Clone)]
-pub(crate) struct Level(Arc<AtomicU8>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Level {
+    seen: Arc<Mutex<Option<Volume>>>,
+    free_bytes: Gauge,
+}
 
 impl Level {
     /// The part of the volume that is used, in percent.
     pub(crate) fn used_percent(&self) -> Option<u8> {
-        let used = self.0.load(Ordering::Relaxed);
-        (used != UNKNOWN).then_some(used)
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map(|volume| volume.used_percent)
+    }
+
+    fn set(&self, volume: Volume) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(volume);
+        self.free_bytes
+            .set(i64::try_from(volume.free_bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -36,8 +44,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(connection: Connection) -> Self {
-        let level = Level(Arc::new(AtomicU8::new(UNKNOWN)));
+    pub(crate) fn start(connection: Connection, registry: &mut Registry) -> Self {
+        let level = Level::default();
+        registry.register(
+            "spanloom_store_free_bytes",
+            "Free bytes of ClickHouse's fullest local disk, looked up every two minutes; 0 until then",
+            level.free_bytes.clone(),
+        );
         let stop = CancellationToken::new();
         let (ours, seen) = (stop.clone(), level.clone());
         let task = tokio::spawn(async move {
@@ -58,8 +71,9 @@ impl Watch {
 async fn look_again_and_again(connection: Connection, level: Level) {
     let client = connection.client();
     loop {
-        match tokio::time::timeout(PATIENCE, volume::used_percent(&client)).await {
-            Ok(Ok(used)) => level.0.store(used.min(100), Ordering::Relaxed),
+        match tokio::time::timeout(PATIENCE, volume::fullest(&client)).await {
+            Ok(Ok(Some(volume))) => level.set(volume),
+            Ok(Ok(None)) => {}
             // A store that is away is told elsewhere; the level stays as it was.
             Ok(Err(error)) => tracing::debug!(%error, "cannot check the store's volume"),
             Err(_) => tracing::debug!("the check of the store's volume timed out"),

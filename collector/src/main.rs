@@ -176,8 +176,8 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         Some(cluster) => Collector::start_in(cluster, args.config()?, &mut registry).await?,
         None => Collector::start(args.config()?, &mut registry).await?,
     };
-    let (not_ready, status) = (collector.not_ready(), collector.status());
-    let pages = Pages::new(Arc::new(registry), not_ready).json("/status", move || {
+    let (health, status) = (collector.health(), collector.status());
+    let pages = Pages::new(Arc::new(registry), health).json("/status", move || {
         serde_json::to_string(&status())
             .map_err(|error| format!("cannot encode the status: {error}"))
     });

@@ -162,6 +162,33 @@ pub struct AgentStatus {
     /// How full the store's volume is, in percent; none where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_used_percent: Option<u8>,
+    /// What keeps the agent from storing spans now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impairment: Option<Impairment>,
+    /// What its log holds that is not stored; none of an agent without a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered: Option<Undelivered>,
+}
+
+/// What keeps an agent from storing spans.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Impairment {
+    /// The disk of the store is full.
+    #[serde(default)]
+    pub store_full: bool,
+    /// In words.
+    pub message: String,
+}
+
+/// Requests in an agent's log that are not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Undelivered {
+    /// How many.
+    pub requests: u64,
+    /// The age of the oldest, in seconds.
+    pub oldest_seconds: u64,
 }
 
 /// How far an agent has taken its configuration.

@@ -18,7 +18,7 @@ use spanloom_operator::leadership::Leadership;
 use spanloom_operator::lease::{Claim, Lost};
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
-use spanloom_program::{Admin, NotReady, Pages, Signals, causes, logs};
+use spanloom_program::{Admin, Health, Pages, Signals, causes, logs};
 use tokio_util::sync::CancellationToken;
 
 /// Spanloom's operator: makes what a TracingPipeline asks for.
@@ -81,7 +81,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let is_up = Arc::new(AtomicBool::new(false));
-    let pages = Pages::new(Arc::new(registry), not_ready(is_up.clone()));
+    let pages = Pages::new(Arc::new(registry), health(is_up.clone()));
     let admin = Admin::start(settings.admin, pages)
         .await
         .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
@@ -191,8 +191,8 @@ async fn work_on(work: Work, apply_crds: bool, stop: CancellationToken) {
     controller::run(work, stop).await;
 }
 
-fn not_ready(is_up: Arc<AtomicBool>) -> Arc<NotReady> {
-    Arc::new(move || {
+fn health(is_up: Arc<AtomicBool>) -> Health {
+    Health::new(move || {
         let waiting = !is_up.load(Ordering::Relaxed);
         waiting.then(|| "the API server has not been reached yet".to_owned())
     })

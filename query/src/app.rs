@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use spanloom_program::NotReady;
+use spanloom_program::Health;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
@@ -21,7 +21,7 @@ pub struct App {
     /// What `/metrics` shows; in `spanloom up`, the collector's as well.
     pub registry: Arc<Registry>,
     /// What `/readyz` asks besides ClickHouse.
-    pub not_ready: Arc<NotReady>,
+    pub health: Health,
     trace_memory: Arc<Semaphore>,
 }
 
@@ -35,7 +35,7 @@ impl App {
         limits: Limits,
         metrics: Metrics,
         registry: Arc<Registry>,
-        not_ready: Arc<NotReady>,
+        health: Health,
     ) -> Self {
         let units = (limits.trace_bytes_in_flight / MEMORY_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
         let trace_memory = Arc::new(Semaphore::new(units));
@@ -44,7 +44,7 @@ impl App {
             limits,
             metrics,
             registry,
-            not_ready,
+            health,
             trace_memory,
         }
     }

@@ -29,12 +29,12 @@ pub async fn healthz() -> &'static str {
 
 /// Whether questions can be answered now.
 pub async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let reason = match (app.not_ready)() {
+    let reason = match app.health.not_ready() {
         Some(reason) => Some(reason),
         None => app.db.ping().await.err().map(|error| error.to_string()),
     };
     match reason {
-        None => "ok\n".into_response(),
+        None => app.health.ready_body().into_response(),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {reason}\n"),

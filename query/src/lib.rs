@@ -36,4 +36,4 @@ mod ui;
 pub use config::{Access, ClickHouseConfig, Limits, QueryConfig};
 pub use metrics::Metrics;
 pub use server::{Server, StartError};
-pub use spanloom_program::NotReady;
+pub use spanloom_program::Health;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use spanloom_program::{Asked, Signals, logs, memory};
+use spanloom_program::{Asked, Health, Signals, logs, memory};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 
 /// How long open requests have to end; the platform kills after 30 s as a rule.
@@ -125,8 +125,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let drain_delay = Duration::from_secs(args.drain_delay_seconds);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let ready = Arc::new(|| None);
-    let server = Server::start(args.config(), metrics, Arc::new(registry), ready).await?;
+    let server = Server::start(
+        args.config(),
+        metrics,
+        Arc::new(registry),
+        Health::new(|| None),
+    )
+    .await?;
     tracing::info!(address = %server.address(), admin = ?server.admin_address(), "serving");
     let asked = signals.next().await;
     tracing::info!("draining");

@@ -12,7 +12,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use spanloom_program::{NotReady, Place, Places};
+use spanloom_program::{Health, Place, Places};
 use spanloom_tls::{HTTP1, HTTP2, ServerTls, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,7 +98,7 @@ struct Port {
 
 impl Server {
     /// Listens and serves. ClickHouse need not be there yet. `registry` is what `/metrics` shows
-    /// and should hold `metrics`; `not_ready` is what `/readyz` asks besides ClickHouse.
+    /// and should hold `metrics`; `health` is what `/readyz` asks besides ClickHouse.
     ///
     /// # Errors
     /// When an address cannot be listened on, or the certificate cannot be used.
@@ -106,14 +106,18 @@ impl Server {
         config: QueryConfig,
         metrics: Metrics,
         registry: Arc<Registry>,
-        not_ready: Arc<NotReady>,
+        health: Health,
     ) -> Result<Self, StartError> {
         let room = Room::Waits(Arc::new(Semaphore::new(config.limits.connections)));
         let draining = Arc::new(AtomicBool::new(false));
-        let not_ready = while_draining(draining.clone(), not_ready);
+        let ending = Arc::clone(&draining);
+        let health = health.unless(move || {
+            let is_ending = ending.load(Ordering::Relaxed);
+            is_ending.then(|| "shutting down".to_owned())
+        });
         let db = Db::new(&config.clickhouse, config.limits.clone(), metrics.clone())
             .map_err(StartError::Store)?;
-        let app = App::new(db, config.limits, metrics.clone(), registry, not_ready);
+        let app = App::new(db, config.limits, metrics.clone(), registry, health);
         let app = Arc::new(app);
         let mut routes = router(app.clone());
         if let Some(directory) = config.access.tokens_dir {
@@ -165,14 +169,6 @@ impl Server {
             admin.close(Duration::from_secs(1)).await;
         }
     }
-}
-
-/// What `/readyz` asks, and that the server is not ending.
-fn while_draining(draining: Arc<AtomicBool>, not_ready: Arc<NotReady>) -> Arc<NotReady> {
-    Arc::new(move || match draining.load(Ordering::Relaxed) {
-        true => Some("shutting down".to_owned()),
-        false => not_ready(),
-    })
 }
 
 impl Port {

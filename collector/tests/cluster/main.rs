@@ -113,8 +113,8 @@ impl Setup {
     }
 
     async fn ready(&self) {
-        let not_ready = self.collector.not_ready();
-        until("the collector is ready", || not_ready().is_none()).await;
+        let health = self.collector.health();
+        until("the collector is ready", || health.not_ready().is_none()).await;
     }
 
     fn sender(&self, from: &str) -> Sender {
@@ -187,11 +187,11 @@ fn pod(name: &str, address: &str, containers: &[&str]) -> Value {
 #[tokio::test]
 async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
     let setup = Setup::new().await;
-    let (not_ready, status) = (setup.collector.not_ready(), setup.collector.status());
+    let (health, status) = (setup.collector.health(), setup.collector.status());
     let app = setup.sender("127.0.0.1");
     // Before the first one: told to retry, and not ready.
     until("it says what is missing", || {
-        not_ready().is_some_and(|why| {
+        health.not_ready().is_some_and(|why| {
             why.contains(
                 "the ConfigMap tracing/prod-collector does not \
                                                     exist",
@@ -270,7 +270,7 @@ async fn a_configuration_is_live_without_a_restart_and_a_bad_one_is_refused() {
         let config = status().config;
         assert!(config.error.as_ref().unwrap().contains(why), "{config:?}");
         assert_eq!(config.applied.as_deref(), Some("hash-2"));
-        assert_eq!(not_ready(), None);
+        assert_eq!(health.not_ready(), None);
     }
     assert_eq!(app.send(&request("third", &[])).await, StatusCode::OK);
     assert_eq!(setup.resource("third").await["team"], "blue");
@@ -553,7 +553,7 @@ async fn the_admin_pages_say_nothing_of_traces() {
         "{metrics}"
     );
     let status = serde_json::to_string(&setup.collector.status()()).unwrap();
-    let reason = setup.collector.not_ready()().unwrap_or_default();
+    let reason = setup.collector.health().not_ready().unwrap_or_default();
     let id = setup
         .text("SELECT lower(hex(any(trace_id))) FROM spans")
         .await;
@@ -570,7 +570,10 @@ async fn a_collector_that_leaves_serves_until_nobody_comes() {
     let app = setup.sender("127.0.0.1");
     assert!(!app.exchange(&request("before", &[])).await.closes());
     setup.collector.leave();
-    assert_eq!(setup.collector.not_ready()().as_deref(), Some("draining"));
+    assert_eq!(
+        setup.collector.health().not_ready().as_deref(),
+        Some("draining")
+    );
     // The connection that is open is asked to end with an answer, not under one.
     let answer = app.exchange(&request("during", &[])).await;
     assert_eq!((answer.status, answer.closes()), (StatusCode::OK, true));

@@ -6,6 +6,8 @@ use crate::state::State;
 /// Figures of a log at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// Bytes that segments and what waits may have in all.
+    pub max_bytes: u64,
     /// Bytes of all segments.
     pub disk_bytes: u64,
     /// Bytes that wait to be written.
@@ -28,6 +30,8 @@ pub struct Status {
     pub keys_evicted: u64,
     /// What the disk said, if the last commit failed.
     pub fault: Option<String>,
+    /// It said that it has no room.
+    pub is_disk_full: bool,
 }
 
 impl Status {
@@ -35,6 +39,7 @@ impl Status {
         let index = &state.index;
         let oldest = index.requests.values().next();
         Self {
+            max_bytes: options.max_bytes,
             disk_bytes: state.disk_bytes,
             buffered_bytes: state.buffered_bytes,
             room_bytes: state.room(options),
@@ -46,6 +51,7 @@ impl Status {
             keys: index.keys.len(),
             keys_evicted: state.keys_evicted,
             fault: state.fault.clone(),
+            is_disk_full: state.is_disk_full,
         }
     }
 }

@@ -38,6 +38,12 @@ pub trait Export: Send + Sync + 'static {
     /// Stores a batch. It ends only when the outcome is known: while it is not, the implementation
     /// repeats the same frozen batch, and clients that repeat their request wait for this outcome.
     fn export(&self, batch: Self::Frozen) -> impl Future<Output = ExportOutcome> + Send;
+
+    /// What keeps it from storing batches now, in a few words for senders. They can be told to try again
+    /// while the outcome is not known: their repeats are recognised, and wait for the same outcome.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How an export ended.

@@ -144,6 +144,9 @@ pub struct Connections {
     /// How long a client waits for its answer before it is told to retry; the export goes on, and
     /// the retry joins it.
     pub answer_timeout: Duration,
+    /// The same while it is known what keeps the store from taking spans: SDKs wait for 10 s, and then do
+    /// not know why.
+    pub impaired_answer_timeout: Duration,
     /// A connection is closed at this age (a tenth more or less, so that not all go at once), which
     /// lets clients find new collectors; `None`: never.
     pub max_age: Option<Duration>,
@@ -178,6 +181,7 @@ impl Default for Connections {
             body_pace_bytes: 16 << 10,
             body_pace_time: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(30),
+            impaired_answer_timeout: Duration::from_secs(4),
             max_age: Some(Duration::from_secs(600)),
             max_age_grace: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(60),

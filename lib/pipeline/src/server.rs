@@ -1,8 +1,8 @@
 //! The pipeline started and stopped: its parts are made and joined here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
 use crate::process::{ProcessingError, Rules};
 use crate::queue::Queues;
-use crate::receive::{Bound, Inlet, Settings};
+use crate::receive::{Bound, Inlet, Settings, Trouble};
 use crate::repeat::Repeats;
 use crate::settlement::Settlement;
 use crate::worker::Worker;
@@ -76,9 +76,24 @@ pub struct Control {
     rules: watch::Sender<Arc<Rules>>,
     doors: Arc<Doors>,
     metrics: Arc<Metrics>,
+    inlet: Weak<Inlet>,
 }
 
 impl Control {
+    /// What the log holds that is not stored: how many requests, and the age of the oldest; none without a
+    /// log.
+    pub fn undelivered(&self) -> Option<(usize, Duration)> {
+        let inlet = self.inlet.upgrade()?;
+        let status = inlet.log.as_ref()?.status();
+        let age = Duration::from_millis(status.oldest_age_ms.unwrap_or(0));
+        Some((status.undelivered_requests, age))
+    }
+
+    /// Why spans are not stored now, or cannot be taken: for health pages.
+    pub fn impairment(&self) -> Option<String> {
+        self.inlet.upgrade()?.impairment()
+    }
+
     /// Changes what is done to spans, from the next request on, and ends the holding of requests
     /// ([`Config::hold`]).
     ///
@@ -144,6 +159,7 @@ impl Server {
             .collect::<Result<_, _>>()?;
         let addresses: Vec<_> = sockets.iter().map(Bound::address).collect();
 
+        let export = Arc::new(export);
         let metrics = Arc::new(Metrics::default());
         metrics.register(registry);
         let accounts = Accounts::new(&config.accounts);
@@ -160,6 +176,10 @@ impl Server {
             repeats: repeats(&config, &metrics),
             log: config.acknowledge.log().cloned(),
             queues,
+            trouble: Trouble(Box::new({
+                let export = Arc::clone(&export);
+                move || export.trouble()
+            })),
             doors: Arc::new(Doors::new(config.hold)),
             metrics: Arc::clone(&metrics),
             accounts: Arc::clone(&accounts),
@@ -173,7 +193,6 @@ impl Server {
             Arc::clone(&metrics),
             Arc::clone(&accounts),
         );
-        let export = Arc::new(export);
         let exports = TaskTracker::new();
         let runtime = tokio::runtime::Handle::current();
         let delivery = Delivery::new(
@@ -250,6 +269,7 @@ impl Server {
                 rules,
                 doors,
                 metrics,
+                inlet: Arc::downgrade(&inlet),
             },
             addresses,
             inlet,

@@ -192,6 +192,7 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = new_store(None);
     store.behave(|_| away());
+    *store.trouble.lock().unwrap() = Some("the store's disk is full".to_owned());
     let options = Options {
         max_bytes: 256 << 10,
         ..Options::default()
@@ -199,7 +200,7 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
     let (config, log) = logged(folder.path(), options);
     let p = start_on(config, Arc::clone(&store));
     let mut taken = HashSet::new();
-    let mut refused = 0;
+    let (mut refused, mut told) = (0, 0);
     for i in 0..400 {
         let answer = p.protobuf(spans(i * 20 + 1, 20)).await;
         match answer.status {
@@ -207,6 +208,9 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
             503 => {
                 refused += 1;
                 assert!(answer.header("retry-after").is_some());
+                let said = String::from_utf8_lossy(&answer.body).into_owned();
+                // One that the log had no room for waits for the store itself.
+                told += usize::from(said.contains("the store's disk is full"));
             }
             other => panic!("{other}"),
         }
@@ -216,7 +220,14 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
         "{refused} were refused, {} taken",
         taken.len()
     );
+    assert!(told > refused / 2, "{told} of {refused} were told why");
     assert!(log.status().disk_bytes <= 256 << 10);
+    let impairment = p.server.control().impairment().unwrap();
+    assert!(
+        impairment.contains("the store's disk is full"),
+        "{impairment}"
+    );
+    *store.trouble.lock().unwrap() = None;
     store.behave(|_| ExportOutcome::Stored);
     until("the log is delivered", || {
         log.status().undelivered_requests == 0

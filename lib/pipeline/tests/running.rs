@@ -420,3 +420,27 @@ async fn others_in_a_batch_that_cannot_be_frozen_are_told_to_retry() {
     let (second, third) = tokio::join!(p.protobuf(spans(2, 1)), p.protobuf(spans(3, 1)));
     assert_eq!((second.status, third.status, p.store.len()), (200, 200, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_is_told_soon_what_keeps_its_spans_from_being_stored() {
+    let mut config = quick();
+    config.connections.impaired_answer_timeout = Duration::from_millis(50);
+    let p = start_gated(config, Some(Semaphore::new(0)));
+    *p.store.trouble.lock().unwrap() = Some("the store's disk is full".to_owned());
+    let body = spans(1, 10);
+    // Its repeat waits for the same outcome.
+    for _ in 0..2 {
+        let answer = p.protobuf(body.clone()).await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("retry-after").is_some());
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(said.contains("the store's disk is full"), "{said}");
+    }
+    let grpc = p.export(&body).await;
+    assert_eq!(grpc.grpc_status(), 14);
+    *p.store.trouble.lock().unwrap() = None;
+    p.store.gate.as_ref().unwrap().add_permits(1000);
+    assert_eq!(p.protobuf(body).await.status, 200);
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(p.store.len(), 10);
+}

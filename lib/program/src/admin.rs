@@ -31,7 +31,56 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
 
 /// Says why the program is not ready, or nothing when it is.
-pub type NotReady = dyn Fn() -> Option<String> + Send + Sync;
+type NotReady = dyn Fn() -> Option<String> + Send + Sync;
+
+/// What `/readyz` asks.
+#[derive(Clone)]
+pub struct Health {
+    not_ready: Arc<NotReady>,
+    impairment: Arc<NotReady>,
+}
+
+impl Health {
+    /// Asks `not_ready`.
+    pub fn new(not_ready: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self {
+            not_ready: Arc::new(not_ready),
+            impairment: Arc::new(|| None),
+        }
+    }
+
+    /// Asks also for what is wrong with a program that is ready all the same: those who send to it need its
+    /// answers.
+    pub fn impaired_by(
+        mut self,
+        impairment: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.impairment = Arc::new(impairment);
+        self
+    }
+
+    /// Another reason to be not ready, which is asked for first.
+    pub fn unless(self, not_ready: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        let before = self.not_ready;
+        Self {
+            not_ready: Arc::new(move || not_ready().or_else(|| before())),
+            ..self
+        }
+    }
+
+    /// Why the program is not ready.
+    pub fn not_ready(&self) -> Option<String> {
+        (self.not_ready)()
+    }
+
+    /// The body of `/readyz` when the program is ready.
+    pub fn ready_body(&self) -> String {
+        match (self.impairment)() {
+            None => "ok\n".to_owned(),
+            Some(impairment) => format!("ok, but {impairment}\n"),
+        }
+    }
+}
 
 /// A page of a program's own: its JSON, or why there is none.
 type Json = dyn Fn() -> Result<String, String> + Send + Sync;
@@ -39,16 +88,16 @@ type Json = dyn Fn() -> Result<String, String> + Send + Sync;
 /// What the admin port answers with.
 pub struct Pages {
     registry: Arc<Registry>,
-    not_ready: Arc<NotReady>,
+    health: Health,
     own: Vec<(&'static str, Box<Json>)>,
 }
 
 impl Pages {
-    /// The metrics of `registry` and the answer of `not_ready`.
-    pub fn new(registry: Arc<Registry>, not_ready: Arc<NotReady>) -> Self {
+    /// The metrics of `registry` and the answers of `health`.
+    pub fn new(registry: Arc<Registry>, health: Health) -> Self {
         Self {
             registry,
-            not_ready,
+            health,
             own: Vec::new(),
         }
     }
@@ -153,8 +202,8 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" => match (pages.not_ready)() {
-            None => text(StatusCode::OK, "ok\n".into()),
+        "/readyz" => match pages.health.not_ready() {
+            None => text(StatusCode::OK, pages.health.ready_body()),
             Some(reason) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("not ready: {reason}\n"),
@@ -218,7 +267,7 @@ mod tests {
     async fn what_it_serves() {
         let pages = Pages::new(
             Arc::new(Registry::default()),
-            Arc::new(|| Some("no pods yet".to_owned())),
+            Health::new(|| Some("no pods yet".to_owned())),
         )
         .json("/status", || Ok("{}".to_owned()))
         .json("/broken", || Err("cannot encode it".to_owned()));
@@ -251,8 +300,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_that_is_ready_says_what_is_wrong_all_the_same() {
+        let health = Health::new(|| None).impaired_by(|| Some("the disk is full".to_owned()));
+        let pages = Pages::new(Arc::default(), health.clone());
+        let admin = Admin::start(([127, 0, 0, 1], 0).into(), pages)
+            .await
+            .unwrap();
+        let answer = get(admin.address(), "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.ends_with("ok, but the disk is full\n"), "{answer}");
+        admin.shutdown().await;
+        let ending = health.unless(|| Some("ending".to_owned()));
+        assert_eq!(ending.not_ready().as_deref(), Some("ending"));
+    }
+
+    #[tokio::test]
     async fn connections_that_say_nothing_leave_room_for_others() {
-        let pages = Pages::new(Arc::new(Registry::default()), Arc::new(|| None));
+        let pages = Pages::new(Arc::new(Registry::default()), Health::new(|| None));
         let admin = Admin::start(([127, 0, 0, 1], 0).into(), pages)
             .await
             .unwrap();

@@ -8,7 +8,7 @@ pub mod memory;
 mod places;
 mod signals;
 
-pub use admin::{Admin, NotReady, OPENMETRICS, Pages};
+pub use admin::{Admin, Health, OPENMETRICS, Pages};
 pub use places::{Place, Places};
 pub use signals::{Asked, Signals};
 

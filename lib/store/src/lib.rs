@@ -11,6 +11,7 @@ pub mod failure;
 pub mod migrate;
 pub mod schema;
 pub mod tag_cache;
+pub mod trouble;
 pub mod volume;
 pub mod writer;
 

@@ -270,9 +270,10 @@ async fn what_earlier_configurations_logged_is_dropped() {
 #[tokio::test]
 async fn a_volume_says_how_full_it_is() {
     let client = connection().await.client();
-    let used = spanloom_store::volume::used_percent(&client).await;
-    let used = used.expect("the server says it");
-    assert!((1..=100).contains(&used), "{used} %");
+    let volume = spanloom_store::volume::fullest(&client).await;
+    let volume = volume.expect("the server says it").expect("it has a disk");
+    assert!((1..=100).contains(&volume.used_percent), "{volume:?}");
+    assert!(volume.free_bytes > 0, "{volume:?}");
 }
 
 #[tokio::test]

@@ -19,6 +19,10 @@ pub struct Seen {
     pub store_used: Option<u8>,
     /// What ails the store's pod.
     pub store_trouble: Option<String>,
+    /// What keeps collectors from storing spans: the reason, and what they say.
+    pub impairment: Option<(&'static str, String)>,
+    /// A change of the collectors' pods waits for this.
+    pub held: Option<String>,
     /// The Job that makes the schema.
     pub schema: Option<JobState>,
     /// What ails the Job's pod.
@@ -208,15 +212,21 @@ fn accepted(pipeline: &Pipeline, seen: &Seen) -> Said {
 }
 
 fn store(seen: &Seen, used: Option<u8>) -> Said {
+    let impaired = || {
+        let (reason, message) = seen.impairment.as_ref()?;
+        Some(said(FALSE, reason, message))
+    };
     let Some(store) = &seen.store else {
-        // Our own way to it is the schema's Job; the agents' own is DataFlowing.
+        // Our own way to it is the schema's Job, and then what the collectors say.
         return match seen.schema {
-            Some(JobState::Complete) => said(
-                TRUE,
-                "Reached",
-                "ClickHouse is reachable, and the \
+            Some(JobState::Complete) => impaired().unwrap_or_else(|| {
+                said(
+                    TRUE,
+                    "Reached",
+                    "ClickHouse is reachable, and the \
                 schema was migrated",
-            ),
+                )
+            }),
             // What the Job's pod says is the store's own answer, or why the pod cannot ask it.
             Some(JobState::Running | JobState::Failed) if seen.schema_trouble.is_some() => said(
                 FALSE,
@@ -234,6 +244,9 @@ fn store(seen: &Seen, used: Option<u8>) -> Said {
         };
     };
     if store.exists && store.ready >= 1 {
+        if let Some(impaired) = impaired() {
+            return impaired;
+        }
         let Some(used) = used else {
             return said(TRUE, "Ready", "ClickHouse is ready");
         };
@@ -291,6 +304,9 @@ fn agents(seen: &Seen) -> Said {
             "waiting for the schema migration",
         );
     };
+    if let Some(held) = &seen.held {
+        return said(FALSE, "WaitingForLogs", held);
+    }
     let cause = rollout.cause.clone().unwrap_or_default();
     let trouble = seen.agents_trouble.as_deref();
     match rollout.state.as_str() {
@@ -454,10 +470,17 @@ const VOLUME_OVER_80: &str = "VolumeOver80Percent";
 /// The store's volume is nearly full.
 const VOLUME_OVER_90: &str = "VolumeOver90Percent";
 
+/// The store's disk is full.
+pub const STORE_FULL: &str = "StoreFull";
+/// Collectors cannot insert into the store.
+pub const INSERTS_FAIL: &str = "InsertsFail";
+
 /// Reasons that need a person, whatever was before.
-const BAD: [&str; 12] = [
+const BAD: [&str; 14] = [
     VOLUME_OVER_80,
     VOLUME_OVER_90,
+    STORE_FULL,
+    "WaitingForLogs",
     "NoNodes",
     "RolledBack",
     "RolloutFailed",

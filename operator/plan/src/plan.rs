@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use spanloom_crds::status::Status;
+use spanloom_crds::status::{Rollout, Status};
 
-use crate::conditions::Seen;
+use crate::conditions::{INSERTS_FAIL, STORE_FULL, Seen};
 use crate::nodes::{self, Collectors, Nodes, max_surge};
 use crate::observe::{Agent, JobState, Pods, Workload, job_failure, job_trouble, trouble};
 use crate::owned::Owned;
@@ -77,11 +77,17 @@ pub fn plan(observed: Observed<'_>) -> Plan {
     let (collectors, facts) = look(&observed, &desired);
     let schema = Schema {
         state: JobState::of(job),
-        trouble: job_trouble(observed.pods.of("migrate"))
+        trouble: trouble(observed.pods.of("migrate")).or_else(|| told(&observed, "Job")),
+        said: job_trouble(observed.pods.of("migrate"))
             .or_else(|| told(&observed, "Job"))
             .or_else(|| job.and_then(job_failure)),
     };
-    let decision = judge(&observed, &desired, &facts, &schema);
+    let held = held(&observed, &desired);
+    let decision = match held {
+        // What has not begun cannot fail.
+        Some(_) => None,
+        None => judge(&observed, &desired, &facts, &schema),
+    };
     let rollout = decision.as_ref().map(|decision| &decision.rollout);
     let on_one_node = is_on_one_node(rollout);
     let daemon_set = observed
@@ -111,6 +117,8 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         None => observed.previous.rollout.clone(),
     };
     let mut todo = Vec::new();
+    let holds_agents = held.is_some();
+    seen.held = held;
     if pipeline.managed() {
         let (steps, held) = steps(
             &desired,
@@ -119,6 +127,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
                 owned,
                 schema: state,
                 claim: observed.claim,
+                holds_agents,
                 settled: observed.settled,
                 refusals: observed.refusals,
                 now: observed.instant,
@@ -134,6 +143,77 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         seen,
         desired,
     }
+}
+
+/// Logs that hold older requests than this cannot be drained, in seconds.
+const DRAINS_WITHIN: u64 = 60;
+
+/// Why the collectors' pods are not replaced now: a pod that is replaced takes its log along, which has what is
+/// not stored yet. The annotation `spanloom.dev/retry` has them replaced all the same.
+fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
+    let daemon_set = desired.iter().find(|object| object.kind() == "DaemonSet")?;
+    let live = observed.owned.get(&key(daemon_set))?;
+    let revision = |object: &Value| {
+        let annotations = &object["spec"]["template"]["metadata"]["annotations"];
+        annotations[REVISION].as_str().map(str::to_owned)
+    };
+    if revision(live) == revision(&daemon_set.object) {
+        return None;
+    }
+    // A rollout that was taken back has its own times.
+    let goes_on = |previous: &Rollout| {
+        previous.retry != observed.pipeline.retry || previous.state == rollout::ROLLED_BACK
+    };
+    if observed.previous.rollout.as_ref().is_some_and(goes_on) {
+        return None;
+    }
+    let left = |agent: &&Agent| {
+        let undelivered = agent.status.as_ref().and_then(|status| status.undelivered);
+        undelivered.is_some_and(|left| left.oldest_seconds >= DRAINS_WITHIN)
+    };
+    let stuck: Vec<_> = observed.agents.iter().filter(left).collect();
+    let first = stuck.first()?;
+    let cause = first
+        .status
+        .as_ref()
+        .and_then(|status| status.impairment.as_ref());
+    let cause = cause.map_or("", |impairment| &impairment.message);
+    let before = if cause.is_empty() { "" } else { ": " };
+    Some(format!(
+        "the collectors' pods are replaced once their logs are stored; {} of them, such as {}, hold spans that \
+         cannot be stored yet{before}{cause}; to replace them now, and lose these, change the annotation \
+         spanloom.dev/retry",
+        stuck.len(),
+        first.pod.name
+    ))
+}
+
+/// What keeps collectors from storing spans: a full disk before anything else.
+fn impairment(agents: &[Agent]) -> Option<(&'static str, String)> {
+    let said = agents.iter().filter_map(|agent| {
+        let impairment = agent.status.as_ref()?.impairment.as_ref()?;
+        Some((agent, impairment))
+    });
+    let all: Vec<_> = said.collect();
+    let (agent, impairment) = all
+        .iter()
+        .find(|(_, impairment)| impairment.store_full)
+        .or(all.first())?;
+    let (reason, advice) = match impairment.store_full {
+        true => (
+            STORE_FULL,
+            "; increase storage.managed.size, or shorten the retention",
+        ),
+        false => (INSERTS_FAIL, ""),
+    };
+    let message = format!(
+        "{} of {} collectors cannot store spans, such as {}: {}{advice}",
+        all.len(),
+        agents.len(),
+        agent.pod.name,
+        impairment.message
+    );
+    Some((reason, message))
 }
 
 /// The collectors on their nodes, beside what they should be.
@@ -160,7 +240,10 @@ fn look(observed: &Observed<'_>, desired: &[Desired]) -> (Collectors, Facts) {
 /// How the schema stands, and why it is not made.
 struct Schema {
     state: JobState,
+    /// Why its pod is not at work.
     trouble: Option<String>,
+    /// The same, or how an earlier try ended.
+    said: Option<String>,
 }
 
 /// Whether the collectors' rollout goes well; none before there can be one, or when it is not ours.
@@ -236,8 +319,9 @@ fn see(observed: &Observed<'_>, desired: &[Desired], schema: Schema) -> Seen {
         store: is_managed.then(|| Workload::of_replicas(find("StatefulSet", "clickhouse"))),
         store_used: used.max(),
         store_trouble: trouble(pods.of("clickhouse")).or_else(|| told(observed, "StatefulSet")),
+        impairment: impairment(observed.agents),
         schema: Some(schema.state),
-        schema_trouble: schema.trouble,
+        schema_trouble: schema.said,
         agents: Workload::of_daemon_set(find("DaemonSet", "collector")),
         query_trouble: trouble(pods.of("query")).or_else(|| query.failure.clone()),
         query,

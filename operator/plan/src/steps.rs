@@ -98,6 +98,8 @@ pub struct Surroundings<'a> {
     pub schema: JobState,
     /// The store's volume claim, where it was looked for and found.
     pub claim: Option<&'a Value>,
+    /// The collectors' DaemonSet is left as it is.
+    pub holds_agents: bool,
     /// What the server keeps in a form of its own.
     pub settled: &'a Settled,
     /// What was refused not long ago.
@@ -115,6 +117,9 @@ pub fn steps(desired: &[Desired], around: &Surroundings<'_>) -> (Vec<Step>, Vec<
     all.extend(grow(around));
     for object in desired.iter().filter(|d| may_apply(d, desired, around)) {
         let live = around.owned.get(&key(object));
+        if around.holds_agents && object.kind() == "DaemonSet" {
+            continue;
+        }
         if object.stage == Stage::Schema && around.schema == JobState::Failed {
             // It is made anew once it is gone, and stays a while to be looked at.
             let spent = live.filter(|live| has_rested(live, around.time));

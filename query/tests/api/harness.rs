@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use spanloom_engine::testing::TestEngine;
-use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
+use spanloom_query::{Access, ClickHouseConfig, Health, Limits, Metrics, QueryConfig, Server};
 use spanloom_store::migrate::statements;
 use spanloom_store::schema::SchemaOptions;
 
@@ -203,7 +203,7 @@ pub async fn serve_to(clickhouse: ClickHouseConfig, limits: Limits, access: Acce
         limits,
         access,
     };
-    Server::start(config, metrics, Arc::new(registry), Arc::new(|| None))
+    Server::start(config, metrics, Arc::new(registry), Health::new(|| None))
         .await
         .unwrap()
 }

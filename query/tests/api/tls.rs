@@ -10,7 +10,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use prometheus_client::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server, StartError};
+use spanloom_query::{
+    Access, ClickHouseConfig, Health, Limits, Metrics, QueryConfig, Server, StartError,
+};
 use spanloom_tls::{ClientTls, Connector, HTTP1, ServerTls};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -51,7 +53,7 @@ async fn start(tls: &Path, tokens: Option<&Path>) -> Result<Server, StartError> 
         },
     };
     let metrics = Metrics::register(&mut Registry::default());
-    Server::start(config, metrics, Arc::default(), Arc::new(|| None)).await
+    Server::start(config, metrics, Arc::default(), Health::new(|| None)).await
 }
 
 type HttpsClient = Client<Connector, Empty<bytes::Bytes>>;

@@ -9,7 +9,7 @@
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::load::body::Compression;
@@ -120,6 +120,11 @@ impl Bench {
             programs,
             in_flight,
         })
+    }
+
+    /// Where the collectors have their files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// An empty database with the peer's tables, and the peer running.

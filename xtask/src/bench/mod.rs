@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what one core takes in, how long questions take, and which layout answers best.
+//! `cargo xtask bench`: what one core takes in, how long answers and questions take, and which layout answers best.
 //!
 //! Standard output holds the result and nothing else; progress and notes go to standard error.
 
+mod acknowledge;
 mod build;
 mod ingest;
 mod load;
@@ -29,6 +30,8 @@ pub struct Args {
 enum What {
     /// Spans into ClickHouse for each CPU second of the collector, beside its peers
     Ingest(ingest::Args),
+    /// How long a sender waits for its answer, beside the disk's own sync
+    Acknowledge(acknowledge::Args),
     /// Five times the peak load: memory, goodput and refusals
     Overload(overload::Args),
     /// How long our API takes to answer on 10 million spans
@@ -47,6 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     match args.what {
         What::Ingest(args) => ingest::run(&args),
+        What::Acknowledge(args) => acknowledge::run(&args),
         What::Overload(args) => overload::run(&args),
         What::Query(args) => query::run(&args),
         What::Operator(args) => operator::run(&args),

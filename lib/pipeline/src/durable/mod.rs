@@ -190,6 +190,18 @@ impl DurableLog {
         !has_room
     }
 
+    /// What is wrong with the log, for people.
+    pub(crate) fn impairment(&self) -> Option<String> {
+        let status = self.log.status();
+        if let Some(fault) = status.fault {
+            return Some(format!("the log cannot be written: {fault}"));
+        }
+        self.is_full().then(|| {
+            let mib = status.max_bytes >> 20;
+            format!("the log is full ({mib} MiB)")
+        })
+    }
+
     /// Takes a request; its sender is answered when it is durable.
     pub(crate) fn append(&self, entry: Entry) -> Result<Position, Box<NotLogged>> {
         let Entry {
@@ -366,6 +378,11 @@ impl DurableLog {
                     of(|s| to_size(s.disk_bytes)),
                 )
                 .with(
+                    "log_free_bytes",
+                    "Bytes that the log has room for; 0 while its disk is full",
+                    of(free_bytes),
+                )
+                .with(
                     "log_undelivered_requests",
                     "Requests in the log that are not stored yet",
                     of(|s| s.undelivered_requests),
@@ -376,6 +393,14 @@ impl DurableLog {
                     of(|s| to_size(s.oldest_age_ms.unwrap_or(0) / 1000)),
                 ),
         ));
+    }
+}
+
+fn free_bytes(status: &Status) -> usize {
+    let used = status.disk_bytes + status.buffered_bytes;
+    match status.is_disk_full {
+        true => 0,
+        false => to_size(status.max_bytes.saturating_sub(used)),
     }
 }
 

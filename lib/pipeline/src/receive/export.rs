@@ -227,8 +227,10 @@ impl Export<'_> {
             Begin::First(ticket) => {
                 let pending = ticket.pending();
                 if inlet.log.as_ref().is_some_and(|log| log.is_full()) {
-                    let why =
-                        "the log is full, since ClickHouse does not take its spans; try again";
+                    let cause = inlet
+                        .impairment()
+                        .unwrap_or_else(|| "the log is full".into());
+                    let why = format!("{cause}; try again");
                     ticket.refuse(Outcome::Unavailable(why.into()));
                     return Ok(pending.wait().await);
                 }
@@ -250,7 +252,19 @@ impl Export<'_> {
             Some(deadline) if deadline < patience => (deadline, Refusal::Deadline),
             _ => (patience, Refusal::Slow),
         };
-        tokio::time::timeout(patience, pending.wait())
+        let wait = pending.wait();
+        tokio::pin!(wait);
+        let early = inlet.settings.connections.impaired_answer_timeout;
+        let early = early.min(patience);
+        if let Ok(outcome) = tokio::time::timeout(early, &mut wait).await {
+            return Ok(outcome);
+        }
+        if early < patience
+            && let Some(trouble) = inlet.impairment()
+        {
+            return Err(Refusal::Store(trouble));
+        }
+        tokio::time::timeout(patience - early, wait)
             .await
             .map_err(|_| late)
     }

@@ -17,6 +17,7 @@ mod mixed;
 mod slots;
 mod stream;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -89,4 +90,31 @@ pub(crate) struct Inlet {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) log: Option<Arc<DurableLog>>,
+    pub(crate) trouble: Trouble,
+}
+
+/// Asks what keeps the store from taking spans.
+pub(crate) struct Trouble(pub(crate) Box<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl Trouble {
+    pub(crate) fn now(&self) -> Option<String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Trouble").field(&self.now()).finish()
+    }
+}
+
+impl Inlet {
+    /// Why spans are not stored now, or cannot be taken: for people.
+    pub(crate) fn impairment(&self) -> Option<String> {
+        let log = self.log.as_ref().and_then(|log| log.impairment());
+        match (self.trouble.now(), log) {
+            (Some(store), Some(log)) => Some(format!("{store}; {log}")),
+            (store, log) => store.or(log),
+        }
+    }
 }

@@ -108,6 +108,7 @@ pub struct Store {
     pub services: Mutex<Vec<String>>,
     pub accounts: Mutex<Vec<AccountRow>>,
     pub batches: watch::Sender<usize>,
+    pub trouble: Mutex<Option<String>>,
     behave: Mutex<Behave>,
     /// A permit for each export that may end.
     pub gate: Option<Semaphore>,
@@ -118,6 +119,10 @@ pub struct FakeExport(pub Arc<Store>);
 
 impl Export for FakeExport {
     type Frozen = FakeFrozen;
+
+    fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().unwrap().clone()
+    }
 
     async fn export(&self, frozen: FakeFrozen) -> ExportOutcome {
         let FakeFrozen {
@@ -228,6 +233,7 @@ pub fn new_store(gate: Option<Semaphore>) -> Arc<Store> {
         services: Mutex::default(),
         accounts: Mutex::default(),
         batches: watch::channel(0).0,
+        trouble: Mutex::default(),
         behave: Mutex::new(Box::new(|_| ExportOutcome::Stored)),
         gate,
     })

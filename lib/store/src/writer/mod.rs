@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::block::{Frozen, TableId};
 use crate::connection::Connection;
 use crate::failure::{Class, Failure, MAX_PARTITIONS};
+use crate::trouble::Trouble;
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
@@ -89,6 +90,7 @@ pub struct Writer {
     client: clickhouse::Client,
     config: WriterConfig,
     metrics: WriterMetrics,
+    trouble: Trouble,
     /// Second of the last error log, counted from the writer's start.
     logged: AtomicU64,
     started: Instant,
@@ -129,6 +131,7 @@ impl Writer {
             client,
             config,
             metrics: WriterMetrics::default(),
+            trouble: Trouble::default(),
             logged: AtomicU64::new(u64::MAX),
             started: Instant::now(),
         }
@@ -142,6 +145,11 @@ impl Writer {
     /// The writer's metrics.
     pub fn metrics(&self) -> &WriterMetrics {
         &self.metrics
+    }
+
+    /// What keeps ClickHouse from taking spans.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 
     /// Stores a batch. Ends when it is stored, or given up after the times in the configuration.
@@ -173,6 +181,7 @@ impl Writer {
             let Some(worst) = worst(failures) else {
                 return self.finished(frozen, jobs);
             };
+            self.trouble.failed(&worst);
             let touched = jobs.iter().any(Job::touched);
             let limit = match touched {
                 true => self.config.keep_unknown_for,
@@ -254,6 +263,7 @@ impl Writer {
     }
 
     fn finished(&self, frozen: &Frozen, jobs: Vec<Job>) -> WriteOutcome {
+        self.trouble.over();
         let mut refused_spans = Vec::new();
         for job in jobs {
             let rows: usize = job.refused.iter().map(|refused| refused.range.len()).sum();

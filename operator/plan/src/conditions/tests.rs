@@ -320,3 +320,32 @@ fn what_needs_a_person_is_a_warning() {
     let unknown = but(&|seen| seen.probe = Probed::NotYet);
     assert_eq!(turned_first(&unknown), 6);
 }
+
+#[test]
+fn a_store_that_takes_nothing_is_not_ready() {
+    for store in [Some(workload(1)), None] {
+        let seen = Seen {
+            store,
+            impairment: Some((
+                STORE_FULL,
+                "1 of 2 collectors cannot store spans".to_owned(),
+            )),
+            ..well()
+        };
+        let conditions = of(&seen);
+        let store = conditions.iter().find(|(type_, ..)| type_ == "StoreReady");
+        let (_, status, reason) = store.unwrap();
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "StoreFull"));
+        let (_, status, reason) = conditions.last().unwrap();
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "StoreFull"));
+    }
+    let seen = Seen {
+        held: Some("waiting".to_owned()),
+        ..well()
+    };
+    let conditions = of(&seen);
+    let agents = conditions
+        .iter()
+        .find(|(type_, ..)| type_ == "CollectorsReady");
+    assert_eq!(agents.unwrap().2, "WaitingForLogs");
+}

@@ -1,10 +1,11 @@
-//! What a plan makes of a schema that is not made.
+//! What a plan makes of a schema that is not made, and of collectors that cannot store spans.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 
 use serde_json::json;
+use spanloom_crds::agent::{AgentStatus, Impairment, Undelivered};
 
 use super::*;
 use crate::observe::Pod;
@@ -101,4 +102,114 @@ fn a_migration_that_cannot_start_is_taken_back_and_a_long_one_is_not() {
     check(None, true, &[0, 300, 3_000], None);
     // There is nothing to return to, and the collectors have not begun.
     check(image, false, &[0, 300, 3_000], None);
+}
+
+/// A collector that says this.
+fn agent(impairment: Option<(bool, &str)>, oldest_seconds: Option<u64>) -> Agent {
+    Agent {
+        pod: Pod {
+            name: "prod-collector-x".to_owned(),
+            ready: true,
+            node: Some("a".to_owned()),
+            ..Pod::default()
+        },
+        status: Some(AgentStatus {
+            impairment: impairment.map(|(store_full, message)| Impairment {
+                store_full,
+                message: message.to_owned(),
+            }),
+            undelivered: oldest_seconds.map(|oldest_seconds| Undelivered {
+                requests: 1,
+                oldest_seconds,
+            }),
+            ..AgentStatus::default()
+        }),
+    }
+}
+
+/// Whether the DaemonSet is changed by a spec with another registry, and what is seen, while its collectors
+/// are these.
+fn changed(agents: &[Agent], previous: &Rollout, retry: Option<&str>) -> (bool, Seen) {
+    let release = release();
+    let mut pipeline = pipeline(json!({"images": {"registry": "example.test/nowhere"}}));
+    pipeline.retry = retry.map(str::to_owned);
+    let known = Known {
+        last_good: Some(last_good(&release)),
+        ..Known::default()
+    };
+    let mut owned: Owned = render(&pipeline, &release, &known)
+        .into_iter()
+        .map(|object| (key(&object), object.object))
+        .collect();
+    let job = owned.iter_mut().find(|((kind, _), _)| kind == "Job");
+    job.unwrap().1["status"]["conditions"] = json!([{"type": "Complete", "status": "True"}]);
+    let old = last_good(&release).daemon_set;
+    owned.insert(("DaemonSet".to_owned(), pipeline.object("collector")), old);
+    let stores = |((kind, _), _): &(&(String, String), &mut Value)| kind == "StatefulSet";
+    if let Some((_, store)) = owned.iter_mut().find(stores) {
+        store["status"] = json!({"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1});
+    }
+    let plan = plan(Observed {
+        pipeline: &pipeline,
+        release: &release,
+        previous: &Status {
+            rollout: Some(previous.clone()),
+            ..Status::default()
+        },
+        now: Timestamp::from_second(1_800_000_000).unwrap(),
+        instant: Instant::now(),
+        owned: &owned,
+        known,
+        pods: &Pods::default(),
+        agents,
+        told: &Told::default(),
+        nodes: &Nodes::of([("a".to_owned(), true)]),
+        has_changed: false,
+        claim: None,
+        settled: &Settled::default(),
+        refusals: &Refusals::default(),
+    });
+    let is_set = |step: &Step| step.key().0 == "DaemonSet" && matches!(step, Step::Apply { .. });
+    (plan.steps.iter().any(is_set), plan.seen)
+}
+
+#[test]
+fn pods_whose_logs_cannot_be_stored_are_not_replaced() {
+    let complete = Rollout {
+        state: rollout::COMPLETE.to_owned(),
+        ..Rollout::default()
+    };
+    let full = Some((true, "the store's disk is full"));
+    let (is_changed, seen) = changed(&[agent(full, Some(300))], &complete, None);
+    assert!(!is_changed);
+    let held = seen.held.unwrap();
+    assert!(
+        held.contains("such as prod-collector-x, hold spans"),
+        "{held}"
+    );
+    assert!(held.contains("the store's disk is full"), "{held}");
+    assert_eq!(seen.rollout, Some(complete.clone()), "nothing has begun");
+    let (reason, message) = seen.impairment.unwrap();
+    assert_eq!(reason, STORE_FULL);
+    assert!(
+        message.starts_with("1 of 1 collectors cannot store spans"),
+        "{message}"
+    );
+    // Logs that drain, and pods without one, are replaced; and whoever asks for it has it done.
+    for (agent, retry) in [
+        (agent(None, Some(2)), None),
+        (agent(full, None), None),
+        (agent(full, Some(300)), Some("now")),
+    ] {
+        let (is_changed, seen) = changed(&[agent], &complete, retry);
+        assert!(is_changed, "{retry:?}");
+        assert_eq!(seen.held, None);
+    }
+    // What was taken back is not held as well: its configuration is the last good one.
+    let back = Rollout {
+        state: ROLLED_BACK.to_owned(),
+        ..Rollout::default()
+    };
+    let (_, seen) = changed(&[agent(full, Some(300))], &back, None);
+    assert_eq!(seen.held, None);
 }

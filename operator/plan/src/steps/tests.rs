@@ -85,6 +85,7 @@ impl Case {
                 owned: &self.owned,
                 schema: self.schema,
                 claim: self.claim.as_ref(),
+                holds_agents: false,
                 settled: &self.settled,
                 refusals: &self.refusals,
                 now: self.now,

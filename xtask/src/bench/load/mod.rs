@@ -10,7 +10,7 @@ mod grpc;
 pub mod rng;
 
 use anyhow::Context;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -46,7 +46,7 @@ pub enum Pace {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Spans acknowledged.
     pub acked: u64,
@@ -62,6 +62,8 @@ pub struct Outcome {
     pub not_sent: u64,
     /// How long it took.
     pub seconds: f64,
+    /// How long each acknowledgement took from the moment its request was sent, in milliseconds.
+    pub acked_after_ms: Vec<f64>,
 }
 
 const CONNECTIONS: usize = 4;
@@ -129,7 +131,7 @@ impl Load {
                     .duration_since(SystemTime::UNIX_EPOCH)?
                     .as_nanos() as u64,
             ),
-            outcome: Cell::default(),
+            outcome: RefCell::default(),
             said: Cell::default(),
         });
         let started = Instant::now();
@@ -160,7 +162,7 @@ impl Load {
                 open(&shared, senders, spans_per_second, end).await?;
             }
         }
-        let mut outcome = shared.outcome.get();
+        let mut outcome = shared.outcome.take();
         outcome.seconds = started.elapsed().as_secs_f64();
         Ok(outcome)
     }
@@ -176,7 +178,7 @@ struct Senders {
 struct Shared {
     load: Load,
     counter: Cell<u64>,
-    outcome: Cell<Outcome>,
+    outcome: RefCell<Outcome>,
     said: Cell<bool>,
 }
 
@@ -193,9 +195,15 @@ impl Shared {
     }
 
     fn count(&self, change: impl FnOnce(&mut Outcome)) {
-        let mut outcome = self.outcome.get();
-        change(&mut outcome);
-        self.outcome.set(outcome);
+        change(&mut self.outcome.borrow_mut());
+    }
+
+    fn acked(&self, spans: u64, sent: Instant) {
+        let took = sent.elapsed().as_secs_f64() * 1e3;
+        self.count(|o| {
+            o.acked += spans;
+            o.acked_after_ms.push(took);
+        });
     }
 }
 
@@ -208,9 +216,10 @@ async fn closed(
     while Instant::now() < end {
         let (body, counter) = shared.next()?;
         loop {
+            let sent = Instant::now();
             match connection.export(body.frame(counter)).await? {
                 Answer::Ok => {
-                    shared.count(|o| o.acked += body.spans);
+                    shared.acked(body.spans, sent);
                     break;
                 }
                 Answer::Retry(delay) => {
@@ -278,13 +287,14 @@ async fn open(
         let (body, counter) = shared.next()?;
         let shared = Rc::clone(shared);
         under_way.spawn_local(async move {
+            let sent = Instant::now();
             let answer = connection.export(body.frame(counter)).await;
-            shared.count(|o| match &answer {
-                Ok(Answer::Ok) => o.acked += body.spans,
-                Ok(Answer::Retry(_)) => o.retryable += body.spans,
-                Ok(Answer::Refused { .. }) => o.refused += body.spans,
-                Err(_) => o.lost += body.spans,
-            });
+            match &answer {
+                Ok(Answer::Ok) => shared.acked(body.spans, sent),
+                Ok(Answer::Retry(_)) => shared.count(|o| o.retryable += body.spans),
+                Ok(Answer::Refused { .. }) => shared.count(|o| o.refused += body.spans),
+                Err(_) => shared.count(|o| o.lost += body.spans),
+            }
             say_first(&answer, &shared.said);
         });
     }
