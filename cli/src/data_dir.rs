@@ -67,6 +67,11 @@ impl DataDir {
         self.path.join("clickhouse")
     }
 
+    /// Where the collector keeps its log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// The folder itself, as an absolute path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use prometheus_client::registry::Registry;
-use spanloom_collector::{Collector, CollectorConfig, StoreAddress};
+use spanloom_collector::{Collector, CollectorConfig, LogConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
 use spanloom_engine::host::SLOTS;
 use spanloom_engine::{Engine, EngineConfig};
@@ -99,11 +99,7 @@ async fn up(args: UpArgs, document: TracingPipeline, say: Say) -> anyhow::Result
 
 /// Where spans are stored: our own engine, or a ClickHouse that the document names.
 enum Store {
-    Embedded {
-        engine: Box<Engine>,
-        /// Kept for its lock.
-        _data_dir: DataDir,
-    },
+    Embedded(Box<Engine>),
     External,
 }
 
@@ -111,7 +107,7 @@ impl Store {
     /// Resolves when the engine has died, which only its own death or a kill from outside brings.
     async fn died(&mut self) -> anyhow::Error {
         match self {
-            Self::Embedded { engine, .. } => {
+            Self::Embedded(engine) => {
                 let ended = match engine.wait().await {
                     Ok(status) => status.to_string(),
                     Err(error) => error.to_string(),
@@ -127,6 +123,8 @@ impl Store {
 }
 
 struct Running {
+    /// Kept for its lock.
+    _data_dir: DataDir,
     store: Store,
     collector: Collector,
     query: QueryServer,
@@ -135,7 +133,12 @@ struct Running {
 impl Running {
     async fn start(args: &UpArgs, document: &TracingPipeline, say: &Say) -> anyhow::Result<Self> {
         refuse_busy_ports(args)?;
-        let (store, address) = start_store(args, document, say).await?;
+        let path = match &args.data_dir {
+            Some(path) => path.clone(),
+            None => data_dir::default_path()?,
+        };
+        let data_dir = DataDir::open(&path)?;
+        let (store, address) = start_store(&data_dir, document, say).await?;
         let config = CollectorConfig {
             otlp_grpc: args.otlp_grpc,
             otlp_http: args.otlp_http,
@@ -144,7 +147,14 @@ impl Running {
             store: address.clone(),
             document: document.clone(),
             agent: spanloom_collector::config::host_name(),
-            log: None,
+            log: document
+                .spec
+                .collector
+                .log_bytes()
+                .map(|max_bytes| LogConfig {
+                    folder: data_dir.log(),
+                    max_bytes,
+                }),
         };
         say.step("updating the schema");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))
@@ -176,6 +186,7 @@ impl Running {
         )
         .await?;
         Ok(Self {
+            _data_dir: data_dir,
             store,
             collector,
             query,
@@ -199,7 +210,7 @@ impl Running {
             tracing::warn!("{incomplete}");
         }
         self.query.shutdown(DRAIN_DEADLINE).await;
-        if let Store::Embedded { engine, .. } = self.store
+        if let Store::Embedded(engine) = self.store
             && let Err(error) = engine.stop().await
         {
             tracing::warn!(%error, "the embedded ClickHouse did not stop cleanly");
@@ -210,7 +221,7 @@ impl Running {
 /// Whose tables these are. The laptop's own are its user's, whatever document is tried on them.
 fn pipeline_name(document: &TracingPipeline, store: &Store) -> String {
     match store {
-        Store::Embedded { .. } => "laptop".to_owned(),
+        Store::Embedded(_) => "laptop".to_owned(),
         Store::External => document
             .metadata
             .name
@@ -238,7 +249,7 @@ fn refuse_busy_ports(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 async fn start_store(
-    args: &UpArgs,
+    data_dir: &DataDir,
     document: &TracingPipeline,
     say: &Say,
 ) -> anyhow::Result<(Store, StoreAddress)> {
@@ -246,11 +257,6 @@ async fn start_store(
         say.step(&format!("using the ClickHouse at {}", address.url));
         return Ok((Store::External, address));
     }
-    let path = match &args.data_dir {
-        Some(path) => path.clone(),
-        None => data_dir::default_path()?,
-    };
-    let data_dir = DataDir::open(&path)?;
     let library = spanloom_engine::fetch::library(|news| say.step(news)).await?;
     say.step(&format!(
         "starting the embedded ClickHouse on {}",
@@ -276,11 +282,5 @@ async fn start_store(
         cluster: None,
         ca_file: None,
     };
-    Ok((
-        Store::Embedded {
-            engine: Box::new(engine),
-            _data_dir: data_dir,
-        },
-        address,
-    ))
+    Ok((Store::Embedded(Box::new(engine)), address))
 }

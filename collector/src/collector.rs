@@ -239,10 +239,25 @@ impl Collector {
     /// When something was given up; its senders were told to retry.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownIncomplete> {
         self.draining.store(true, Ordering::Relaxed);
-        let drained = self.server.shutdown(deadline).await;
-        if let Some(watching) = self.watching {
-            watching.stop().await;
-        }
+        let control = self.server.control();
+        let shutdown = self.server.shutdown(deadline);
+        let drained = match self.watching {
+            None => shutdown.await,
+            Some(watching) => {
+                tokio::pin!(shutdown);
+                let drained = tokio::select! {
+                    drained = &mut shutdown => drained,
+                    () = watching.pipeline_is_deleted() => {
+                        // Its store goes too: nothing is left to wait for.
+                        tracing::warn!("the pipeline is deleted; what is not stored is given up");
+                        control.give_up();
+                        shutdown.await
+                    }
+                };
+                watching.stop().await;
+                drained
+            }
+        };
         self.level.stop().await;
         drained
     }

@@ -126,7 +126,6 @@ pub struct Spec {
     pub management_state: Option<ManagementState>,
     /// The collectors, which receive spans, one on each node.
     #[serde(default)]
-    #[schemars(extend("x-laptop" = ""))]
     pub collector: Collector,
     /// The query service.
     #[serde(default)]

@@ -231,7 +231,7 @@ fn what_means_nothing_on_a_laptop() {
              images: {registry: a.example/b}, managementState: Managed, grafana: {datasources: true}}"
         ),
         [
-            "these fields have no effect with spanloom up: spec.managementState, spec.collector, \
+            "these fields have no effect with spanloom up: spec.managementState, spec.collector.resources, \
              spec.query, spec.grafana, spec.images"
         ]
     );

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::{ConfigHead, ConfigStatus};
 use spanloom_pipeline::server::Control;
+use tokio::sync::watch;
 
 use super::pods::PodIndex;
 use crate::config::{self, Unreadable};
@@ -25,6 +27,7 @@ pub(super) struct Live {
     watch_errors: Counter,
     generation: Gauge,
     refused_now: Gauge,
+    gone: Gone,
 }
 
 #[derive(Default)]
@@ -54,6 +57,7 @@ impl Live {
             watch_errors: Counter::default(),
             generation: Gauge::default(),
             refused_now: Gauge::default(),
+            gone: Gone::default(),
         }
     }
 
@@ -85,6 +89,7 @@ impl Live {
 
     /// A configuration came.
     pub(super) fn take(&self, text: &str) {
+        self.gone.set(false);
         let head: ConfigHead = serde_json::from_str(text).unwrap_or_default();
         {
             let state = self.state();
@@ -148,6 +153,12 @@ impl Live {
     pub(super) fn missing(&self, why: String) {
         tracing::warn!(why, "the ConfigMap with the configuration does not exist");
         self.state().waiting_for = Some(why);
+        self.gone.set(true);
+    }
+
+    /// Waits until the object has not existed for so long.
+    pub(super) async fn is_gone_for(&self, time: Duration) {
+        self.gone.lasts(time).await;
     }
 
     /// The object cannot be watched; what is in force stays.
@@ -174,5 +185,50 @@ impl Live {
     fn state(&self) -> MutexGuard<'_, State> {
         // What is set under it is set in whole values.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the object does not exist.
+#[derive(Default)]
+struct Gone(watch::Sender<bool>);
+
+impl Gone {
+    fn set(&self, is_gone: bool) {
+        self.0.send_replace(is_gone);
+    }
+
+    /// Waits until it has been gone for so long without a break.
+    async fn lasts(&self, time: Duration) {
+        let mut gone = self.0.subscribe();
+        loop {
+            // The sender is ours, so it is there.
+            let _ = gone.wait_for(|gone| *gone).await;
+            let back = gone.wait_for(|gone| !*gone);
+            if tokio::time::timeout(time, back).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_comes_back_is_not_gone() {
+        let gone = Gone::default();
+        gone.set(true);
+        let wait = gone.lasts(Duration::from_secs(15));
+        tokio::pin!(wait);
+        let soon = Duration::from_secs(14);
+        assert!(tokio::time::timeout(soon, &mut wait).await.is_err());
+        gone.set(false);
+        let later = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(later, &mut wait).await.is_err());
+        gone.set(true);
+        let start = tokio::time::Instant::now();
+        wait.await;
+        assert_eq!(start.elapsed(), Duration::from_secs(15));
     }
 }

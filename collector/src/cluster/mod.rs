@@ -90,6 +90,9 @@ impl Cluster {
     }
 }
 
+/// The operator makes an object that was deleted again within this time.
+const DELETED_AFTER: Duration = Duration::from_secs(15);
+
 /// The watches, before there is a pipeline that they can tell.
 pub(crate) struct Watches {
     cluster: Cluster,
@@ -147,6 +150,12 @@ impl Watching {
             live: Arc::clone(&self.live),
             pods: Arc::clone(&self.pods),
         }
+    }
+
+    /// Waits until the pipeline is deleted: its configuration object is gone, and does not come back as it
+    /// does when only it was deleted.
+    pub(crate) async fn pipeline_is_deleted(&self) {
+        self.live.is_gone_for(DELETED_AFTER).await;
     }
 
     /// Ends the watches.

@@ -20,22 +20,24 @@ pub const MAX_GATEWAYS: usize = 16;
 pub const MAX_METADATA_KEYS: usize = 32;
 
 with_scheduling! {
-    /// The collectors, one on each node. Has no effect with `spanloom up`.
+    /// The collectors, one on each node. With `spanloom up`, only `acknowledge` and `log` have an effect.
     pub struct Collector {
         /// Resource requests and limits of a collector. Default to 100m CPU and 512Mi memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("x-laptop" = ""))]
         pub resources: Option<Resources>,
         /// The maximum number of nodes with two collectors during a rollout: a number, or a
         /// percentage of all nodes. Nodes that are not Ready are not counted. Defaults to `10%`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1))]
+        #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1, "x-laptop" = ""))]
         pub max_surge: Option<Amount>,
         /// When an export is answered with success: `Stored`, when ClickHouse has its spans, or
-        /// `Logged`, when they are in the collector's log on the node's disk. Defaults to `Stored`.
+        /// `Logged`, when they are in the collector's log on the node's disk. Defaults to `Logged`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(extend("x-default" = "Stored"))]
+        #[schemars(extend("x-default" = "Logged"))]
         pub acknowledge: Option<Acknowledge>,
-        /// The log on the node's disk; used with `acknowledge: Logged`.
+        /// The log on the node's disk, for `acknowledge: Logged`; with `spanloom up` it is in the data
+        /// directory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub log: Option<CollectorLog>,
     }
@@ -45,10 +47,26 @@ with_scheduling! {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Acknowledge {
     /// When ClickHouse has its spans.
-    #[default]
     Stored,
     /// When the collector's log on the node's disk has its spans.
+    #[default]
     Logged,
+}
+
+/// How large a log may become where the pipeline does not say.
+const LOG_BYTES: u64 = 2 << 30;
+
+impl Collector {
+    /// How large the log may become, in bytes; none where exports are answered when they are stored.
+    pub fn log_bytes(&self) -> Option<u64> {
+        match self.acknowledge.unwrap_or_default() {
+            Acknowledge::Stored => None,
+            Acknowledge::Logged => {
+                let size = self.log.as_ref().and_then(|log| log.size.as_ref());
+                Some(size.and_then(Quantity::bytes).unwrap_or(LOG_BYTES))
+            }
+        }
+    }
 }
 
 /// A collector's log on the node's disk.

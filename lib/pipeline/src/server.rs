@@ -106,6 +106,12 @@ impl Control {
         Ok(())
     }
 
+    /// What is not stored is given up: senders that wait are told to retry, and what a log has stays in it. A
+    /// shutdown that waits for it ends.
+    pub fn give_up(&self) {
+        self.doors.abort.cancel();
+    }
+
     /// The part of the pipeline that has ended before its time, by a bug; then it is not ready for
     /// anything any more.
     pub fn broken(&self) -> Option<&'static str> {

@@ -13,7 +13,8 @@ use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 use crate::render::{
-    Desired, Known, LastGood, REVISION, Stage, agents_hash, render, roll_back, wanted_surge,
+    CREDENTIALS, Desired, Known, LastGood, REVISION, Stage, agents_hash, render, roll_back,
+    wanted_surge,
 };
 use crate::retry::Refusals;
 use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
@@ -160,6 +161,10 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
     if revision(live) == revision(&daemon_set.object) {
         return None;
     }
+    // Another address or password may be just what they need.
+    if store_access(live) != store_access(&daemon_set.object) {
+        return None;
+    }
     // A rollout that was taken back has its own times.
     let goes_on = |previous: &Rollout| {
         previous.retry != observed.pipeline.retry || previous.state == rollout::ROLLED_BACK
@@ -186,6 +191,18 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
         stuck.len(),
         first.pod.name
     ))
+}
+
+/// How a workload's pods reach the store.
+fn store_access(object: &Value) -> (Vec<&Value>, &Value) {
+    let template = &object["spec"]["template"];
+    let env = template["spec"]["containers"][0]["env"].as_array();
+    let is_store = |entry: &&Value| {
+        let name = entry["name"].as_str();
+        name.is_some_and(|name| name.starts_with("SPANLOOM_CLICKHOUSE_"))
+    };
+    let env = env.into_iter().flatten().filter(is_store).collect();
+    (env, &template["metadata"]["annotations"][CREDENTIALS])
 }
 
 /// What keeps collectors from storing spans: a full disk before anything else.

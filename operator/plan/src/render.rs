@@ -25,6 +25,7 @@ use crate::release::Release;
 
 pub use access::collectors_binding;
 pub use collector::wanted_surge;
+pub(crate) use common::CREDENTIALS;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };

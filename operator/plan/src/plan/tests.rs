@@ -205,6 +205,13 @@ fn pods_whose_logs_cannot_be_stored_are_not_replaced() {
         assert!(is_changed, "{retry:?}");
         assert_eq!(seen.held, None);
     }
+    // Another way to the store may be what they need.
+    let mut elsewhere = last_good(&release()).daemon_set;
+    elsewhere["spec"]["template"]["metadata"]["annotations"][CREDENTIALS] = json!("other");
+    assert_ne!(
+        store_access(&elsewhere),
+        store_access(&last_good(&release()).daemon_set)
+    );
     // What was taken back is not held as well: its configuration is the last good one.
     let back = Rollout {
         state: ROLLED_BACK.to_owned(),

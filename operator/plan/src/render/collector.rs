@@ -1,7 +1,7 @@
 //! The collectors: a DaemonSet behind a Service that stays on the sender's node.
 
 use serde_json::{Value, json};
-use spanloom_crds::{Acknowledge, Amount, Quantity};
+use spanloom_crds::Amount;
 
 use super::scheduling::schedule;
 use super::users::User;
@@ -23,9 +23,7 @@ const GRACE_SECONDS: u32 = 45;
 const LOGGED_DRAIN_SECONDS: u32 = 600 - DRAIN_DELAY_SECONDS - 15;
 const LOGGED_GRACE_SECONDS: u32 = 600;
 
-/// The size of the log, where the document gives none.
-const LOG_BYTES: u64 = 2 << 30;
-/// What lies beside it: dead letters, damaged bytes, the segment that is being written, and the file system's
+/// What lies beside the log: dead letters, damaged bytes, the segment that is being written, and the file system's
 /// own.
 const BESIDE_LOG_BYTES: u64 = 128 << 20;
 const LOG_FOLDER: &str = "/var/lib/spanloom/log";
@@ -90,7 +88,7 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let mut store = common::store_access(pipeline, User::Collector);
-    if let Some(bytes) = log_bytes(pipeline) {
+    if let Some(bytes) = pipeline.spec.collector.log_bytes() {
         let limit = (bytes + BESIDE_LOG_BYTES).to_string();
         store
             .volumes
@@ -99,7 +97,7 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
             .mounts
             .push(json!({"name": "log", "mountPath": LOG_FOLDER}));
     }
-    let grace = match log_bytes(pipeline) {
+    let grace = match pipeline.spec.collector.log_bytes() {
         Some(_) => LOGGED_GRACE_SECONDS,
         None => GRACE_SECONDS,
     };
@@ -136,7 +134,7 @@ fn container(
             DRAIN_DELAY_SECONDS.to_string(),
         ),
     ];
-    match log_bytes(pipeline) {
+    match pipeline.spec.collector.log_bytes() {
         None => env.push(common::env(
             "SPANLOOM_DRAIN_SECONDS",
             DRAIN_SECONDS.to_string(),
@@ -176,7 +174,7 @@ fn resources(pipeline: &Pipeline) -> Value {
         json!({"cpu": "100m", "memory": "256Mi"}),
         json!({"memory": "512Mi"}),
     );
-    if let Some(bytes) = log_bytes(pipeline)
+    if let Some(bytes) = pipeline.spec.collector.log_bytes()
         && resources["requests"]["ephemeral-storage"].is_null()
         && resources["limits"]["ephemeral-storage"].is_null()
     {
@@ -184,18 +182,6 @@ fn resources(pipeline: &Pipeline) -> Value {
         resources["requests"]["ephemeral-storage"] = json!(bytes.to_string());
     }
     resources
-}
-
-/// The size of the log; none where exports are answered when they are stored.
-fn log_bytes(pipeline: &Pipeline) -> Option<u64> {
-    let collector = &pipeline.spec.collector;
-    match collector.acknowledge.unwrap_or_default() {
-        Acknowledge::Stored => None,
-        Acknowledge::Logged => {
-            let size = collector.log.as_ref().and_then(|log| log.size.as_ref());
-            Some(size.and_then(Quantity::bytes).unwrap_or(LOG_BYTES))
-        }
-    }
 }
 
 /// The container's limit, from which the collector's own bounds follow.

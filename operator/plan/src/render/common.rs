@@ -20,7 +20,7 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_PIPELINE: &str = "spanloom.dev/pipeline";
 
 /// The annotation of a pod template that names the managed store's password.
-const CREDENTIALS: &str = "spanloom.dev/credentials";
+pub(crate) const CREDENTIALS: &str = "spanloom.dev/credentials";
 
 /// The user of our own images.
 const USER: u32 = 65_532;
