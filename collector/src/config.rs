@@ -8,7 +8,9 @@ use spanloom_crds::agent::{AgentConfig, ConfigHead, NotUnderstood};
 use spanloom_crds::resolved::{self, Resolved, Server};
 use spanloom_crds::{DocumentErrors, TracingPipeline};
 use spanloom_pipeline::Config as PipelineConfig;
-use spanloom_pipeline::config::{AccountsConfig, Cors, Listener, Processing, RepeatLimits};
+use spanloom_pipeline::config::{
+    AccountsConfig, BatchLimits, Cors, Listener, Processing, RepeatLimits,
+};
 use spanloom_pipeline::durable::{DurableLog, LogOptions, OpenError};
 use spanloom_program::memory;
 use spanloom_store::block::BlockPoolOptions;
@@ -172,6 +174,10 @@ impl CollectorConfig {
                 ..Cors::default()
             },
             processing: processing(&resolved),
+            batch: match self.log {
+                Some(_) => BatchLimits::logged(),
+                None => BatchLimits::default(),
+            },
             ..PipelineConfig::default()
         })
     }

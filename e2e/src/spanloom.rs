@@ -13,6 +13,9 @@ use serde_json::Value;
 /// How often a condition is looked at while it is awaited.
 const POLL: Duration = Duration::from_millis(50);
 
+/// An engine that was killed is started again within this time.
+const STORED_WITHIN: Duration = Duration::from_secs(120);
+
 /// What `spanloom up` is told.
 #[derive(Debug, Clone)]
 pub struct UpOptions {
@@ -249,11 +252,35 @@ impl Spanloom {
         format!("http://{}", self.addresses.http)
     }
 
-    /// The status and body of a GET on the API's port.
+    /// Waits until what was acknowledged is stored: until then it is only in the log.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn stored(&self) -> anyhow::Result<()> {
+        await_condition("the log is stored", STORED_WITHIN, || {
+            let Ok((200, metrics)) = self.answer("/metrics") else {
+                return false;
+            };
+            let waiting = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("spanloom_log_undelivered_requests "));
+            // Without a log it is stored already.
+            waiting.is_none_or(|requests| requests == "0")
+        })
+    }
+
+    /// The status and body of a GET on the API's port. What was acknowledged before is found.
     ///
     /// # Errors
     /// When no answer comes.
     pub fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        if path.starts_with("/api/") {
+            self.stored()?;
+        }
+        self.answer(path)
+    }
+
+    fn answer(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let mut response = self.agent.get(format!("{}{path}", self.url())).call()?;
         let status = response.status().as_u16();
         // A 100,000-span trace is larger than the client's default limit.

@@ -10,6 +10,7 @@ mod scenario {
     mod field;
     mod hotrod;
     mod life;
+    mod rate;
     mod sdk;
     mod sdk_rust;
     mod show;

@@ -25,6 +25,7 @@ fn store_shop(up: &Spanloom) {
         {"key": "sku", "value": {"stringValue": "tea"}},
     ]);
     store_json(up, "stock", &[stock, select]);
+    up.stored().unwrap();
 }
 
 #[test]
@@ -207,6 +208,7 @@ fn the_first_page_the_metrics_and_the_answers_to_bad_questions() {
     assert_eq!(status, 200);
     assert!(body.contains("rejectedSpans"), "{body}");
     store_json(&up, "shop", &[json_span(TRACE, 1, None, "good")]);
+    up.stored().unwrap();
     let (status, metrics) = up.get("/metrics").unwrap();
     assert_eq!(status, 200);
     let value = |needles: &[&str]| {

@@ -76,7 +76,7 @@ pub struct BatchLimits {
     pub max_rows: usize,
     /// At this much memory.
     pub max_bytes: usize,
-    /// So long after its first span: what an export's answer waits at most.
+    /// So long after its first span. Without a log that is what an export's answer waits at most.
     pub max_age: Duration,
     /// Sooner, when nothing waits and nothing is being exported, once it has this many spans and
     /// `linger` has passed since the last request: its clients may all be waiting for it.
@@ -95,6 +95,18 @@ impl Default for BatchLimits {
             // Smaller early batches would make the store merge too many small parts.
             early_rows: 2_000,
             linger: Duration::from_millis(5),
+        }
+    }
+}
+
+impl BatchLimits {
+    /// The limits where a log answers senders: nobody waits for a batch but those who search for its spans. So
+    /// it may have all that comes in most of a second, and the store has fewer parts to merge.
+    pub fn logged() -> Self {
+        Self {
+            max_age: Duration::from_millis(700),
+            early_rows: usize::MAX,
+            ..Self::default()
         }
     }
 }

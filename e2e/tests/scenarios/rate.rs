@@ -1,0 +1,85 @@
+//! SDKs as they come, at rates that real services have: a batch processor sends one export at a time and drops what
+//! it has no room for, so a slow answer loses spans in the client, where nobody sees it.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use spanloom_e2e::spanloom::{Spanloom, await_condition};
+use spanloom_e2e::{clients, workspace};
+
+use super::support::{spanloom_prints, up};
+
+const SECONDS: &str = "5";
+/// Accounts are written some seconds after the spans.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a client prints; it must succeed.
+fn run(command: &mut Command) -> String {
+    // The SDKs follow the environment's proxy, which cannot reach this machine's own addresses.
+    let output = command
+        .env("NO_PROXY", "127.0.0.1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{error}");
+    format!("{}{error}", String::from_utf8_lossy(&output.stdout))
+}
+
+/// Spans that are stored, by the accounts.
+fn stored(up: &Spanloom) -> u64 {
+    let text = spanloom_prints(&["accounts", "-o", "json", "--url", &up.url()]);
+    let accounts: Value = serde_json::from_str(&text).unwrap();
+    let all = accounts["accounts"].as_array().unwrap();
+    let stored = all
+        .iter()
+        .filter(|row| row["stage"] == "store" && row["reason"] == "stored");
+    stored.map(|row| row["spans"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn sdks_with_their_defaults_lose_nothing() {
+    let client = workspace().join("e2e/clients/python");
+    let python = clients::python(&client.join("requirements.txt")).unwrap();
+    let telemetrygen = clients::go_program(&workspace().join("e2e/clients/telemetrygen")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let up = up(folder.path());
+    let addresses = up.addresses();
+    let (grpc, http) = (addresses.otlp_grpc, addresses.otlp_http);
+    let mut sent = 0;
+    for (protocol, address) in [("grpc", grpc), ("http", http)] {
+        let printed = run(Command::new(&python).arg(client.join("rate.py")).args([
+            protocol,
+            &format!("http://{address}"),
+            "rate-python",
+            "4000",
+            SECONDS,
+        ]));
+        let spans: u64 = printed.lines().next().unwrap().parse().unwrap();
+        assert!(spans > 15_000, "{printed}");
+        sent += spans;
+        await_condition("all spans of the SDK for Python", LIMIT, || {
+            stored(&up) == sent
+        })
+        .unwrap_or_else(|error| panic!("{protocol}: {error:#}: {} of {sent}", stored(&up)));
+    }
+    for (over, address) in [(None, grpc), (Some("--otlp-http"), http)] {
+        let printed = run(Command::new(&telemetrygen)
+            .args(["--otlp-insecure", "--rate", "1000", "--workers", "2"])
+            .args(["--duration", &format!("{SECONDS}s"), "--otlp-endpoint"])
+            .arg(address.to_string())
+            .args(over));
+        // Each worker says how many traces of two spans it has made.
+        let traces = printed
+            .lines()
+            .filter(|line| line.contains("traces generated"))
+            .filter_map(|line| line.split("\"traces\": ").nth(1))
+            .map(|rest| rest.trim_end_matches('}').parse::<u64>().unwrap());
+        let spans = 2 * traces.sum::<u64>();
+        assert!(spans > 8_000, "{printed}");
+        sent += spans;
+        await_condition("all spans of telemetrygen", LIMIT, || stored(&up) == sent)
+            .unwrap_or_else(|error| panic!("{over:?}: {error:#}: {} of {sent}", stored(&up)));
+    }
+}
