@@ -24,7 +24,7 @@ use spanloom_log::{
     Request, Status, WriteError,
 };
 pub use spanloom_log::{OpenError, Options as LogOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
@@ -188,6 +188,24 @@ impl DurableLog {
         let has_room = self.log.status().room_bytes > self.room;
         self.full.store(!has_room, Ordering::Relaxed);
         !has_room
+    }
+
+    /// Whether the disk does not take what is written: it is full, or broken.
+    pub(crate) fn is_failing(&self) -> bool {
+        *self.waiting.failing.borrow()
+    }
+
+    /// Waits until the disk has not taken anything for so long.
+    pub(crate) async fn failed_for(&self, time: Duration) {
+        let mut failing = self.waiting.failing.subscribe();
+        loop {
+            // The sender is ours: it is not gone.
+            let _ = failing.wait_for(|failing| *failing).await;
+            let works = failing.wait_for(|failing| !*failing);
+            if tokio::time::timeout(time, works).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes a request; its sender is answered when it is durable.
@@ -385,7 +403,11 @@ fn to_size(number: u64) -> usize {
 
 /// Who waits for the log.
 #[derive(Debug, Default)]
-struct Waiting(Mutex<VecDeque<(Position, Waiter)>>);
+struct Waiting {
+    queue: Mutex<VecDeque<(Position, Waiter)>>,
+    /// The disk has failed and does not work again yet.
+    failing: watch::Sender<bool>,
+}
 
 #[derive(Debug)]
 enum Waiter {
@@ -397,16 +419,20 @@ enum Waiter {
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Position, Waiter)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hear(&self, event: Event) {
         match event {
             Event::Durable(up_to) => self.durable(up_to),
             Event::Failing(error) => {
-                tracing::error!(error, "the log cannot be written; trying again")
+                self.failing.send_replace(true);
+                tracing::error!(error, "the log cannot be written; trying again");
             }
-            Event::Working => tracing::info!("the log can be written again"),
+            Event::Working => {
+                self.failing.send_replace(false);
+                tracing::info!("the log can be written again");
+            }
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }

@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     Starting,
     #[error("the request timed out; try again")]
     Slow,
+    #[error("the log cannot be written, its disk is full or fails; try again")]
+    Log,
     #[error("the deadline of the request has passed")]
     Deadline,
     #[error("the request is larger than the limit of {limit} bytes")]
@@ -112,6 +114,7 @@ impl From<&Refusal> for Verdict {
             Refusal::Stopping => (UNAVAILABLE, 503, true, "stopping"),
             Refusal::Starting => (UNAVAILABLE, 503, true, "starting"),
             Refusal::Slow => (UNAVAILABLE, 503, true, "slow"),
+            Refusal::Log => (UNAVAILABLE, 503, true, "log"),
             Refusal::Deadline => (DEADLINE_EXCEEDED, 504, true, "deadline"),
             Refusal::TooLarge { .. } => (RESOURCE_EXHAUSTED, 413, false, "too_large"),
             Refusal::Malformed(_) => (INVALID_ARGUMENT, 400, false, "malformed"),

@@ -17,11 +17,25 @@ use super::slots::Line;
 use super::{Inlet, Origin, Transport};
 use crate::codec::{Codec, Coding, Codings, Form, Protobuf};
 use crate::config::{Config, Connections, Listener};
+use crate::durable::DurableLog;
 use crate::intake::Job;
 use crate::listener::TRACES;
 use crate::outcome::Outcome;
 use crate::peers::{Caller, Identify, Identity, Sender};
 use crate::repeat::Begin;
+
+/// How long a request waits for a disk that does not take what the log writes. SDKs wait for ten seconds, and
+/// most of them repeat only what they got an answer to.
+const LOG_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why the log takes no request now.
+fn not_logged(log: &DurableLog) -> Option<&'static str> {
+    if log.is_failing() {
+        return Some("the log cannot be written, its disk is full or fails; try again");
+    }
+    let full = "the log is full, since ClickHouse does not take its spans; try again";
+    log.is_full().then_some(full)
+}
 
 /// The settings of receiving, the same for all listeners.
 #[derive(Debug)]
@@ -226,9 +240,7 @@ impl Export<'_> {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
                 let pending = ticket.pending();
-                if inlet.log.as_ref().is_some_and(|log| log.is_full()) {
-                    let why =
-                        "the log is full, since ClickHouse does not take its spans; try again";
+                if let Some(why) = inlet.log.as_ref().and_then(|log| not_logged(log)) {
                     ticket.refuse(Outcome::Unavailable(why.into()));
                     return Ok(pending.wait().await);
                 }
@@ -250,9 +262,19 @@ impl Export<'_> {
             Some(deadline) if deadline < patience => (deadline, Refusal::Deadline),
             _ => (patience, Refusal::Slow),
         };
-        tokio::time::timeout(patience, pending.wait())
-            .await
-            .map_err(|_| late)
+        let log_fails = async {
+            match &inlet.log {
+                Some(log) => log.failed_for(LOG_PATIENCE).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = pending.wait() => Ok(outcome),
+            // It stays in the log's memory, and its repeat joins it, as with every answer that is late.
+            () = log_fails => Err(Refusal::Log),
+            () = tokio::time::sleep(patience) => Err(late),
+        }
     }
 
     /// Who is at the other end.
