@@ -21,6 +21,9 @@ use tokio::task::JoinSet;
 
 const BACKLOG: u32 = 1024;
 
+/// How long a fault may take to happen: writers wait longer each time they fail.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What the proxy does with what passes through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
@@ -203,16 +206,25 @@ impl Proxy {
 
     /// Waits for that many misdeeds.
     pub async fn wait_done(&self, count: usize) {
-        let mut done = self.state.done.subscribe();
-        done.wait_for(|done| *done >= count).await.unwrap();
+        reaches(&self.state.done, count, "misdeeds").await;
     }
 
     /// Waits until ClickHouse has confirmed so many more inserts.
     pub async fn wait_committed(&self, more: usize) {
-        let mut committed = self.state.committed.subscribe();
-        let enough = *committed.borrow_and_update() + more;
-        committed.wait_for(|count| *count >= enough).await.unwrap();
+        let enough = *self.state.committed.borrow() + more;
+        reaches(&self.state.committed, enough, "inserts").await;
     }
+}
+
+/// Waits for a counter.
+///
+/// # Panics
+/// When that takes too long.
+async fn reaches(counter: &watch::Sender<usize>, enough: usize, what: &str) {
+    let mut counter = counter.subscribe();
+    let waiting = counter.wait_for(|count| *count >= enough);
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(waited.is_ok(), "{enough} {what} have not come");
 }
 
 impl State {

@@ -11,16 +11,9 @@ use super::settings::seconds;
 /// Bytes added to each span: it is memory that must not run out.
 const PADDING: usize = 500;
 
-/// A collector of little memory.
-const MEMORY: u64 = 256 << 20;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn overload() {
-    let options = Options {
-        memory_bytes: MEMORY,
-        ..Options::default()
-    };
-    let mut rig = Rig::start("overload", options).await;
+    let mut rig = Rig::start("overload", Options::default()).await;
     rig.phase("peak");
     let begun = Instant::now();
     rig.send(&Pace::closed(8, PADDING));

@@ -38,7 +38,7 @@ async fn on_the_way() {
     let mut rig = Rig::start("on the way", Options::default()).await;
     rig.phase("connection refused");
     rig.send(&Pace::of(RATE));
-    let often = either(2 * TABLES, 40 * TABLES);
+    let often = either(2 * TABLES, 20 * TABLES);
     for _ in 0..either(2, 20) {
         rig.ground.proxy.set(Mood::Away).await;
         rig.load.wait_acknowledged(10).await;
