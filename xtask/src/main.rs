@@ -1,10 +1,12 @@
-//! Developer commands: `cargo xtask up`, `cargo xtask cluster`, `cargo xtask test`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask up`, `cargo xtask cluster`, `cargo xtask test`, `cargo xtask faults`,
+//! `cargo xtask bench`.
 #![allow(clippy::print_stdout)] // a command for people
 
 mod bench;
 mod cache;
 mod chart;
 mod cluster;
+mod faults;
 mod images;
 mod kubetools;
 mod oci;
@@ -31,6 +33,10 @@ enum Command {
     /// Make what is made of the chart
     #[command(subcommand)]
     Chart(chart::Args),
+    /// Break everything that can break, at full length, and count what is lost or doubled
+    Faults(faults::Args),
+    /// A long run with a random fault a minute
+    Soak(faults::SoakArgs),
     /// Measure ingest and queries, beside the peers
     Bench(bench::Args),
 }
@@ -42,6 +48,8 @@ fn main() -> ExitCode {
         Command::Images(args) => images::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Chart(args) => chart::run(&args),
+        Command::Faults(args) => faults::run(&args),
+        Command::Soak(args) => faults::soak(&args),
         Command::Bench(args) => bench::run(args),
     };
     match done {

@@ -82,7 +82,7 @@ async fn whatever_becomes_of_spans_the_accounts_sum_to_what_was_sent() {
     // The reply to what the stop writes is lost: the accounts are sent again.
     proxy.lose_replies(1);
     collector.shutdown(DEADLINE).await.unwrap();
-    assert_eq!(proxy.lost(), 1);
+    assert_eq!(proxy.done(), 1);
     let sql = "SELECT concat(stage, ' ', reason), toUInt64(sum(spans)), toUInt64(sum(bytes)) \
                FROM accounts WHERE node = 'collector-1' AND agent = 'collector-1' GROUP BY 1";
     let rows: Vec<(String, u64, u64)> = direct.query(sql).fetch_all().await.unwrap();

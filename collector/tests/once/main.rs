@@ -5,7 +5,7 @@
 mod accounts;
 #[cfg(feature = "control-runs")]
 mod control;
-mod logged;
+mod faults;
 mod proxy;
 
 use std::net::SocketAddr;
@@ -51,12 +51,17 @@ struct Ground {
 impl Ground {
     async fn with(spec: &str) -> Self {
         let engine = ENGINE.get_or_init(TestEngine::start).await;
-        let upstream = engine.url().trim_start_matches("http://").parse().unwrap();
+        Self::on(&engine.url(), engine.user(), engine.password(), spec).await
+    }
+
+    /// The same on this engine.
+    async fn on(url: &str, user: &str, password: &str, spec: &str) -> Self {
+        let upstream = url.trim_start_matches("http://").parse().unwrap();
         let proxy = Proxy::start(upstream).await;
         let store = StoreAddress {
             url: proxy.url(),
-            user: engine.user().to_owned(),
-            password: engine.password().to_owned(),
+            user: user.to_owned(),
+            password: password.to_owned(),
             database: format!("once_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,
@@ -70,7 +75,7 @@ impl Ground {
             .await
             .unwrap();
         let connection = Connection {
-            url: engine.url(),
+            url: url.to_owned(),
             user: store.user.clone(),
             password: store.password.clone(),
             tls: None,
@@ -204,6 +209,11 @@ fn now_ns() -> u64 {
 /// `SPANS` spans of distinct ids, a third each of clients, servers and internal ones, padded to make
 /// the request larger where that matters.
 fn request(seed: u64, padding: usize) -> Vec<u8> {
+    request_from("shop", seed, padding)
+}
+
+/// The same from this service.
+fn request_from(service: &str, seed: u64, padding: usize) -> Vec<u8> {
     let now = now_ns();
     let text = |key: &str, value: String| KeyValue {
         key: key.to_owned(),
@@ -232,7 +242,7 @@ fn request(seed: u64, padding: usize) -> Vec<u8> {
         ..ScopeSpans::default()
     };
     let resource = Resource {
-        attributes: vec![text("service.name", "shop".to_owned())],
+        attributes: vec![text("service.name", service.to_owned())],
         ..Resource::default()
     };
     let resource_spans = ResourceSpans {
@@ -265,7 +275,7 @@ async fn replies_lost_after_the_commit_store_nothing_twice() {
     let setup = Setup::new(PLENTY).await;
     setup.proxy.lose_replies(TABLES);
     assert_stored(&setup.send(&request(1 << 40, 0)).await);
-    assert_eq!(setup.proxy.lost(), TABLES);
+    assert_eq!(setup.proxy.done(), TABLES);
     setup.check_stored_once(SPANS).await;
     // The token is the batch's, not the collector's: more spans are not mistaken for repeats.
     assert_stored(&setup.send(&request(2 << 40, 0)).await);

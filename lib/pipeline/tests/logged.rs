@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use common::*;
 use spanloom_log::Options;
+use spanloom_log::disk::simulated::{Faults, SimulatedDisk};
+use spanloom_log::disk::{Disk, RealClock};
 use spanloom_pipeline::config::{Acknowledge, Processing};
 use spanloom_pipeline::durable::DurableLog;
 use spanloom_pipeline::{Config, ExportOutcome, RefusedRows};
@@ -244,6 +246,51 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
             "request {i}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_disk_is_full_senders_are_told_to_retry_and_then_all_is_stored_once() {
+    let disk = SimulatedDisk::default();
+    let on: Arc<dyn Disk> = Arc::new(disk.clone());
+    let log = DurableLog::open_with(Options::default(), |options| {
+        let clock = Arc::new(RealClock::default());
+        spanloom_log::Log::open_on(on, clock, Path::new("/log"), options)
+    })
+    .unwrap();
+    let store = new_store(None);
+    let config = Config {
+        acknowledge: Acknowledge::Logged(Arc::clone(&log)),
+        ..quick()
+    };
+    let p = start_on(config, Arc::clone(&store));
+    assert_eq!(p.protobuf(spans(1, 10)).await.status, 200);
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    disk.set_faults(Faults {
+        capacity_bytes: Some(0),
+        ..Faults::default()
+    });
+    // The first one finds out, and the others are told.
+    let begun = tokio::time::Instant::now();
+    let bodies = [11, 21, 31].map(|first| spans(first, 10));
+    for body in &bodies {
+        let answer = p.protobuf(body.clone()).await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+        assert!(answer.text().contains("disk"), "{}", answer.text());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "told too late");
+    disk.set_faults(Faults::default());
+    for body in &bodies {
+        // As soon as the log has tried again.
+        while p.protobuf(body.clone()).await.status != 200 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "not taken");
+        }
+    }
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store), (1..=40).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -300,7 +300,7 @@ pub fn target_dir() -> PathBuf {
 }
 
 /// The cargo that runs this program.
-fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
     command

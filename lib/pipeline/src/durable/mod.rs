@@ -180,8 +180,8 @@ impl DurableLog {
         self.backlog.stop();
     }
 
-    /// Why requests are not taken now.
-    pub(crate) fn is_full(&self) -> bool {
+    /// It has no room for requests.
+    fn is_full(&self) -> bool {
         if !self.full.load(Ordering::Relaxed) {
             return false;
         }
@@ -190,11 +190,19 @@ impl DurableLog {
         !has_room
     }
 
+    /// Whether it takes requests now: it has room, and the disk takes what is written.
+    pub(crate) fn takes_requests(&self) -> bool {
+        !self.waiting.failing.load(Ordering::Relaxed) && !self.is_full()
+    }
+
     /// What is wrong with the log, for people.
     pub(crate) fn impairment(&self) -> Option<String> {
         let status = self.log.status();
-        if let Some(fault) = status.fault {
-            return Some(format!("the log cannot be written: {fault}"));
+        // What it said exactly is in the program's own log.
+        match (status.is_disk_full, status.fault) {
+            (true, _) => return Some("the log's disk is full".to_owned()),
+            (false, Some(_)) => return Some("the log's disk fails".to_owned()),
+            (false, None) => {}
         }
         self.is_full().then(|| {
             let mib = status.max_bytes >> 20;
@@ -410,7 +418,11 @@ fn to_size(number: u64) -> usize {
 
 /// Who waits for the log.
 #[derive(Debug, Default)]
-struct Waiting(Mutex<VecDeque<(Position, Waiter)>>);
+struct Waiting {
+    queue: Mutex<VecDeque<(Position, Waiter)>>,
+    /// The disk has failed and does not work again yet.
+    failing: AtomicBool,
+}
 
 #[derive(Debug)]
 enum Waiter {
@@ -422,16 +434,20 @@ enum Waiter {
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Position, Waiter)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hear(&self, event: Event) {
         match event {
             Event::Durable(up_to) => self.durable(up_to),
             Event::Failing(error) => {
-                tracing::error!(error, "the log cannot be written; trying again")
+                self.failing.store(true, Ordering::Relaxed);
+                tracing::error!(error, "the log cannot be written; trying again");
             }
-            Event::Working => tracing::info!("the log can be written again"),
+            Event::Working => {
+                self.failing.store(false, Ordering::Relaxed);
+                tracing::info!("the log can be written again");
+            }
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }

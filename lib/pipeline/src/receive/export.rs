@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use spanloom_tls::ServerTls;
+use tokio::time::Instant;
 
 use super::answer::{Ending, Refusal, Verdict};
 use super::body::{PREFIX, Reading, Received};
@@ -226,7 +227,7 @@ impl Export<'_> {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
                 let pending = ticket.pending();
-                if inlet.log.as_ref().is_some_and(|log| log.is_full()) {
+                if inlet.log.as_ref().is_some_and(|log| !log.takes_requests()) {
                     let cause = inlet
                         .impairment()
                         .unwrap_or_else(|| "the log is full".into());
@@ -252,21 +253,24 @@ impl Export<'_> {
             Some(deadline) if deadline < patience => (deadline, Refusal::Deadline),
             _ => (patience, Refusal::Slow),
         };
+        let mut next = inlet.settings.connections.impaired_answer_timeout;
+        let end = Instant::now() + patience;
         let wait = pending.wait();
         tokio::pin!(wait);
-        let early = inlet.settings.connections.impaired_answer_timeout;
-        let early = early.min(patience);
-        if let Ok(outcome) = tokio::time::timeout(early, &mut wait).await {
-            return Ok(outcome);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if let Ok(outcome) = tokio::time::timeout(next.min(left), &mut wait).await {
+                return Ok(outcome);
+            }
+            if left <= next {
+                return Err(late);
+            }
+            // Its repeat joins it, as with every answer that is late.
+            if let Some(trouble) = inlet.impairment() {
+                return Err(Refusal::Store(trouble));
+            }
+            next = Duration::from_secs(1);
         }
-        if early < patience
-            && let Some(trouble) = inlet.impairment()
-        {
-            return Err(Refusal::Store(trouble));
-        }
-        tokio::time::timeout(patience - early, wait)
-            .await
-            .map_err(|_| late)
     }
 
     /// Who is at the other end.
