@@ -238,6 +238,15 @@ impl Log {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes that the log can still take: what its limit and the disk have room for. 0 while the disk does not
+    /// say.
+    pub fn free_bytes(&self) -> u64 {
+        let status = self.status();
+        let used = status.disk_bytes + status.buffered_bytes;
+        let left = status.max_bytes.saturating_sub(used);
+        left.min(self.disk.free_bytes(&self.folder).unwrap_or(0))
+    }
+
     /// How the log is doing.
     pub fn status(&self) -> Status {
         Status::of(

@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use spanloom_log::disk::RealClock;
+use spanloom_log::disk::simulated::{Faults, SimulatedDisk};
 use spanloom_log::{BatchId, Event, Log, Observer, OpenError, Options, Record, Request, inspect};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -152,4 +154,24 @@ fn two_processes() {
     drop(other.stdin.take());
     other.wait().unwrap();
     open(folder.path());
+}
+
+#[test]
+fn the_room_is_that_of_the_limit_or_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let limit = log.status().max_bytes;
+    let free = log.free_bytes();
+    assert!(free > 0 && free <= limit, "{free} of {limit}");
+    drop(log);
+    let disk = SimulatedDisk::default();
+    disk.set_faults(Faults {
+        capacity_bytes: Some(5_000),
+        ..Faults::default()
+    });
+    let clock = Arc::new(RealClock::default());
+    let on = Arc::new(disk);
+    let options = Options::default();
+    let (log, _) = Log::open_on(on, clock, Path::new("/log"), options).unwrap();
+    assert_eq!(log.free_bytes(), 5_000);
 }

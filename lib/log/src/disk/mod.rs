@@ -54,6 +54,12 @@ pub trait Disk: Debug + Send + Sync {
     /// When it cannot.
     fn remove(&self, file: &Path) -> io::Result<()>;
 
+    /// Bytes that are free on the disk that a folder is on.
+    ///
+    /// # Errors
+    /// When it is not known.
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
+
     /// Makes the names in a folder durable.
     ///
     /// # Errors

@@ -57,6 +57,13 @@ struct State {
     epoch: u64,
 }
 
+impl State {
+    fn used_bytes(&self) -> usize {
+        let inodes = self.names.values();
+        inodes.map(|inode| lock(inode).seen.len()).sum()
+    }
+}
+
 /// The disk. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct SimulatedDisk {
@@ -240,6 +247,13 @@ impl Disk for SimulatedDisk {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let state = lock(&self.state);
+        let used = state.used_bytes() as u64;
+        let capacity = state.faults.capacity_bytes.unwrap_or(u64::MAX);
+        Ok(capacity.saturating_sub(used))
+    }
+
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.changing()?;
         if state.faults.sync {
@@ -321,11 +335,7 @@ impl DiskFile for SimulatedFile {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let state = self.changing()?;
         let start = usize::try_from(offset).map_err(|_| error(ENOSPC))?;
-        let used: usize = state
-            .names
-            .values()
-            .map(|inode| lock(inode).seen.len())
-            .sum();
+        let used = state.used_bytes();
         let mut contents = lock(&self.inode);
         let (mut length, mut result) = (bytes.len(), Ok(()));
         if state.faults.write {

@@ -378,6 +378,10 @@ impl DurableLog {
             let log = Arc::downgrade(self);
             move || log.upgrade().map(|log| read(&log.status()))
         };
+        let free = {
+            let log = Arc::downgrade(self);
+            move || log.upgrade().map(|log| to_size(log.log.free_bytes()))
+        };
         registry.register_collector(Box::new(
             Levels::default()
                 .with(
@@ -387,8 +391,8 @@ impl DurableLog {
                 )
                 .with(
                     "log_free_bytes",
-                    "Bytes that the log has room for; 0 while its disk is full",
-                    of(free_bytes),
+                    "Bytes that the log, and the disk it is on, have room for",
+                    free,
                 )
                 .with(
                     "log_undelivered_requests",
@@ -401,14 +405,6 @@ impl DurableLog {
                     of(|s| to_size(s.oldest_age_ms.unwrap_or(0) / 1000)),
                 ),
         ));
-    }
-}
-
-fn free_bytes(status: &Status) -> usize {
-    let used = status.disk_bytes + status.buffered_bytes;
-    match status.is_disk_full {
-        true => 0,
-        false => to_size(status.max_bytes.saturating_sub(used)),
     }
 }
 
