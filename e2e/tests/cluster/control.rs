@@ -60,8 +60,10 @@ fn remove_senders(namespace: &Namespace) {
 fn collectors_that_do_not_drain_or_promise_too_early_are_caught() {
     let _installed = install::shared();
     let namespace = install::pipeline_namespace();
-    let pipeline = Pipeline::ready(&namespace, &json!({}));
-    pipeline.apply(&json!({"managementState": "Unmanaged"}));
+    // A log would keep what these collectors lose.
+    let stored = json!({"acknowledge": "Stored"});
+    let pipeline = Pipeline::ready(&namespace, &json!({"collector": stored}));
+    pipeline.apply(&json!({"managementState": "Unmanaged", "collector": stored}));
     pipeline.await_condition("Accepted", "True", Some("Unmanaged"));
 
     // Without draining, exports that were under way are refused, or sent again and stored twice. One

@@ -32,8 +32,9 @@ impl Default for Options {
     }
 }
 
-/// How long it may take to store what its log has when it is told to end.
-const DRAIN_SECONDS: &str = "300";
+/// How long it may take to store what its log has when it is told to end: much may wait after an overload, and
+/// the machine may be busy with something else.
+const DRAIN_SECONDS: &str = "1200";
 
 /// The program. It is killed when dropped.
 pub struct Program {

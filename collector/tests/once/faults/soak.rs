@@ -80,9 +80,14 @@ async fn soak() {
     rig.phase("before");
     rig.send(&Pace::of(RATE));
     rig.load.wait_acknowledged(20).await;
+    let mut deck = Vec::new();
     for number in 1..=minutes {
         let end = Instant::now() + minute;
-        let fault = faults[rig.random.random_range(0..faults.len())];
+        if deck.is_empty() {
+            deck.extend_from_slice(faults);
+        }
+        // Each comes before one comes again.
+        let fault = deck.swap_remove(rig.random.random_range(0..deck.len()));
         rig.phase(&format!("{number:>2}: {fault:?}"));
         eprintln!("minute {number}: {fault:?}");
         inject(&mut rig, disk.as_ref().ok(), fault, minute).await;
