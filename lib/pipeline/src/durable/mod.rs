@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -33,6 +33,7 @@ use payload::replay;
 pub(crate) use payload::{Payload, Recording};
 
 use crate::batch::RefusedRows;
+use crate::clock::unix_ms;
 use crate::metrics::Levels;
 use crate::outcome::Outcome;
 use crate::repeat::Ticket;
@@ -101,7 +102,13 @@ impl DurableLog {
     ) -> Result<Arc<Self>, OpenError> {
         let waiting = Arc::<Waiting>::default();
         let tell = Arc::clone(&waiting);
-        options.observer = Some(Observer::new(move |event| tell.hear(event)));
+        let other = options.observer.take();
+        options.observer = Some(Observer::new(move |event| {
+            if let Some(other) = &other {
+                other.tell(event.clone());
+            }
+            tell.hear(event);
+        }));
         let room = ROOM.min(options.max_bytes / 16);
         let (log, recovered) = open(options)?;
         for finding in recovered
@@ -309,13 +316,13 @@ impl DurableLog {
     pub(crate) fn spill(&self, requests: Vec<Position>) {
         if !requests.is_empty() {
             self.counters.spilled.inc_by(requests.len() as u64);
-            self.backlog.push(Item::Requests(requests));
+            self.backlog.push(Item::new(None, requests));
         }
     }
 
     /// This batch was not stored, or it is not known whether it was.
     pub(crate) fn again(&self, id: u128, requests: Vec<Position>) {
-        self.backlog.push(Item::Batch { id, requests });
+        self.backlog.push(Item::new(Some(id), requests));
     }
 
     pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry) {
@@ -407,6 +414,7 @@ impl Waiting {
                 tracing::error!(error, "the log cannot be written; trying again")
             }
             Event::Working => tracing::info!("the log can be written again"),
+            Event::Appended => {}
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }
@@ -424,11 +432,4 @@ impl Waiting {
             }
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
