@@ -235,7 +235,7 @@ where
         if requests.is_empty() && !is_named {
             return Ok(rest);
         }
-        let again = |is_named: bool, requests: Vec<Position>, rest: Option<Item>| {
+        let again = |is_named: bool, requests, rest: Option<Item>| {
             let first = Item {
                 batch: is_named.then_some(id),
                 requests,
@@ -271,9 +271,13 @@ where
             ExportOutcome::Stored => Vec::new(),
             ExportOutcome::Partial(refused) => refused,
         };
-        let lost = self.log.stored(id, &requests, &refused);
-        if lost > 0 {
-            self.metrics.lost("refused", lost);
+        match self.log.stored(id, &requests, &refused) {
+            Ok(0) => {}
+            Ok(lost) => self.metrics.lost("refused", lost),
+            Err(error) => {
+                tracing::warn!(%error, "a batch is delivered again");
+                return Err(again(true, requests, rest));
+            }
         }
         self.log.counters.replayed.inc_by(requests.len() as u64);
         if is_recovered {

@@ -11,6 +11,7 @@ mod backlog;
 mod payload;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +21,8 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use spanloom_log::{
-    AppendError, BatchId, DeadLetter, Event, Log, Observer, Options, Position, Record, Recovered,
-    Request, Status, WriteError,
+    AppendError, BatchId, DeadLetter, DeadLetterError, Event, Log, Observer, Options, Position,
+    ReadError, Record, Recovered, Request, Status, WriteError,
 };
 pub use spanloom_log::{OpenError, Options as LogOptions};
 use tokio::sync::oneshot;
@@ -29,8 +30,8 @@ use tokio::sync::oneshot;
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
-use payload::replay;
 pub(crate) use payload::{Payload, Recording};
+use payload::{PayloadError, replay};
 
 use crate::batch::RefusedRows;
 use crate::clock::unix_ms;
@@ -72,6 +73,11 @@ pub(crate) struct NotLogged {
     pub(crate) ticket: Ticket,
     pub(crate) error: AppendError,
 }
+
+/// Rows that the store refused are not kept aside: the disk fails.
+#[derive(Debug, thiserror::Error)]
+#[error("rejected rows cannot be kept as dead letters now: {0}")]
+pub(crate) struct NotKept(String);
 
 /// What is to be logged of a request.
 #[derive(Debug)]
@@ -254,62 +260,95 @@ impl DurableLog {
 
     /// A batch is stored, but for the rows that the store refused. These are kept aside; returns how many
     /// spans could not be.
-    pub(crate) fn stored(&self, id: u128, requests: &[Position], refused: &[RefusedRows]) -> u64 {
-        let mut lost = 0;
+    ///
+    /// # Errors
+    /// When the disk fails: then the batch is to be delivered again, under its tokens, so that nothing of it is
+    /// stored twice and what is refused again can be kept.
+    pub(crate) fn stored(
+        &self,
+        id: u128,
+        requests: &[Position],
+        refused: &[RefusedRows],
+    ) -> Result<u64, NotKept> {
+        let mut letters = Vec::with_capacity(refused.len());
         for rows in refused {
-            lost += self.keep_aside(id, requests, rows);
+            letters.push((rows, self.keep_aside(id, requests, rows)?));
+        }
+        let mut lost = 0;
+        for (rows, is_kept) in letters {
+            lost += self.say_refused(id, rows, is_kept);
         }
         // Fails when the log is closed or has no such batch; then a later start delivers it again, under the
         // same tokens.
         if let Err(error) = self.log.append(Record::Stored { batch: BatchId(id) }) {
             tracing::warn!(batch = %BatchId(id), %error, "cannot log that a batch is stored");
         }
-        lost
+        Ok(lost)
     }
 
-    fn keep_aside(&self, id: u128, requests: &[Position], refused: &RefusedRows) -> u64 {
-        let count = refused.range.len() as u64;
+    /// Says whether the rows are kept, or never can be.
+    fn keep_aside(
+        &self,
+        id: u128,
+        requests: &[Position],
+        refused: &RefusedRows,
+    ) -> Result<bool, NotKept> {
         let payload = payload::rows(&refused.range, requests, |position| self.log.read(position));
-        let number = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
-        let rows = number(refused.range.start)..number(refused.range.end);
-        let kept = payload
-            .map_err(|error| error.to_string())
-            .and_then(|payload| {
-                let letter = DeadLetter {
-                    batch: BatchId(id),
-                    rows: rows.clone(),
-                    at_ms: unix_ms(),
-                    reason: refused.reason.clone(),
-                    payload: payload.into(),
-                };
-                let kept = self.log.keep_dead_letter(&letter);
-                kept.map_err(|error| error.to_string())
-            });
-        match &kept {
-            Ok(()) => {
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(PayloadError::Log(error @ ReadError::Io { .. })) => {
+                return Err(NotKept(error.to_string()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "rejected rows cannot be read from the log");
+                return Ok(false);
+            }
+        };
+        let letter = DeadLetter {
+            batch: BatchId(id),
+            rows: numbers(&refused.range),
+            at_ms: unix_ms(),
+            reason: refused.reason.clone(),
+            payload: payload.into(),
+        };
+        match self.log.keep_dead_letter(&letter) {
+            Ok(()) => Ok(true),
+            Err(DeadLetterError::Write(error)) => Err(NotKept(error.to_string())),
+            Err(error @ DeadLetterError::Full { .. }) => {
+                tracing::error!(%error, "rejected rows cannot be kept");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Says of rows that the store refused whether they are kept; returns how many spans are lost.
+    fn say_refused(&self, id: u128, refused: &RefusedRows, is_kept: bool) -> u64 {
+        let count = refused.range.len() as u64;
+        let reason = &*refused.reason;
+        match is_kept {
+            true => {
                 self.counters.dead_letters.inc_by(count);
                 tracing::warn!(
                     spans = count,
-                    reason = refused.reason,
+                    reason,
                     "ClickHouse rejected rows; they are kept as dead letters"
                 );
             }
-            Err(error) => tracing::error!(
+            false => tracing::error!(
                 spans = count,
-                reason = refused.reason,
-                error,
+                reason,
                 "ClickHouse rejected rows; they are lost"
             ),
         }
         let record = Record::Refused {
             batch: BatchId(id),
-            rows,
-            kept: kept.is_ok(),
-            reason: refused.reason.clone(),
+            rows: numbers(&refused.range),
+            kept: is_kept,
+            reason: reason.to_owned(),
         };
         // It only says why; the letter is there.
         let _ = self.log.append(record);
-        if kept.is_ok() { 0 } else { count }
+        if is_kept { 0 } else { count }
     }
 
     /// These were in memory only to be sent soon; they will be read from the log.
@@ -384,6 +423,11 @@ impl DurableLog {
                 ),
         ));
     }
+}
+
+fn numbers(rows: &Range<usize>) -> Range<u32> {
+    let number = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
+    number(rows.start)..number(rows.end)
 }
 
 fn to_size(number: u64) -> usize {

@@ -351,9 +351,13 @@ impl Lot {
         };
         self.accounts.clear();
         if let Some(log) = self.log().filter(|_| self.is_named) {
-            let lost = log.stored(self.id, &self.positions(), &refused);
-            if lost > 0 {
-                self.settlement.metrics.lost("refused", lost);
+            match log.stored(self.id, &self.positions(), &refused) {
+                Ok(0) => {}
+                Ok(lost) => self.settlement.metrics.lost("refused", lost),
+                Err(error) => {
+                    tracing::warn!(%error, "a batch is delivered again");
+                    log.again(self.id, self.positions());
+                }
             }
         }
         let mut postings = Postings::default();
