@@ -34,6 +34,9 @@ pub(crate) struct Item {
     /// The batch that they are, if the log names one.
     batch: Option<u128>,
     requests: Vec<Position>,
+    /// The log says that the batch was sent. Said again with each attempt, it would fill the log while the
+    /// store is away, until nothing could be sent any more.
+    is_sent: bool,
     /// They are from before this process: not in its accounts yet.
     is_recovered: bool,
 }
@@ -44,6 +47,7 @@ impl Item {
         Self {
             batch,
             requests,
+            is_sent: false,
             is_recovered: false,
         }
     }
@@ -84,7 +88,10 @@ impl Backlog {
             .map(|batch| {
                 let is_there = |position: &&Position| !batch.missing.contains(position);
                 let requests = batch.requests.iter().filter(is_there).copied();
-                Item::recovered(Some(batch.id.0), requests.collect())
+                Item {
+                    is_sent: batch.sent_at_ms.is_some(),
+                    ..Item::recovered(Some(batch.id.0), requests.collect())
+                }
             })
             .collect();
         let alone = recovered
@@ -225,6 +232,7 @@ where
     async fn deliver(&self, item: Item) -> Result<Option<Item>, Stuck> {
         let is_recovered = item.is_recovered;
         let is_named = item.batch.is_some();
+        let is_sent = item.is_sent;
         let (made, rest) = self.make(item).await;
         let Made {
             id,
@@ -235,10 +243,11 @@ where
         if requests.is_empty() && !is_named {
             return Ok(rest);
         }
-        let again = |is_named: bool, requests, rest: Option<Item>| {
+        let again = |is_named: bool, is_sent: bool, requests, rest: Option<Item>| {
             let first = Item {
                 batch: is_named.then_some(id),
                 requests,
+                is_sent,
                 is_recovered,
             };
             Stuck::Later([first].into_iter().chain(rest).collect())
@@ -246,7 +255,7 @@ where
         if !is_named && let Err(error) = self.log.name(id, requests.clone()) {
             return match error {
                 AppendError::Closed => Err(Stuck::Aborted),
-                AppendError::Full(_) => Err(again(false, requests, rest)),
+                AppendError::Full(_) => Err(again(false, false, requests, rest)),
                 _ => {
                     tracing::error!(%error, requests = requests.len(), "a batch cannot be named in the \
                         log; its spans are delivered after the next start. This is a bug");
@@ -254,9 +263,9 @@ where
                 }
             };
         }
-        if let Err(error) = self.say_sent(id).await {
+        if !is_sent && let Err(error) = self.say_sent(id).await {
             tracing::warn!(%error, "cannot log that a batch is sent; trying again");
-            return Err(again(true, requests, rest));
+            return Err(again(true, false, requests, rest));
         }
         if self.abort.is_cancelled() {
             return Err(Stuck::Aborted);
@@ -267,7 +276,7 @@ where
             () = self.abort.cancelled() => return Err(Stuck::Aborted),
         };
         let refused = match outcome {
-            ExportOutcome::Unavailable(_) => return Err(again(true, requests, rest)),
+            ExportOutcome::Unavailable(_) => return Err(again(true, true, requests, rest)),
             ExportOutcome::Stored => Vec::new(),
             ExportOutcome::Partial(refused) => refused,
         };
@@ -276,7 +285,7 @@ where
             Ok(lost) => self.metrics.lost("refused", lost),
             Err(error) => {
                 tracing::warn!(%error, "a batch is delivered again");
-                return Err(again(true, requests, rest));
+                return Err(again(true, true, requests, rest));
             }
         }
         self.log.counters.replayed.inc_by(requests.len() as u64);
@@ -327,6 +336,7 @@ where
         let rest = (!rest.is_empty()).then_some(Item {
             batch: None,
             requests: rest,
+            is_sent: false,
             is_recovered: item.is_recovered,
         });
         (made, rest)
