@@ -128,8 +128,11 @@ where
         if malformed.is_none() && rows.is_empty() && request.tally.sampled_out == 0 {
             return settlement.nothing_kept(request);
         }
-        let entry = settlement.enter(request, rows, malformed, permit, payload);
-        self.batcher.add(entry);
+        match settlement.enter(request, rows, malformed, permit, payload) {
+            Some(entry) => self.batcher.add(entry),
+            // The others leave memory with its rows: the log has them.
+            None => settlement.spill(self.batcher.discard()),
+        }
     }
 
     fn act(&mut self, due: Due) {
