@@ -110,7 +110,7 @@ fn large_seeds() {
 
 #[test]
 fn outages() {
-    run_all(Scale::Outage, 0..5);
+    run_all(Scale::Outage, 2..6);
 }
 
 #[test]

@@ -67,7 +67,7 @@ struct Counters {
     damaged_bytes: Counter,
 }
 
-/// Why a request is not in the log; its sender is answered when it is stored.
+/// Why a request is not in the log.
 #[derive(Debug)]
 pub(crate) struct NotLogged {
     pub(crate) ticket: Ticket,
