@@ -69,7 +69,7 @@ impl Shared {
         });
     }
 
-    fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         if let Some(observer) = &self.options.observer {
             observer.tell(event);
         }

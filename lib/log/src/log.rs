@@ -14,7 +14,7 @@ use crate::disk::{Clock, Disk, Lock, LockGuard, RealClock, RealDisk};
 use crate::error::{AppendError, DeadLetterError, OpenError, ReadError, WaitError, WriteError};
 use crate::index::Now;
 use crate::names::LOCK;
-use crate::options::{Committer, Options};
+use crate::options::{Committer, Event, Options};
 use crate::read::read_frame;
 use crate::record::{Decoded, Position, Record, Request, kind};
 use crate::recovered::Recovered;
@@ -136,6 +136,9 @@ impl Log {
     pub fn append(&self, record: Record) -> Result<Position, AppendError> {
         let position = self.shared.lock().append(record, &self.shared.options)?;
         self.shared.work.notify_one();
+        if self.shared.options.committer == Committer::Caller {
+            self.shared.tell(Event::Appended);
+        }
         Ok(position)
     }
 
@@ -173,6 +176,13 @@ impl Log {
     /// When the disk fails. What it did not take stays in memory and is written by a later commit.
     pub fn commit(&self) -> Result<(), WriteError> {
         self.shared.commit()
+    }
+
+    /// The spans of a request that is not stored yet.
+    pub fn spans_of(&self, position: Position) -> Option<u32> {
+        let state = self.shared.lock();
+        let waiting = state.index.requests.get(&position.0)?;
+        Some(waiting.spans)
     }
 
     /// Reads a request that is not stored yet.

@@ -67,6 +67,9 @@ pub enum Committer {
 /// What an [`Observer`] is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// Something waits to be written, and it is for the caller to commit ([`Committer::Caller`]). Said on the
+    /// thread that appended it.
+    Appended,
     /// Everything up to this position is durable.
     Durable(Position),
     /// The disk failed; what it did not take is tried again. Said once until it works again.
@@ -77,7 +80,7 @@ pub enum Event {
     KeysEvicted(usize),
 }
 
-/// Is called on the thread that commits, without a lock held. It must not block.
+/// Is called on the thread that commits, without a lock of the log's held. It must not block.
 #[derive(Clone)]
 pub struct Observer(Arc<dyn Fn(Event) + Send + Sync>);
 
@@ -87,7 +90,8 @@ impl Observer {
         Self(Arc::new(observe))
     }
 
-    pub(crate) fn tell(&self, event: Event) {
+    /// Calls it.
+    pub fn tell(&self, event: Event) {
         (self.0)(event);
     }
 }

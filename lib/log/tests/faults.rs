@@ -45,9 +45,13 @@ fn failing(faults: Faults, expected: &str) {
     assert_eq!(recovered.lost_records(), 0);
     check_payloads(&log, &recovered);
     let events = events.lock().unwrap();
+    // The caller commits, and is told when there is something to commit.
     let [
+        Event::Appended,
         Event::Durable(one),
+        Event::Appended,
         Event::Failing(said),
+        Event::Appended,
         Event::Durable(_),
         Event::Working,
     ] = &events[..]

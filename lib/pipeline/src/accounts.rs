@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Export, ExportOutcome};
+use crate::clock::since_1970;
 use crate::measure::{AccountRow, Measures};
 use crate::tally::{Rejection, Tally};
 
@@ -314,8 +315,7 @@ fn take(books: &mut Books) -> Vec<AccountRow> {
 }
 
 fn this_minute() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    u32::try_from(now.unwrap_or_default().as_secs() / 60 * 60).unwrap_or(u32::MAX)
+    u32::try_from(since_1970().as_secs() / 60 * 60).unwrap_or(u32::MAX)
 }
 
 /// Writes what no batch of spans takes along, until it is told to stop, and then the rest.
@@ -331,6 +331,7 @@ pub(crate) async fn write_overdue<B, E>(
 {
     loop {
         let stopping = tokio::select! {
+            biased;
             () = accounts.overdue() => false,
             () = stop.cancelled() => true,
         };
@@ -342,6 +343,7 @@ pub(crate) async fn write_overdue<B, E>(
             };
             let frozen = make_batch().freeze(measures);
             let outcome = tokio::select! {
+                biased;
                 outcome = export.export(frozen) => outcome,
                 () = abort.cancelled() => ExportOutcome::Unavailable(String::new()),
             };

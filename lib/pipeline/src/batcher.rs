@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, timeout};
 
 use crate::batch::Batch;
 use crate::config::BatchLimits;
@@ -116,7 +118,7 @@ impl<B: Batch> Batcher<B> {
     /// A slot for the batch's export, if it is time for that; `idle` says that no request waits. A full
     /// batch waits for an export to end if there are as many as there may be; meanwhile requests
     /// queue, as far as admission lets them.
-    pub(crate) fn due(&self, idle: bool) -> Due {
+    pub(crate) async fn due(&mut self, idle: bool) -> Due {
         let Some(first) = self.first else {
             return Due::NotYet;
         };
@@ -130,7 +132,7 @@ impl<B: Batch> Batcher<B> {
             || bytes >= limits.max_bytes
             || self.entries.last().is_some_and(ends)
         {
-            return self.wait();
+            return self.wait().await;
         }
         let now = Instant::now();
         let old = now >= first + limits.max_age;
@@ -145,20 +147,21 @@ impl<B: Batch> Batcher<B> {
     }
 
     /// Waits for a slot, for as long as it takes where the batch is in memory only.
-    fn wait(&self) -> Due {
+    async fn wait(&mut self) -> Due {
         if !self.entries.iter().all(Entry::is_logged) {
-            return self.slots.wait().into();
+            return self.slots.wait().await.into();
         }
-        self.slots
-            .wait_for(SPILL_AFTER)
-            .map_or(Due::Spill, Due::Send)
+        match timeout(SPILL_AFTER, self.slots.wait()).await {
+            Ok(slot) => slot.into(),
+            Err(_) => Due::Spill,
+        }
     }
 
     /// A slot for the last batch, if there is something in it; waits for it.
-    pub(crate) fn last(&self) -> Due {
+    pub(crate) async fn last(&mut self) -> Due {
         match self.entries.is_empty() {
             true => Due::NotYet,
-            false => self.wait(),
+            false => self.wait().await,
         }
     }
 
@@ -191,55 +194,53 @@ impl<B: Batch> Batcher<B> {
 /// How many of a worker's batches may be exported at a time.
 pub(crate) struct Slots {
     count: usize,
-    /// A token for each export that may begin.
-    free: (Sender<()>, Receiver<()>),
-    wake: Sender<Message>,
+    /// A permit for each export that may begin.
+    free: Arc<Semaphore>,
+    wake: UnboundedSender<Message>,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Slots {
     /// `in_flight` counts the exports of all workers; `wake` is told when one of these ends.
-    pub(crate) fn new(count: usize, wake: Sender<Message>, in_flight: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(
+        count: usize,
+        wake: UnboundedSender<Message>,
+        in_flight: Arc<AtomicUsize>,
+    ) -> Self {
         let count = count.max(1);
-        let free = crossbeam_channel::bounded(count);
-        for _ in 0..count {
-            // There is room for each of them.
-            let _ = free.0.try_send(());
-        }
         Self {
             count,
-            free,
+            free: Arc::new(Semaphore::new(count)),
             wake,
             in_flight,
         }
     }
 
     fn is_used_up(&self) -> bool {
-        self.free.1.is_empty()
+        self.free.available_permits() == 0
     }
 
     fn are_all_free(&self) -> bool {
-        self.free.1.len() == self.count
+        self.free.available_permits() == self.count
     }
 
     fn take(&self) -> Option<Slot> {
-        self.free.1.try_recv().ok().map(|()| self.slot())
+        let permit = self.free.try_acquire().ok()?;
+        permit.forget();
+        Some(self.slot())
     }
 
-    fn wait_for(&self, time: Duration) -> Option<Slot> {
-        let free = self.free.1.recv_timeout(time);
-        free.ok().map(|()| self.slot())
-    }
-
-    fn wait(&self) -> Option<Slot> {
-        // We hold a sender ourselves: this fails never.
-        self.free.1.recv().ok().map(|()| self.slot())
+    async fn wait(&self) -> Option<Slot> {
+        // Nobody closes it: this fails never.
+        let permit = self.free.acquire().await.ok()?;
+        permit.forget();
+        Some(self.slot())
     }
 
     fn slot(&self) -> Slot {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Slot {
-            free: self.free.0.clone(),
+            free: Arc::clone(&self.free),
             wake: self.wake.clone(),
             in_flight: Arc::clone(&self.in_flight),
         }
@@ -248,16 +249,16 @@ impl Slots {
 
 /// The right to export a batch. Given back and its worker woken on drop, however the export ended.
 pub(crate) struct Slot {
-    free: Sender<()>,
-    wake: Sender<Message>,
+    free: Arc<Semaphore>,
+    wake: UnboundedSender<Message>,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        // Both fail only when the worker is gone.
-        let _ = self.free.try_send(());
+        self.free.add_permits(1);
+        // Fails only when the worker is gone.
         let _ = self.wake.send(Message::Wake);
     }
 }

@@ -47,6 +47,7 @@ impl<E: Export> Delivery<E> {
                 }
             };
             let outcome = tokio::select! {
+                biased;
                 outcome = sending => outcome,
                 () = abort.cancelled() => {
                     ExportOutcome::Unavailable("the collector is stopping; try again".into())

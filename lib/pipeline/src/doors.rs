@@ -1,7 +1,7 @@
 //! Whether requests are let in: the phases that a pipeline goes through from its start to its end.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -56,14 +56,6 @@ impl Doors {
         }
     }
 
-    /// As [`Self::watch`], for a part with a thread of its own.
-    pub(crate) fn watch_thread(&self, what: &'static str, part: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
-            self.breaks(what);
-            resume_unwind(panic);
-        }
-    }
-
     fn breaks(&self, what: &'static str) {
         tracing::error!(
             part = what,
@@ -81,6 +73,7 @@ impl Doors {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::panic::catch_unwind;
 
     use super::*;
 
@@ -120,15 +113,5 @@ mod tests {
         }));
         assert!(unwound.is_err());
         assert_eq!(doors.broken(), None);
-    }
-
-    #[test]
-    fn a_thread_that_panics_breaks() {
-        let doors = Doors::new(false);
-        doors.watch_thread("a thread", || ());
-        assert_eq!(doors.broken(), None);
-        let panics = || doors.watch_thread("a thread", || panic!("as the test asked"));
-        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
-        assert_eq!(doors.broken(), Some("a thread"));
     }
 }

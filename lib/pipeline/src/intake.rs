@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -14,6 +13,7 @@ use crate::admission::{Permit, Refused};
 use crate::batch::Batch;
 use crate::batcher::Open;
 use crate::buffers::Buffer;
+use crate::clock;
 use crate::codec::{CodecError, Form, Ignored};
 use crate::decompress::{Decompressor, Fault};
 use crate::durable::{Payload, Recording};
@@ -202,10 +202,7 @@ impl Intake {
                 return (Err(refused.into()), unpacked);
             }
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = u64::try_from(clock::since_1970().as_nanos()).unwrap_or(u64::MAX);
         let (batch, recorder) = (&mut open.batch, &mut open.recorder);
         let processor = &mut self.processor;
         let result = match payload {

@@ -29,6 +29,7 @@ pub mod admission;
 pub mod batch;
 mod batcher;
 mod buffers;
+mod clock;
 pub mod codec;
 pub mod config;
 mod decompress;
@@ -40,6 +41,7 @@ mod listener;
 pub mod measure;
 mod metrics;
 pub mod outcome;
+mod parts;
 pub mod peers;
 pub mod process;
 mod queue;
@@ -47,6 +49,8 @@ pub mod receive;
 mod repeat;
 pub mod server;
 pub mod settlement;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod tally;
 mod worker;
 

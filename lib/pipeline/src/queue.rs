@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::intake::Job;
 
@@ -23,7 +23,7 @@ pub(crate) struct Queues(Vec<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    messages: Sender<Message>,
+    messages: UnboundedSender<Message>,
     load: Arc<Load>,
 }
 
@@ -37,9 +37,9 @@ struct Load {
 /// A worker's end of its queue.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(crate) messages: Receiver<Message>,
+    pub(crate) messages: UnboundedReceiver<Message>,
     /// To the worker itself, for [`Message::Wake`].
-    pub(crate) wake: Sender<Message>,
+    pub(crate) wake: UnboundedSender<Message>,
     load: Arc<Load>,
 }
 
@@ -52,7 +52,7 @@ impl Queues {
     pub(crate) fn new(workers: usize) -> (Arc<Self>, Vec<Inbox>) {
         let (queues, inboxes) = (0..workers)
             .map(|_| {
-                let (sender, messages) = crossbeam_channel::unbounded();
+                let (sender, messages) = mpsc::unbounded_channel();
                 let load = Arc::<Load>::default();
                 let queue = Queue {
                     messages: sender.clone(),

@@ -9,10 +9,11 @@ mod window;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::config::RepeatLimits;

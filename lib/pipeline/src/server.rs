@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -25,6 +24,7 @@ use crate::doors::Doors;
 use crate::durable::{DurableLog, Replay};
 use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
+use crate::parts::Parts;
 use crate::process::{ProcessingError, Rules};
 use crate::queue::Queues;
 use crate::receive::{Bound, Inlet, Settings, Trouble};
@@ -134,13 +134,14 @@ pub struct Server {
     control: Control,
     addresses: Vec<SocketAddr>,
     inlet: Arc<Inlet>,
-    workers: Vec<JoinHandle<()>>,
+    parts: Parts,
+    workers: TaskTracker,
     /// Batches on their way.
     exports: TaskTracker,
     /// What writes the accounts that no batch takes along, and how it is told to end.
     accounts: (TaskTracker, CancellationToken),
-    /// The log, and the thread that delivers what is left in it.
-    backlog: Option<(Arc<DurableLog>, JoinHandle<()>)>,
+    /// The log, and what delivers what is left in it.
+    backlog: Option<(Arc<DurableLog>, TaskTracker)>,
 }
 
 impl Server {
@@ -150,6 +151,36 @@ impl Server {
         make_batch: impl Fn() -> B + Send + Sync + 'static,
         export: E,
         registry: &mut Registry,
+    ) -> Result<Self, StartError>
+    where
+        B: Batch,
+        E: Export<Frozen = B::Frozen>,
+    {
+        Self::start_parts(config, make_batch, export, registry, Parts::threads)
+    }
+
+    /// Starts the pipeline without threads of its own: all of it runs where the current runtime does. For
+    /// simulations, on a runtime of one thread.
+    #[cfg(feature = "simulation")]
+    pub fn start_without_threads<B, E>(
+        config: Config,
+        make_batch: impl Fn() -> B + Send + Sync + 'static,
+        export: E,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError>
+    where
+        B: Batch,
+        E: Export<Frozen = B::Frozen>,
+    {
+        Self::start_parts(config, make_batch, export, registry, Parts::tasks)
+    }
+
+    fn start_parts<B, E>(
+        config: Config,
+        make_batch: impl Fn() -> B + Send + Sync + 'static,
+        export: E,
+        registry: &mut Registry,
+        make_parts: fn(Arc<Doors>) -> Parts,
     ) -> Result<Self, StartError>
     where
         B: Batch,
@@ -211,7 +242,8 @@ impl Server {
         let is_logged = config.acknowledge.log().is_some();
         let slots = config.exports_in_flight.div_ceil(inboxes.len());
         let (rules, watch) = watch::channel(rules);
-        let mut workers = Vec::new();
+        let parts = make_parts(Arc::clone(&doors));
+        let workers = TaskTracker::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));
             let worker = Worker {
@@ -231,12 +263,10 @@ impl Server {
                 stopping: false,
                 sealing: false,
             };
-            let doors = Arc::clone(&doors);
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || doors.watch_thread("a worker", || worker.run()))
+            let name = format!("worker-{index}");
+            parts
+                .start(name, "a worker", &workers, worker.run())
                 .map_err(StartError::Worker)?;
-            workers.push(thread);
         }
         let backlog = match config.acknowledge.log() {
             None => None,
@@ -248,17 +278,16 @@ impl Server {
                     export: Arc::clone(&export),
                     rules: watch.clone(),
                     limits: config.batch.clone(),
-                    runtime: tokio::runtime::Handle::current(),
                     abort: doors.abort.clone(),
                     metrics: Arc::clone(&metrics),
                     accounts: Arc::clone(&accounts),
                 };
-                let doors = Arc::clone(&doors);
-                let thread = std::thread::Builder::new()
-                    .name("backlog".to_owned())
-                    .spawn(move || doors.watch_thread("the backlog", || replay.run()))
+                let tracker = TaskTracker::new();
+                let name = "backlog".to_owned();
+                parts
+                    .start(name, "the backlog", &tracker, replay.run())
                     .map_err(StartError::Worker)?;
-                Some((Arc::clone(log), thread))
+                Some((Arc::clone(log), tracker))
             }
         };
         let (writing, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -279,6 +308,7 @@ impl Server {
             },
             addresses,
             inlet,
+            parts,
             workers,
             exports,
             accounts: (writing, stop),
@@ -308,6 +338,12 @@ impl Server {
         self.control.doors.leaving.cancel();
     }
 
+    /// The way in for requests without a connection.
+    #[cfg(feature = "simulation")]
+    pub fn direct(&self) -> crate::receive::direct::Direct {
+        crate::receive::direct::Direct::new(Arc::clone(&self.inlet))
+    }
+
     /// Memory reserved for requests now, in bytes.
     pub fn admitted_bytes(&self) -> usize {
         self.inlet.budget.used()
@@ -329,29 +365,17 @@ impl Server {
             complete = false;
         }
         self.inlet.queues.stop();
-        let workers = self.workers;
-        let workers = tokio::task::spawn_blocking(move || {
-            // Whether one has panicked is known before it ends.
-            workers.into_iter().for_each(|worker| drop(worker.join()));
-        });
-        tokio::pin!(workers);
-        if tokio::time::timeout_at(deadline, &mut workers)
-            .await
-            .is_err()
-        {
-            // With exports given up, the workers end too.
-            complete = false;
-            doors.abort.cancel();
-            let _ = workers.await;
-        }
+        // With exports given up, the workers end too.
+        complete &= finish(&self.workers, deadline, &doors.abort).await;
         complete &= finish(&self.exports, deadline, &doors.abort).await;
-        if let Some((log, thread)) = self.backlog {
-            complete &= drain(&log, thread, deadline, &doors.abort).await;
+        if let Some((log, tracker)) = self.backlog {
+            complete &= drain(&log, &tracker, deadline, doors, &self.parts).await;
         }
         // The last batches have their accounts now.
         let (writing, stop) = self.accounts;
         stop.cancel();
         complete &= finish(&writing, deadline, &doors.abort).await;
+        self.parts.end();
         if complete {
             Ok(())
         } else {
@@ -377,22 +401,23 @@ async fn finish(tasks: &TaskTracker, deadline: Instant, abort: &CancellationToke
 /// Waits until the log is delivered; after the deadline the rest stays in it. Says whether there is none.
 async fn drain(
     log: &Arc<DurableLog>,
-    thread: JoinHandle<()>,
+    backlog: &TaskTracker,
     deadline: Instant,
-    abort: &CancellationToken,
+    doors: &Doors,
+    parts: &Parts,
 ) -> bool {
     log.close();
-    let ended = tokio::task::spawn_blocking(move || drop(thread.join()));
-    tokio::pin!(ended);
-    let in_time = tokio::time::timeout_at(deadline, &mut ended).await.is_ok();
+    backlog.close();
+    let in_time = tokio::time::timeout_at(deadline, backlog.wait())
+        .await
+        .is_ok();
     if !in_time {
         log.stop();
-        abort.cancel();
-        let _ = ended.await;
+        doors.abort.cancel();
+        backlog.wait().await;
     }
     let commit = Arc::clone(log);
-    let synced = tokio::task::spawn_blocking(move || commit.commit()).await;
-    if let Ok(Err(error)) = synced {
+    if let Some(Err(error)) = parts.block(move || commit.commit()).await {
         tracing::warn!(%error, "the log could not be written; spans that are stored may be sent again");
     }
     let left = log.status().undelivered_requests;

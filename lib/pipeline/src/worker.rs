@@ -1,13 +1,14 @@
-//! Worker threads: each takes jobs from its queue through intake into its batcher, and sends what is
-//! ready.
+//! Workers: each takes jobs from its queue through intake into its batcher, and sends what is ready.
 //!
-//! They are threads of their own so that long stretches of work never hold up tokio's, which answer
-//! and refuse requests.
+//! Each has a thread of its own ([`Parts`](crate::parts)) so that long stretches of work never hold up
+//! tokio's, which answer and refuse requests.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use crossbeam_channel::RecvTimeoutError;
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::sleep_until;
 
 use crate::batch::{Batch, Export};
 use crate::batcher::{Batcher, Due, Slot};
@@ -41,31 +42,48 @@ where
 {
     /// Works until it is told to stop, then exports what is left. After a panic, which is a bug, it goes
     /// on with an empty batch.
-    pub(crate) fn run(mut self) {
-        while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+    pub(crate) async fn run(mut self) {
+        while AssertUnwindSafe(self.work()).catch_unwind().await.is_err() {
             self.recover();
+            // Timers panic when the runtime is gone: then whoever polls this has a chance to end it.
+            tokio::task::yield_now().await;
         }
     }
 
-    fn work(&mut self) {
+    async fn work(&mut self) {
         while !self.stopping {
-            let messages = &self.inbox.messages;
-            let message = match self.batcher.deadline() {
-                Some(deadline) => messages.recv_deadline(deadline),
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match message {
-                Ok(Message::Job(job)) => self.take(*job),
-                Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            match self.next().await {
+                Message::Job(job) => self.take(*job),
+                Message::Wake => {}
+                Message::Stop => self.stopping = true,
             }
             if !self.stopping {
-                let due = self.batcher.due(self.inbox.messages.is_empty());
+                let due = self.batcher.due(self.inbox.messages.is_empty()).await;
                 self.act(due);
             }
         }
-        let last = self.batcher.last();
+        let last = self.batcher.last().await;
         self.act(last);
+    }
+
+    /// What comes next; a wake when it is time to look at the batch.
+    async fn next(&mut self) -> Message {
+        let messages = &mut self.inbox.messages;
+        // What waits is taken without a timer.
+        match messages.try_recv() {
+            Ok(message) => return message,
+            Err(TryRecvError::Disconnected) => return Message::Stop,
+            Err(TryRecvError::Empty) => {}
+        }
+        let message = match self.batcher.deadline() {
+            None => messages.recv().await,
+            Some(deadline) => tokio::select! {
+                biased;
+                message = messages.recv() => message,
+                () = sleep_until(deadline) => Some(Message::Wake),
+            },
+        };
+        message.unwrap_or(Message::Stop)
     }
 
     /// What the batch holds is in doubt: nothing of it is stored. A request that was alone in a batch that
@@ -110,8 +128,11 @@ where
         if malformed.is_none() && rows.is_empty() && request.tally.sampled_out == 0 {
             return settlement.nothing_kept(request);
         }
-        let entry = settlement.enter(request, rows, malformed, permit, payload);
-        self.batcher.add(entry);
+        match settlement.enter(request, rows, malformed, permit, payload) {
+            Some(entry) => self.batcher.add(entry),
+            // The others leave memory with its rows: the log has them.
+            None => settlement.spill(self.batcher.discard()),
+        }
     }
 
     fn act(&mut self, due: Due) {

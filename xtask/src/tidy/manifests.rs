@@ -55,6 +55,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-engine",
         ],
     ),
+    (
+        "spanloom-simulation",
+        &[
+            "spanloom-log",
+            "spanloom-otlp",
+            "spanloom-pipeline",
+            "spanloom-store",
+        ],
+    ),
     ("spanloom-plan", &["spanloom-crds"]),
     (
         "spanloom-operator",

@@ -1,17 +1,17 @@
 //! What is delivered from the log: what an earlier process left, batches that the store did not take, and
 //! requests that left memory because the store was slow.
 //!
-//! A thread of its own sends them, the oldest first, one batch at a time, while new requests go their own way
+//! A part of its own sends them, the oldest first, one batch at a time, while new requests go their own way
 //! at the workers' pace: so what is new is soon searchable, and the backlog takes what is left of the store's
 //! time. When the store fails it waits, longer each time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use spanloom_log::{AppendError, Position, ReadError, Recovered};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::payload::PayloadError;
@@ -30,22 +30,44 @@ const READS: u32 = 3;
 
 /// Something to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
-    /// A batch that is named in the log.
-    Batch { id: u128, requests: Vec<Position> },
-    /// Requests that are in no batch yet.
-    Requests(Vec<Position>),
-    /// The same, from before this process: they are not in its accounts yet.
-    Recovered(Vec<Position>),
-    /// A batch from before this process.
-    RecoveredBatch { id: u128, requests: Vec<Position> },
+pub(crate) struct Item {
+    /// The batch that they are, if the log names one.
+    batch: Option<u128>,
+    requests: Vec<Position>,
+    /// The log says that the batch was sent. Said again with each attempt, it would fill the log while the
+    /// store is away, until nothing could be sent any more.
+    is_sent: bool,
+    /// They are from before this process: not in its accounts yet.
+    is_recovered: bool,
+}
+
+impl Item {
+    /// Requests of this process: a batch, or in none yet.
+    pub(crate) fn new(batch: Option<u128>, requests: Vec<Position>) -> Self {
+        Self {
+            batch,
+            requests,
+            is_sent: false,
+            is_recovered: false,
+        }
+    }
+
+    fn recovered(batch: Option<u128>, requests: Vec<Position>) -> Self {
+        Self {
+            is_recovered: true,
+            ..Self::new(batch, requests)
+        }
+    }
 }
 
 /// What waits. It is bounded by the log, which bounds the requests that are not stored.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     state: Mutex<State>,
-    changed: Condvar,
+    /// Told when there is an item, or will be none. Only one waits for it.
+    changed: Notify,
+    /// What is left stays in the log.
+    stopped: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +77,6 @@ struct State {
     busy: bool,
     /// Nothing is added any more.
     closing: bool,
-    /// What is left stays in the log.
-    stopped: bool,
 }
 
 impl Backlog {
@@ -67,9 +87,10 @@ impl Backlog {
             .iter()
             .map(|batch| {
                 let is_there = |position: &&Position| !batch.missing.contains(position);
-                Item::RecoveredBatch {
-                    id: batch.id.0,
-                    requests: batch.requests.iter().filter(is_there).copied().collect(),
+                let requests = batch.requests.iter().filter(is_there).copied();
+                Item {
+                    is_sent: batch.sent_at_ms.is_some(),
+                    ..Item::recovered(Some(batch.id.0), requests.collect())
                 }
             })
             .collect();
@@ -79,14 +100,15 @@ impl Backlog {
             .filter(|request| request.batch.is_none());
         let alone: Vec<_> = alone.map(|request| request.position).collect();
         if !alone.is_empty() {
-            items.push_back(Item::Recovered(alone));
+            items.push_back(Item::recovered(None, alone));
         }
         Self {
             state: Mutex::new(State {
                 items,
                 ..State::default()
             }),
-            changed: Condvar::new(),
+            changed: Notify::new(),
+            stopped: CancellationToken::new(),
         }
     }
 
@@ -96,7 +118,7 @@ impl Backlog {
 
     pub(crate) fn push(&self, item: Item) {
         self.lock().items.push_back(item);
-        self.changed.notify_all();
+        self.changed.notify_one();
     }
 
     /// Items that are not delivered.
@@ -106,56 +128,50 @@ impl Backlog {
     }
 
     /// The oldest item, once there is one; none when there will be none.
-    fn next(&self) -> Option<Item> {
-        let state = self.lock();
-        let mut state = self
-            .changed
-            .wait_while(state, |state| {
-                state.items.is_empty() && !state.closing && !state.stopped
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.stopped {
-            return None;
+    async fn next(&self) -> Option<Item> {
+        loop {
+            if self.stopped.is_cancelled() {
+                return None;
+            }
+            {
+                let mut state = self.lock();
+                let item = state.items.pop_front();
+                state.busy = item.is_some();
+                if state.busy || state.closing {
+                    return item;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stopped.cancelled() => {}
+                () = self.changed.notified() => {}
+            }
         }
-        let item = state.items.pop_front();
-        state.busy = item.is_some();
-        item
     }
 
-    /// The item is delivered, or this is left of it.
-    fn done(&self, rest: Option<Item>) {
+    /// The item is delivered, or this is left of it, the first to be next.
+    fn done(&self, rest: impl IntoIterator<Item = Item, IntoIter: DoubleEndedIterator>) {
         let mut state = self.lock();
         state.busy = false;
-        if let Some(rest) = rest {
-            state.items.push_front(rest);
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    fn pause(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut state = self.lock();
-        while !state.stopped {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        for item in rest.into_iter().rev() {
+            state.items.push_front(item);
         }
     }
 
-    /// No more is added: the thread ends once all is delivered.
+    async fn pause(&self, time: Duration) {
+        // Over, or stopped: the same.
+        let _ = timeout(time, self.stopped.cancelled()).await;
+    }
+
+    /// No more is added: delivering ends once all is delivered.
     pub(super) fn close(&self) {
         self.lock().closing = true;
-        self.changed.notify_all();
+        self.changed.notify_one();
     }
 
-    /// The thread ends now.
+    /// Delivering ends now.
     pub(super) fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_all();
+        self.stopped.cancel();
     }
 }
 
@@ -166,7 +182,6 @@ pub(crate) struct Replay<B, E> {
     pub(crate) export: Arc<E>,
     pub(crate) rules: watch::Receiver<Arc<Rules>>,
     pub(crate) limits: BatchLimits,
-    pub(crate) runtime: Handle,
     pub(crate) abort: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) accounts: Arc<Accounts>,
@@ -180,10 +195,10 @@ struct Made<F> {
     spans: u64,
 }
 
-/// Why an item is not delivered.
+/// Why nothing is delivered.
 enum Stuck {
-    /// The disk or the store fails; this is still to be delivered.
-    Later(Item),
+    /// The disk or the store fails; these are still to be delivered.
+    Later(Vec<Item>),
     /// The pipeline ends.
     Aborted,
 }
@@ -194,85 +209,84 @@ where
     E: Export<Frozen = B::Frozen>,
 {
     /// Delivers until the backlog is closed and empty, or stopped.
-    pub(crate) fn run(self) {
+    pub(crate) async fn run(self) {
         let mut pause = PAUSE_FIRST;
-        while let Some(item) = self.log.backlog.next() {
-            match self.deliver(item) {
+        let backlog = &self.log.backlog;
+        while let Some(item) = backlog.next().await {
+            match self.deliver(item).await {
                 Ok(rest) => {
                     pause = PAUSE_FIRST;
-                    self.log.backlog.done(rest);
+                    backlog.done(rest);
                 }
-                Err(Stuck::Later(item)) => {
-                    self.log.backlog.done(Some(item));
-                    self.log.backlog.pause(pause);
+                Err(Stuck::Later(items)) => {
+                    backlog.done(items);
+                    backlog.pause(pause).await;
                     pause = (pause * 2).min(PAUSE_MOST);
                 }
-                Err(Stuck::Aborted) => {
-                    self.log.backlog.done(None);
-                    return;
-                }
+                Err(Stuck::Aborted) => return backlog.done(None),
             }
         }
     }
 
     /// Delivers an item, or the first batch of it; returns the rest.
-    fn deliver(&self, item: Item) -> Result<Option<Item>, Stuck> {
-        let (named, requests, is_recovered) = match item {
-            Item::Batch { id, requests } => (Some(id), requests, false),
-            Item::RecoveredBatch { id, requests } => (Some(id), requests, true),
-            Item::Requests(requests) => (None, requests, false),
-            Item::Recovered(requests) => (None, requests, true),
-        };
-        let (made, rest) = self.make(named, requests);
-        let rest = match (rest.is_empty(), is_recovered) {
-            (true, _) => None,
-            (false, true) => Some(Item::Recovered(rest)),
-            (false, false) => Some(Item::Requests(rest)),
-        };
+    async fn deliver(&self, item: Item) -> Result<Option<Item>, Stuck> {
+        let is_recovered = item.is_recovered;
+        let is_named = item.batch.is_some();
+        let is_sent = item.is_sent;
+        let (made, rest) = self.make(item).await;
         let Made {
             id,
             requests,
             frozen,
             spans,
         } = made;
-        if requests.is_empty() && named.is_none() {
+        if requests.is_empty() && !is_named {
             return Ok(rest);
         }
-        if named.is_none()
-            && let Err(error) = self.log.name(id, requests.clone())
-        {
-            return self.not_named(&error, requests, is_recovered, rest);
-        }
-        let again = |requests| match is_recovered {
-            true => Item::RecoveredBatch { id, requests },
-            false => Item::Batch { id, requests },
+        let again = |is_named: bool, is_sent: bool, requests, rest: Option<Item>| {
+            let first = Item {
+                batch: is_named.then_some(id),
+                requests,
+                is_sent,
+                is_recovered,
+            };
+            Stuck::Later([first].into_iter().chain(rest).collect())
         };
-        if let Err(error) = self.say_sent(id) {
+        if !is_named && let Err(error) = self.log.name(id, requests.clone()) {
+            return match error {
+                AppendError::Closed => Err(Stuck::Aborted),
+                AppendError::Full(_) => Err(again(false, false, requests, rest)),
+                _ => {
+                    tracing::error!(%error, requests = requests.len(), "a batch cannot be named in the \
+                        log; its spans are delivered after the next start. This is a bug");
+                    Ok(rest)
+                }
+            };
+        }
+        if !is_sent && let Err(error) = self.say_sent(id).await {
             tracing::warn!(%error, "cannot log that a batch is sent; trying again");
-            self.keep(rest);
-            return Err(Stuck::Later(again(requests)));
+            return Err(again(true, false, requests, rest));
         }
         if self.abort.is_cancelled() {
             return Err(Stuck::Aborted);
         }
-        let outcome = self.runtime.block_on(async {
-            tokio::select! {
-                outcome = self.export.export(frozen) => Some(outcome),
-                () = self.abort.cancelled() => None,
-            }
-        });
-        let refused = match outcome {
-            None => return Err(Stuck::Aborted),
-            Some(ExportOutcome::Unavailable(_)) => {
-                self.keep(rest);
-                return Err(Stuck::Later(again(requests)));
-            }
-            Some(ExportOutcome::Stored) => Vec::new(),
-            Some(ExportOutcome::Partial(refused)) => refused,
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.export.export(frozen) => outcome,
+            () = self.abort.cancelled() => return Err(Stuck::Aborted),
         };
-        let lost = self.log.stored(id, &requests, &refused);
-        if lost > 0 {
-            self.metrics.lost("refused", lost);
+        let refused = match outcome {
+            ExportOutcome::Unavailable(_) => return Err(again(true, true, requests, rest)),
+            ExportOutcome::Stored => Vec::new(),
+            ExportOutcome::Partial(refused) => refused,
+        };
+        match self.log.stored(id, &requests, &refused) {
+            Ok(0) => {}
+            Ok(lost) => self.metrics.lost("refused", lost),
+            Err(error) => {
+                tracing::warn!(%error, "a batch is delivered again");
+                return Err(again(true, true, requests, rest));
+            }
         }
         self.log.counters.replayed.inc_by(requests.len() as u64);
         if is_recovered {
@@ -283,45 +297,52 @@ where
         Ok(rest)
     }
 
-    /// Makes a batch of the first requests; all of them if it has an id already.
-    fn make(&self, id: Option<u128>, requests: Vec<Position>) -> (Made<B::Frozen>, Vec<Position>) {
+    /// Makes a batch of an item's first requests; all of them if it has an id already.
+    async fn make(&self, item: Item) -> (Made<B::Frozen>, Option<Item>) {
         let rules = Arc::clone(&self.rules.borrow());
         let mut batch = (self.make_batch)();
         let mut recorder = Recorder::default();
-        if let Some(id) = id {
+        if let Some(id) = item.batch {
             batch.set_id(id);
         }
         let mut taken = Vec::new();
-        let mut left = requests.into_iter();
+        let mut left = item.requests.into_iter();
         let mut spans = 0;
-        while id.is_some()
+        while item.batch.is_some()
             || (batch.rows() < self.limits.max_rows
                 && batch.bytes() + recorder.bytes() < self.limits.max_bytes)
         {
             let Some(position) = left.next() else { break };
-            match self.read(position, &rules, &mut batch, &mut recorder) {
+            match self.read(position, &rules, &mut batch, &mut recorder).await {
                 Ok(count) => {
                     spans += count;
                     taken.push(position);
                 }
                 Err(PayloadError::Log(ReadError::NoRequest(_))) => {}
                 Err(error) => {
-                    self.metrics.lost("log", 1);
+                    let lost = self.log.log.spans_of(position).unwrap_or(1);
+                    self.metrics.lost("log", u64::from(lost));
                     tracing::error!(%position, %error, "a request in the log cannot be read; it is lost");
                 }
             }
         }
-        let id = batch.id();
         let made = Made {
-            id,
+            id: batch.id(),
             requests: taken,
             frozen: batch.freeze(recorder.take()),
             spans,
         };
-        (made, left.collect())
+        let rest: Vec<_> = left.collect();
+        let rest = (!rest.is_empty()).then_some(Item {
+            batch: None,
+            requests: rest,
+            is_sent: false,
+            is_recovered: item.is_recovered,
+        });
+        (made, rest)
     }
 
-    fn read(
+    async fn read(
         &self,
         position: Position,
         rules: &Arc<Rules>,
@@ -335,7 +356,7 @@ where
                 Err(error @ ReadError::NoRequest(_)) => return Err(error.into()),
                 Err(error) if tries == READS => return Err(error.into()),
                 Err(_) => {
-                    self.log.backlog.pause(PAUSE_FIRST);
+                    self.log.backlog.pause(PAUSE_FIRST).await;
                     tries += 1;
                 }
             }
@@ -343,45 +364,13 @@ where
         replay(&request.payload, rules, batch, recorder)
     }
 
-    /// What is left of an item is delivered next.
-    fn keep(&self, rest: Option<Item>) {
-        if let Some(rest) = rest {
-            self.log.backlog.lock().items.push_front(rest);
-        }
-    }
-
-    fn not_named(
-        &self,
-        error: &AppendError,
-        requests: Vec<Position>,
-        is_recovered: bool,
-        rest: Option<Item>,
-    ) -> Result<Option<Item>, Stuck> {
-        match error {
-            AppendError::Closed => Err(Stuck::Aborted),
-            AppendError::Full(_) => {
-                self.keep(rest);
-                Err(Stuck::Later(match is_recovered {
-                    true => Item::Recovered(requests),
-                    false => Item::Requests(requests),
-                }))
-            }
-            _ => {
-                tracing::error!(%error, requests = requests.len(), "a batch cannot be named in the log; its \
-                    spans are delivered after the next start. This is a bug");
-                Ok(rest)
-            }
-        }
-    }
-
     /// Says in the log that a batch is sent, and waits until that is durable, or the pipeline ends.
-    fn say_sent(&self, id: u128) -> Result<(), String> {
+    async fn say_sent(&self, id: u128) -> Result<(), String> {
         let wait = self.log.sent(id).map_err(|error| error.to_string())?;
-        self.runtime.block_on(async {
-            tokio::select! {
-                durable = wait => durable.map_err(|_| "the log was closed".to_owned()),
-                () = self.abort.cancelled() => Ok(()),
-            }
-        })
+        tokio::select! {
+            biased;
+            durable = wait => durable.map_err(|_| "the log was closed".to_owned()),
+            () = self.abort.cancelled() => Ok(()),
+        }
     }
 }

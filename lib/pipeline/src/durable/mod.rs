@@ -11,17 +11,18 @@ mod backlog;
 mod payload;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use spanloom_log::{
-    AppendError, BatchId, DeadLetter, Event, Log, Observer, Options, Position, Record, Recovered,
-    Request, Status, WriteError,
+    AppendError, BatchId, DeadLetter, DeadLetterError, Event, Log, Observer, Options, Position,
+    ReadError, Record, Recovered, Request, Status, WriteError,
 };
 pub use spanloom_log::{OpenError, Options as LogOptions};
 use tokio::sync::oneshot;
@@ -29,10 +30,11 @@ use tokio::sync::oneshot;
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
-use payload::replay;
 pub(crate) use payload::{Payload, Recording};
+use payload::{PayloadError, replay};
 
 use crate::batch::RefusedRows;
+use crate::clock::unix_ms;
 use crate::metrics::Levels;
 use crate::outcome::Outcome;
 use crate::repeat::Ticket;
@@ -65,12 +67,17 @@ struct Counters {
     damaged_bytes: Counter,
 }
 
-/// Why a request is not in the log; its sender is answered when it is stored.
+/// Why a request is not in the log.
 #[derive(Debug)]
 pub(crate) struct NotLogged {
     pub(crate) ticket: Ticket,
     pub(crate) error: AppendError,
 }
+
+/// Rows that the store refused are not kept aside: the disk fails.
+#[derive(Debug, thiserror::Error)]
+#[error("rejected rows cannot be kept as dead letters now: {0}")]
+pub(crate) struct NotKept(String);
 
 /// What is to be logged of a request.
 #[derive(Debug)]
@@ -101,7 +108,13 @@ impl DurableLog {
     ) -> Result<Arc<Self>, OpenError> {
         let waiting = Arc::<Waiting>::default();
         let tell = Arc::clone(&waiting);
-        options.observer = Some(Observer::new(move |event| tell.hear(event)));
+        let other = options.observer.take();
+        options.observer = Some(Observer::new(move |event| {
+            if let Some(other) = &other {
+                other.tell(event.clone());
+            }
+            tell.hear(event);
+        }));
         let room = ROOM.min(options.max_bytes / 16);
         let (log, recovered) = open(options)?;
         for finding in recovered
@@ -267,75 +280,108 @@ impl DurableLog {
 
     /// A batch is stored, but for the rows that the store refused. These are kept aside; returns how many
     /// spans could not be.
-    pub(crate) fn stored(&self, id: u128, requests: &[Position], refused: &[RefusedRows]) -> u64 {
-        let mut lost = 0;
+    ///
+    /// # Errors
+    /// When the disk fails: then the batch is to be delivered again, under its tokens, so that nothing of it is
+    /// stored twice and what is refused again can be kept.
+    pub(crate) fn stored(
+        &self,
+        id: u128,
+        requests: &[Position],
+        refused: &[RefusedRows],
+    ) -> Result<u64, NotKept> {
+        let mut letters = Vec::with_capacity(refused.len());
         for rows in refused {
-            lost += self.keep_aside(id, requests, rows);
+            letters.push((rows, self.keep_aside(id, requests, rows)?));
+        }
+        let mut lost = 0;
+        for (rows, is_kept) in letters {
+            lost += self.say_refused(id, rows, is_kept);
         }
         // Fails when the log is closed or has no such batch; then a later start delivers it again, under the
         // same tokens.
         if let Err(error) = self.log.append(Record::Stored { batch: BatchId(id) }) {
             tracing::warn!(batch = %BatchId(id), %error, "cannot log that a batch is stored");
         }
-        lost
+        Ok(lost)
     }
 
-    fn keep_aside(&self, id: u128, requests: &[Position], refused: &RefusedRows) -> u64 {
-        let count = refused.range.len() as u64;
+    /// Says whether the rows are kept, or never can be.
+    fn keep_aside(
+        &self,
+        id: u128,
+        requests: &[Position],
+        refused: &RefusedRows,
+    ) -> Result<bool, NotKept> {
         let payload = payload::rows(&refused.range, requests, |position| self.log.read(position));
-        let number = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
-        let rows = number(refused.range.start)..number(refused.range.end);
-        let kept = payload
-            .map_err(|error| error.to_string())
-            .and_then(|payload| {
-                let letter = DeadLetter {
-                    batch: BatchId(id),
-                    rows: rows.clone(),
-                    at_ms: unix_ms(),
-                    reason: refused.reason.clone(),
-                    payload: payload.into(),
-                };
-                let kept = self.log.keep_dead_letter(&letter);
-                kept.map_err(|error| error.to_string())
-            });
-        match &kept {
-            Ok(()) => {
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(PayloadError::Log(error @ ReadError::Io { .. })) => {
+                return Err(NotKept(error.to_string()));
+            }
+            Err(error) => {
+                tracing::error!(%error, "rejected rows cannot be read from the log");
+                return Ok(false);
+            }
+        };
+        let letter = DeadLetter {
+            batch: BatchId(id),
+            rows: numbers(&refused.range),
+            at_ms: unix_ms(),
+            reason: refused.reason.clone(),
+            payload: payload.into(),
+        };
+        match self.log.keep_dead_letter(&letter) {
+            Ok(()) => Ok(true),
+            Err(DeadLetterError::Write(error)) => Err(NotKept(error.to_string())),
+            Err(error @ DeadLetterError::Full { .. }) => {
+                tracing::error!(%error, "rejected rows cannot be kept");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Says of rows that the store refused whether they are kept; returns how many spans are lost.
+    fn say_refused(&self, id: u128, refused: &RefusedRows, is_kept: bool) -> u64 {
+        let count = refused.range.len() as u64;
+        let reason = &*refused.reason;
+        match is_kept {
+            true => {
                 self.counters.dead_letters.inc_by(count);
                 tracing::warn!(
                     spans = count,
-                    reason = refused.reason,
+                    reason,
                     "ClickHouse rejected rows; they are kept as dead letters"
                 );
             }
-            Err(error) => tracing::error!(
+            false => tracing::error!(
                 spans = count,
-                reason = refused.reason,
-                error,
+                reason,
                 "ClickHouse rejected rows; they are lost"
             ),
         }
         let record = Record::Refused {
             batch: BatchId(id),
-            rows,
-            kept: kept.is_ok(),
-            reason: refused.reason.clone(),
+            rows: numbers(&refused.range),
+            kept: is_kept,
+            reason: reason.to_owned(),
         };
         // It only says why; the letter is there.
         let _ = self.log.append(record);
-        if kept.is_ok() { 0 } else { count }
+        if is_kept { 0 } else { count }
     }
 
     /// These were in memory only to be sent soon; they will be read from the log.
     pub(crate) fn spill(&self, requests: Vec<Position>) {
         if !requests.is_empty() {
             self.counters.spilled.inc_by(requests.len() as u64);
-            self.backlog.push(Item::Requests(requests));
+            self.backlog.push(Item::new(None, requests));
         }
     }
 
     /// This batch was not stored, or it is not known whether it was.
     pub(crate) fn again(&self, id: u128, requests: Vec<Position>) {
-        self.backlog.push(Item::Batch { id, requests });
+        self.backlog.push(Item::new(Some(id), requests));
     }
 
     pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry) {
@@ -408,6 +454,11 @@ impl DurableLog {
     }
 }
 
+fn numbers(rows: &Range<usize>) -> Range<u32> {
+    let number = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
+    number(rows.start)..number(rows.end)
+}
+
 fn to_size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -444,6 +495,7 @@ impl Waiting {
                 self.failing.store(false, Ordering::Relaxed);
                 tracing::info!("the log can be written again");
             }
+            Event::Appended => {}
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }
@@ -461,11 +513,4 @@ impl Waiting {
             }
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

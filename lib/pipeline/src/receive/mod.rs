@@ -9,6 +9,8 @@ mod answer;
 mod body;
 mod connection;
 mod cors;
+#[cfg(feature = "simulation")]
+pub mod direct;
 mod export;
 mod grpc;
 mod http;

@@ -4,7 +4,9 @@
 //! enough, and go together when they are old. When the memory is used up the oldest go before their time.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The time that is remembered is cut into so many parts.
 const PARTS: u32 = 20;

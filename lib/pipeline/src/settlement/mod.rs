@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use policy::Acknowledge;
-use spanloom_log::Position;
+use spanloom_log::{AppendError, Position};
 
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::admission::Permit;
@@ -133,7 +133,11 @@ impl Settlement {
         request.ticket.refuse(outcome);
     }
 
-    /// A request has rows in the batch, or measures; `payload` is what a log keeps of it.
+    /// A request has rows in the batch, or measures; `payload` is what a log keeps of it. `None` when the log has
+    /// no room for it now: its sender is told to retry, and its rows are to leave the batch.
+    ///
+    /// In the batch it would be stored without the log knowing it. After a crash its sender's retry would be
+    /// stored again, and so would rows of others: the batch, made again without it, is cut in other places.
     pub(crate) fn enter(
         &self,
         request: Request,
@@ -141,13 +145,14 @@ impl Settlement {
         malformed: Option<Arc<str>>,
         permit: Permit,
         payload: Option<Vec<u8>>,
-    ) -> Entry {
+    ) -> Option<Entry> {
         let Request {
             origin,
             bytes,
             tally,
             ticket,
         } = request;
+        let mut no_room = None;
         let state = match (self.policy.log(), payload) {
             (Some(log), Some(payload)) => {
                 let entry = durable::Entry {
@@ -161,13 +166,17 @@ impl Settlement {
                     Err(not_logged) => {
                         let error = &not_logged.error;
                         tracing::debug!(%error, "a request is not in the log");
+                        // One that is too large for the log never fits: it is answered when it is stored.
+                        if !matches!(error, AppendError::TooLarge { .. }) {
+                            no_room = Some(error.to_string().into());
+                        }
                         State::Open(not_logged.ticket)
                     }
                 }
             }
             _ => State::Open(ticket),
         };
-        Entry {
+        let entry = Entry {
             origin,
             bytes,
             tally,
@@ -175,7 +184,14 @@ impl Settlement {
             malformed,
             permit,
             state,
-        }
+        };
+        let Some(why) = no_room else {
+            return Some(entry);
+        };
+        let mut postings = Postings::default();
+        self.not_stored(entry, &why, &mut postings);
+        self.accounts.post(&postings);
+        None
     }
 
     /// The batch of this id, with these requests, is handed to the export.
@@ -351,9 +367,13 @@ impl Lot {
         };
         self.accounts.clear();
         if let Some(log) = self.log().filter(|_| self.is_named) {
-            let lost = log.stored(self.id, &self.positions(), &refused);
-            if lost > 0 {
-                self.settlement.metrics.lost("refused", lost);
+            match log.stored(self.id, &self.positions(), &refused) {
+                Ok(0) => {}
+                Ok(lost) => self.settlement.metrics.lost("refused", lost),
+                Err(error) => {
+                    tracing::warn!(%error, "a batch is delivered again");
+                    log.again(self.id, self.positions());
+                }
             }
         }
         let mut postings = Postings::default();

@@ -11,7 +11,8 @@ pub enum Acknowledge {
     /// When all of it is stored.
     #[default]
     Stored,
-    /// When this log has it, or, for what the log has no room for, when it is stored.
+    /// When this log has it. What it has no room for now is to be sent again later; what is too large for it
+    /// is answered when it is stored.
     Logged(Arc<DurableLog>),
     /// When its batch is handed to the export: what is then not stored is lost, and counted.
     InMemory,

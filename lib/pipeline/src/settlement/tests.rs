@@ -43,6 +43,12 @@ impl Desk {
 
     /// A request of three spans that are in the batch at `first` and after, and what it is answered.
     fn entry(&self, body: &[u8], first: usize) -> (Entry, Answer) {
+        let (entry, answer) = self.enter(body, first, 1024);
+        (entry.unwrap(), answer)
+    }
+
+    /// The same, of which a log keeps so many bytes.
+    fn enter(&self, body: &[u8], first: usize, bytes: usize) -> (Option<Entry>, Answer) {
         let Begin::First(ticket) = self.repeats.begin(body, 0) else {
             panic!("taken for a repeat");
         };
@@ -61,7 +67,7 @@ impl Desk {
         permit.arrived().unwrap();
         let rows = first..first + SPANS;
         let payload =
-            matches!(self.settlement.policy, Acknowledge::Logged(_)).then(|| vec![0; 1024]);
+            matches!(self.settlement.policy, Acknowledge::Logged(_)).then(|| vec![0; bytes]);
         let entry = self.settlement.enter(request, rows, None, permit, payload);
         (entry, answer)
     }
@@ -230,34 +236,42 @@ fn a_log_answers_before_the_store_and_forgets_after_it() {
 }
 
 #[test]
-fn what_the_log_has_no_room_for_is_answered_when_it_is_stored() {
+fn what_the_log_has_no_room_for_is_to_be_sent_again() {
     let (log, disk) = log(64 << 10);
     let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log)));
-    let mut entries = Vec::new();
-    let is_last_logged =
-        |entries: &[(Entry, Answer)]| entries.last().is_none_or(|(entry, _)| entry.is_logged());
-    while is_last_logged(&entries) {
-        let body = entries.len().to_le_bytes();
-        let (entry, answer) = desk.entry(&body, 0);
-        // The memory of so many is not what this is about.
-        let Entry { permit, .. } = &entry;
-        assert!(permit.bytes() > 0);
-        entries.push((
-            Entry {
-                permit: desk.budget.begin([127, 0, 0, 1].into()),
-                ..entry
-            },
-            answer,
-        ));
+    let mut taken: u64 = 0;
+    let answer = loop {
+        match desk.enter(&taken.to_le_bytes(), 0, 1024) {
+            (None, answer) => break answer,
+            // Its memory is not what this is about.
+            (Some(entry), _) => drop(entry.permit),
+        }
         log.commit().unwrap();
-    }
-    assert!(!log.takes_requests());
+        taken += 1;
+    };
+    assert!(taken > 20 && !log.takes_requests());
     assert!(disk.bytes_in(Path::new("/log")) <= 64 << 10);
-    let (entry, answer) = entries.pop().unwrap();
-    assert_eq!(answer.now(), None);
-    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
-    lot.settle(away());
     assert!(matches!(answer.now(), Some(Outcome::Unavailable(_))));
+    // Processed again when it comes again, and not lost.
+    assert!(!desk.is_known(&taken.to_le_bytes()));
+    assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
+    assert_eq!(
+        desk.accounts(),
+        [account("store/unavailable", SPANS as u64)]
+    );
+}
+
+#[test]
+fn what_is_too_large_for_the_log_is_answered_when_it_is_stored() {
+    let (log, _) = log(64 << 10);
+    let desk = Desk::new(Acknowledge::Logged(Arc::clone(&log)));
+    let (entry, answer) = desk.enter(b"a", 0, 48 << 10);
+    let lot = desk
+        .settlement
+        .hand_over(7, entry.into_iter().collect(), Vec::new());
+    assert_eq!(answer.now(), None);
+    lot.settle(ExportOutcome::Stored);
+    assert_eq!(answer.now(), Some(Outcome::OK));
 }
 
 #[test]

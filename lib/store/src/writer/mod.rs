@@ -8,23 +8,24 @@
 //! retry would come in another batch and be stored twice.
 
 mod bisect;
+mod inserts;
 mod metrics;
 
 use futures_util::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use rand::RngExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::block::{Frozen, TableId};
 use crate::connection::Connection;
-use crate::failure::{Class, Failure, MAX_PARTITIONS};
+use crate::failure::{Class, Failure};
 use crate::trouble::Trouble;
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
+pub use self::inserts::{Http, Inserts};
 pub use self::metrics::{Label, WriterMetrics};
 
 /// How the writer behaves.
@@ -84,10 +85,10 @@ pub enum WriteOutcome {
     Unavailable(String),
 }
 
-/// Sends batches to one database.
+/// Sends batches to one database, by default over ClickHouse's HTTP interface.
 #[derive(Debug)]
-pub struct Writer {
-    client: clickhouse::Client,
+pub struct Writer<I = Http> {
+    inserts: I,
     config: WriterConfig,
     metrics: WriterMetrics,
     trouble: Trouble,
@@ -96,39 +97,21 @@ pub struct Writer {
     started: Instant,
 }
 
-/// How many days one insert may have rows of.
-const MAX_DAYS: &str = "100";
-
 /// How often an error that goes on is logged.
 const LOG_EVERY_SECONDS: u64 = 30;
 
 impl Writer {
     /// A writer; it connects with its first batch.
     pub fn new(config: WriterConfig) -> Self {
-        let seconds = config.insert_timeout.as_secs().max(1);
-        let client = config
-            .connection
-            .client()
-            // Blocks come compressed; the server is told so by hand.
-            .with_compression(clickhouse::Compression::None)
-            .with_setting("decompress", "1")
-            .with_setting("async_insert", "0")
-            // On a cluster the tables are `Distributed`, which by default queue rows on the server that was
-            // asked and answer before a shard has them: a server that is lost then takes acknowledged spans
-            // with it. In the foreground an insert is answered when every shard it touches has its rows (one
-            // replica of each, where the cluster says `internal_replication`). When one shard fails the whole
-            // insert does, and is repeated under its token, which goes to the shards with the rows and keeps
-            // those that have them from storing them again. Whoever wants more replicas to have a row
-            // before the answer sets `insert_quorum` in the user's profile. Without a cluster it does nothing.
-            .with_setting("distributed_foreground_insert", "1")
-            // A shard that cannot be reached is an error, not left out.
-            .with_setting("skip_unavailable_shards", "0")
-            // Each day is a part of its own. Rows of more days are inserted one part after the other.
-            .with_setting(MAX_PARTITIONS, MAX_DAYS)
-            .with_setting("throw_on_max_partitions_per_insert_block", "1")
-            .with_setting("max_execution_time", seconds.to_string());
+        Self::with_inserts(Http::new(&config), config)
+    }
+}
+
+impl<I: Inserts> Writer<I> {
+    /// A writer whose blocks go another way: for simulations.
+    pub fn with_inserts(inserts: I, config: WriterConfig) -> Self {
         Self {
-            client,
+            inserts,
             config,
             metrics: WriterMetrics::default(),
             trouble: Trouble::default(),
@@ -193,7 +176,7 @@ impl Writer {
             self.log(&worst);
             let fault = worst.class == Class::Fault;
             let held = Raised::new(self.metrics.held_batches.clone(), fault);
-            tokio::time::sleep(jitter(pause)).await;
+            tokio::time::sleep(pause.mul_f64(self.inserts.jitter())).await;
             drop(held);
             pause = (pause * 2).min(self.config.longest_pause);
         }
@@ -205,14 +188,14 @@ impl Writer {
             if job.is_cut() {
                 self.metrics.bisect_inserts.inc();
             }
-            let error = match self.insert(job.id, &piece.token, piece.body.clone()).await {
+            let inserted = self.insert(job.id, &piece.token, piece.body.clone());
+            let mut failure = match inserted.await {
                 Ok(()) => {
                     job.done();
                     continue;
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            let mut failure = Failure::of(&error);
             let label = [("class", failure.class.label())];
             self.metrics.failures.get_or_create(&label).inc();
             if failure.class == Class::TooWide && job.cut(frozen) {
@@ -233,29 +216,14 @@ impl Writer {
         None
     }
 
-    async fn insert(
-        &self,
-        id: TableId,
-        token: &str,
-        body: bytes::Bytes,
-    ) -> Result<(), clickhouse::error::Error> {
+    async fn insert(&self, id: TableId, token: &str, body: bytes::Bytes) -> Result<(), Failure> {
         #[cfg(feature = "control-runs")]
         let token = &match self.config.deduplicate {
             true => token.to_owned(),
             false => format!("{token}-{}", rand::random::<u64>()),
         };
         let start = Instant::now();
-        // The server must give up before we do: then its answer says what became of the insert.
-        let timeout = self.config.insert_timeout + Duration::from_secs(2);
-        let mut insert = self
-            .client
-            .insert_formatted_with(id.insert(&self.config.database))
-            .with_setting("insert_deduplication_token", token)
-            // What an insert feeds must recognise a repeat too, also of an insert that failed half way.
-            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
-            .with_timeouts(Some(timeout), Some(timeout));
-        insert.send(body).await?;
-        insert.end().await?;
+        self.inserts.insert(id, token, body).await?;
         let label = [("table", id.name())];
         let seconds = self.metrics.insert_seconds.get_or_create_owned(&label);
         seconds.observe(start.elapsed().as_secs_f64());
@@ -375,9 +343,4 @@ fn worst(failures: Vec<Failure>) -> Option<Failure> {
     failures
         .into_iter()
         .max_by_key(|failure| failure.class == Class::Fault)
-}
-
-/// Half to all of a pause, so that writers do not come back all at once.
-fn jitter(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
