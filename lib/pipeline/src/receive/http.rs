@@ -24,6 +24,9 @@ const TRACES_ONLY: ReasonPhrase = ReasonPhrase::from_static(b"Spanloom receives 
 /// A refused body that is longer, or slower, costs the client its connection.
 pub(super) const DRAIN_BYTES: usize = 512 << 10;
 pub(super) const DRAIN_TIME: Duration = Duration::from_millis(500);
+/// The same for one that is refused for good. A client that does not see this answer sends it for ever.
+const REFUSED_BYTES: usize = 16 << 20;
+const REFUSED_TIME: Duration = Duration::from_secs(2);
 const SIGNALS: [(&str, &str); 4] = [
     ("/v1/metrics", "metrics"),
     ("/v1/logs", "logs"),
@@ -84,9 +87,12 @@ pub(super) async fn answer(
     };
     let mut answer = response(receiver, &ending, coding.unwrap_or(&point.protobuf));
     cors.answer(&head.headers, answer.headers_mut());
-    if matches!(ending, Ending::Failed(_))
+    if let Ending::Failed(verdict) = &ending
         && head.version < Version::HTTP_2
-        && !drain(&mut body, DRAIN_BYTES, DRAIN_TIME).await
+        && !match verdict.retry {
+            true => drain(&mut body, DRAIN_BYTES, DRAIN_TIME).await,
+            false => drain(&mut body, REFUSED_BYTES, REFUSED_TIME).await,
+        }
     {
         // The rest of the body stands between this request and the next.
         close_after(&mut answer);
