@@ -1,6 +1,6 @@
 //! The store's writer as the place where frozen batches go.
 
-use spanloom_pipeline::{Export, ExportOutcome, RefusedRows};
+use spanloom_pipeline::{Export, ExportOutcome, RefusedRows, Trouble};
 use spanloom_store::block::Frozen;
 use spanloom_store::writer::{WriteOutcome, Writer};
 
@@ -11,8 +11,11 @@ pub(crate) struct StoreExport(pub(crate) Writer);
 impl Export for StoreExport {
     type Frozen = Frozen;
 
-    fn trouble(&self) -> Option<String> {
-        self.0.trouble().now().map(|kind| kind.to_string())
+    fn trouble(&self) -> Option<Trouble> {
+        self.0.trouble().now().map(|kind| Trouble {
+            message: kind.to_string(),
+            lasts: kind.lasts(),
+        })
     }
 
     async fn export(&self, batch: Frozen) -> ExportOutcome {

@@ -39,11 +39,21 @@ pub trait Export: Send + Sync + 'static {
     /// repeats the same frozen batch, and clients that repeat their request wait for this outcome.
     fn export(&self, batch: Self::Frozen) -> impl Future<Output = ExportOutcome> + Send;
 
-    /// What keeps it from storing batches now, in a few words for senders. They can be told to try again
-    /// while the outcome is not known: their repeats are recognised, and wait for the same outcome.
-    fn trouble(&self) -> Option<String> {
+    /// What keeps it from storing batches now.
+    fn trouble(&self) -> Option<Trouble> {
         None
     }
+}
+
+/// What keeps an export from storing batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// In a few words, for senders and health pages.
+    pub message: String,
+    /// It does not pass by itself. Then senders are told soon to try again, while the outcome is not known:
+    /// their repeats are recognised, and wait for the same outcome. In a trouble that passes they wait for
+    /// longer, since SDKs try only a few times.
+    pub lasts: bool,
 }
 
 /// How an export ended.

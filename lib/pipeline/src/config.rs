@@ -156,8 +156,8 @@ pub struct Connections {
     /// How long a client waits for its answer before it is told to retry; the export goes on, and
     /// the retry joins it.
     pub answer_timeout: Duration,
-    /// The same while it is known what keeps the store from taking spans: SDKs wait for 10 s, and then do
-    /// not know why.
+    /// The same while something that does not pass by itself keeps spans from being stored: SDKs wait for
+    /// 10 s, and then do not know why.
     pub impaired_answer_timeout: Duration,
     /// A connection is closed at this age (a tenth more or less, so that not all go at once), which
     /// lets clients find new collectors; `None`: never.

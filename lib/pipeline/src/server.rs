@@ -27,7 +27,7 @@ use crate::metrics::{Levels, Metrics};
 use crate::parts::Parts;
 use crate::process::{ProcessingError, Rules};
 use crate::queue::Queues;
-use crate::receive::{Bound, Inlet, Settings, Trouble};
+use crate::receive::{Bound, Inlet, Settings, StoreTrouble};
 use crate::repeat::Repeats;
 use crate::settlement::Settlement;
 use crate::worker::Worker;
@@ -213,7 +213,7 @@ impl Server {
             repeats: repeats(&config, &metrics),
             log: config.acknowledge.log().cloned(),
             queues,
-            trouble: Trouble(Box::new({
+            trouble: StoreTrouble(Box::new({
                 let export = Arc::clone(&export);
                 move || export.trouble()
             })),

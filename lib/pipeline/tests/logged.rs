@@ -194,7 +194,7 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = new_store(None);
     store.behave(|_| away());
-    *store.trouble.lock().unwrap() = Some("the store's disk is full".to_owned());
+    *store.trouble.lock().unwrap() = trouble("the store's disk is full", true);
     let options = Options {
         max_bytes: 256 << 10,
         ..Options::default()

@@ -426,7 +426,7 @@ async fn a_sender_is_told_soon_what_keeps_its_spans_from_being_stored() {
     let mut config = quick();
     config.connections.impaired_answer_timeout = Duration::from_millis(50);
     let p = start_gated(config, Some(Semaphore::new(0)));
-    *p.store.trouble.lock().unwrap() = Some("the store's disk is full".to_owned());
+    *p.store.trouble.lock().unwrap() = trouble("the store's disk is full", true);
     let body = spans(1, 10);
     // Its repeat waits for the same outcome.
     for _ in 0..2 {
@@ -438,7 +438,11 @@ async fn a_sender_is_told_soon_what_keeps_its_spans_from_being_stored() {
     }
     let grpc = p.export(&body).await;
     assert_eq!(grpc.grpc_status(), 14);
-    *p.store.trouble.lock().unwrap() = None;
+    // One that passes is waited for.
+    *p.store.trouble.lock().unwrap() = trouble("the store cannot be reached", false);
+    let soon = Duration::from_secs(3);
+    let waiting = tokio::time::timeout(soon, p.protobuf(body.clone())).await;
+    assert!(waiting.is_err(), "it was answered");
     p.store.gate.as_ref().unwrap().add_permits(1000);
     assert_eq!(p.protobuf(body).await.status, 200);
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();

@@ -23,6 +23,16 @@ pub enum TroubleKind {
     Fails(Option<u32>),
 }
 
+impl TroubleKind {
+    /// Whether it takes a person to end it. A store that is away, or fails, may be back in a moment.
+    pub fn lasts(self) -> bool {
+        match self {
+            Self::DiskFull | Self::Rejects(_) => true,
+            Self::Unreachable | Self::Fails(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for TroubleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (text, code) = match self {

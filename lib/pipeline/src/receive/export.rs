@@ -266,7 +266,7 @@ impl Export<'_> {
                 return Err(late);
             }
             // Its repeat joins it, as with every answer that is late.
-            if let Some(trouble) = inlet.impairment() {
+            if let Some(trouble) = inlet.lasting_impairment() {
                 return Err(Refusal::Store(trouble));
             }
             next = Duration::from_secs(1);

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::accounts::Accounts;
 use crate::admission::Budget;
+use crate::batch::Trouble;
 use crate::buffers::Buffers;
 use crate::doors::Doors;
 use crate::durable::DurableLog;
@@ -92,21 +93,21 @@ pub(crate) struct Inlet {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) log: Option<Arc<DurableLog>>,
-    pub(crate) trouble: Trouble,
+    pub(crate) trouble: StoreTrouble,
 }
 
 /// Asks what keeps the store from taking spans.
-pub(crate) struct Trouble(pub(crate) Box<dyn Fn() -> Option<String> + Send + Sync>);
+pub(crate) struct StoreTrouble(pub(crate) Box<dyn Fn() -> Option<Trouble> + Send + Sync>);
 
-impl Trouble {
-    pub(crate) fn now(&self) -> Option<String> {
+impl StoreTrouble {
+    fn now(&self) -> Option<Trouble> {
         (self.0)()
     }
 }
 
-impl fmt::Debug for Trouble {
+impl fmt::Debug for StoreTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Trouble").field(&self.now()).finish()
+        f.debug_tuple("StoreTrouble").field(&self.now()).finish()
     }
 }
 
@@ -114,9 +115,17 @@ impl Inlet {
     /// Why spans are not stored now, or cannot be taken: for people.
     pub(crate) fn impairment(&self) -> Option<String> {
         let log = self.log.as_ref().and_then(|log| log.impairment());
-        match (self.trouble.now(), log) {
+        let store = self.trouble.now().map(|trouble| trouble.message);
+        match (store, log) {
             (Some(store), Some(log)) => Some(format!("{store}; {log}")),
             (store, log) => store.or(log),
         }
+    }
+
+    /// The same, if waiting does not help.
+    fn lasting_impairment(&self) -> Option<String> {
+        let lasts = self.trouble.now().is_some_and(|trouble| trouble.lasts);
+        let log = self.log.as_ref().and_then(|log| log.impairment());
+        (lasts || log.is_some()).then(|| self.impairment())?
     }
 }

@@ -19,7 +19,7 @@ use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::config::Listener;
 use spanloom_pipeline::measure::{AccountRow, Measures};
 use spanloom_pipeline::receive::Transport;
-use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Server};
+use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Server, Trouble};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
@@ -108,7 +108,7 @@ pub struct Store {
     pub services: Mutex<Vec<String>>,
     pub accounts: Mutex<Vec<AccountRow>>,
     pub batches: watch::Sender<usize>,
-    pub trouble: Mutex<Option<String>>,
+    pub trouble: Mutex<Option<Trouble>>,
     behave: Mutex<Behave>,
     /// A permit for each export that may end.
     pub gate: Option<Semaphore>,
@@ -120,7 +120,7 @@ pub struct FakeExport(pub Arc<Store>);
 impl Export for FakeExport {
     type Frozen = FakeFrozen;
 
-    fn trouble(&self) -> Option<String> {
+    fn trouble(&self) -> Option<Trouble> {
         self.0.trouble.lock().unwrap().clone()
     }
 
@@ -222,6 +222,12 @@ pub fn start(config: Config) -> Pipeline {
 /// Exports end only when the test gives permits to the gate.
 pub fn start_gated(config: Config, gate: Option<Semaphore>) -> Pipeline {
     start_on(config, new_store(gate))
+}
+
+/// A trouble that passes, or does not.
+pub fn trouble(message: &str, lasts: bool) -> Option<Trouble> {
+    let message = message.to_owned();
+    Some(Trouble { message, lasts })
 }
 
 /// A store that takes everything.
