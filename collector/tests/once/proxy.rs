@@ -371,7 +371,7 @@ async fn handle(
     Ok(honest)
 }
 
-/// The response to a request; none where there is nobody.
+/// The response to a request; none if the connection fails.
 async fn forward(
     state: &State,
     mut head: request::Parts,

@@ -1,5 +1,5 @@
 //! SDKs as they come, at rates that real services have: a batch processor sends one export at a time and drops what
-//! it has no room for, so a slow answer loses spans in the client, where nobody sees it.
+//! it has no room for, so a slow answer loses spans in the client, unnoticed.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -100,7 +100,7 @@ impl Default for BatchLimits {
 }
 
 impl BatchLimits {
-    /// The limits where a log answers senders: nobody waits for a batch but those who search for its spans. So
+    /// The limits where a log answers senders: they do not wait for a batch, only searches do. So
     /// it may have all that comes in most of a second, and the store has fewer parts to merge.
     pub fn logged() -> Self {
         Self {

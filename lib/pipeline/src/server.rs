@@ -91,7 +91,7 @@ impl Control {
 
     /// Why spans are not stored now, or cannot be taken: for health pages.
     pub fn impairment(&self) -> Option<String> {
-        self.inlet.upgrade()?.impairment()
+        Some(self.inlet.upgrade()?.impairment()?.message)
     }
 
     /// Changes what is done to spans, from the next request on, and ends the holding of requests

@@ -95,7 +95,7 @@ async fn simulate(seed: u64, scale: Scale, control: Control) -> Report {
     }
 }
 
-/// The machine, and whoever runs on it.
+/// The machine, and the process that runs on it.
 struct Machine {
     world: World,
     random: Random,

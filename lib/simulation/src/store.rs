@@ -18,7 +18,7 @@ use crate::life::Life;
 use crate::random::Random;
 use crate::trace::Trace;
 
-/// What a batch is, whoever made it.
+/// What a batch is, in every process that makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Made {
     /// The span ids, in their order.
@@ -117,7 +117,7 @@ impl Store {
         self.lock().bad.insert(span);
     }
 
-    /// A batch was frozen. One id is one batch, whoever makes it.
+    /// A batch was frozen. One id is one batch, in every process.
     pub(crate) fn made(&self, id: u128, made: Made) {
         self.trace.note(format_args!("made {id:032x} {made:?}"));
         let made = Arc::new(made);
@@ -302,7 +302,7 @@ impl Way {
         let Some(made) = store.batch(&token) else {
             store
                 .trace
-                .violation(format!("nobody made the batch of {token}"));
+                .violation(format!("no batch was made for {token}"));
             return Ok(());
         };
         let work = async move {

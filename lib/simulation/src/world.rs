@@ -1,4 +1,4 @@
-//! What outlives a process: disk, store, calendar, and the address at which senders find whoever runs now.
+//! What outlives a process: disk, store, calendar, and the address at which senders find the running process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

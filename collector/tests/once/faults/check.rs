@@ -1,5 +1,5 @@
 //! The checker: reads what ClickHouse has, request by request, and counts what is not there, what is there more
-//! than once, and what nobody has sent.
+//! than once, and spans that were never sent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

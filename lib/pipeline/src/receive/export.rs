@@ -230,6 +230,7 @@ impl Export<'_> {
                 if inlet.log.as_ref().is_some_and(|log| !log.takes_requests()) {
                     let cause = inlet
                         .impairment()
+                        .map(|trouble| trouble.message)
                         .unwrap_or_else(|| "the log is full".into());
                     let why = format!("{cause}; try again");
                     ticket.refuse(Outcome::Unavailable(why.into()));
@@ -266,8 +267,8 @@ impl Export<'_> {
                 return Err(late);
             }
             // Its repeat joins it, as with every answer that is late.
-            if let Some(trouble) = inlet.lasting_impairment() {
-                return Err(Refusal::Store(trouble));
+            if let Some(trouble) = inlet.impairment().filter(|trouble| trouble.lasts) {
+                return Err(Refusal::Store(trouble.message));
             }
             next = Duration::from_secs(1);
         }

@@ -112,20 +112,19 @@ impl fmt::Debug for StoreTrouble {
 }
 
 impl Inlet {
-    /// Why spans are not stored now, or cannot be taken: for people.
-    pub(crate) fn impairment(&self) -> Option<String> {
+    /// What keeps spans from being stored now, or from being taken.
+    pub(crate) fn impairment(&self) -> Option<Trouble> {
         let log = self.log.as_ref().and_then(|log| log.impairment());
-        let store = self.trouble.now().map(|trouble| trouble.message);
-        match (store, log) {
-            (Some(store), Some(log)) => Some(format!("{store}; {log}")),
-            (store, log) => store.or(log),
+        match (self.trouble.now(), log) {
+            (store, None) => store,
+            (None, Some(message)) => Some(Trouble {
+                message,
+                lasts: true,
+            }),
+            (Some(store), Some(log)) => Some(Trouble {
+                message: format!("{}; {log}", store.message),
+                lasts: true,
+            }),
         }
-    }
-
-    /// The same, if waiting does not help.
-    fn lasting_impairment(&self) -> Option<String> {
-        let lasts = self.trouble.now().is_some_and(|trouble| trouble.lasts);
-        let log = self.log.as_ref().and_then(|log| log.impairment());
-        (lasts || log.is_some()).then(|| self.impairment())?
     }
 }

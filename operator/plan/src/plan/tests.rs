@@ -195,7 +195,7 @@ fn pods_whose_logs_cannot_be_stored_are_not_replaced() {
         message.starts_with("1 of 1 collectors cannot store spans"),
         "{message}"
     );
-    // Logs that drain, and pods without one, are replaced; and whoever asks for it has it done.
+    // Logs that drain, and pods without one, are replaced; so are those that the annotation asks for.
     for (agent, retry) in [
         (agent(None, Some(2)), None),
         (agent(full, None), None),
