@@ -9,7 +9,7 @@ use spanloom_store::block::{
 
 /// The block, under the pipeline's name for it.
 #[derive(Debug)]
-pub(crate) struct StoreBatch(pub(crate) SpanBlock);
+pub struct StoreBatch(pub SpanBlock);
 
 impl SpanSink for StoreBatch {
     #[inline]

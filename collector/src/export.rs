@@ -2,13 +2,13 @@
 
 use spanloom_pipeline::{Export, ExportOutcome, RefusedRows, Trouble};
 use spanloom_store::block::Frozen;
-use spanloom_store::writer::{WriteOutcome, Writer};
+use spanloom_store::writer::{Http, Inserts, WriteOutcome, Writer};
 
 /// The writer, under the pipeline's name for it.
 #[derive(Debug)]
-pub(crate) struct StoreExport(pub(crate) Writer);
+pub struct StoreExport<I = Http>(pub Writer<I>);
 
-impl Export for StoreExport {
+impl<I: Inserts> Export for StoreExport<I> {
     type Frozen = Frozen;
 
     fn trouble(&self) -> Option<Trouble> {

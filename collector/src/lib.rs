@@ -11,13 +11,13 @@
 //!
 //! `main.rs` is the program for a node; `spanloom up` runs a [`Collector`] in its own process.
 
-mod batch;
+pub mod batch;
 pub mod cluster;
 mod collector;
 pub mod config;
 #[cfg(feature = "control-runs")]
 pub mod control;
-mod export;
+pub mod export;
 mod level;
 pub mod memory;
 pub mod threads;

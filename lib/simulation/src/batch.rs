@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use spanloom_collector::batch::StoreBatch;
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::Measures;
-use spanloom_pipeline::{Batch, Export, ExportOutcome, RefusedRows};
-use spanloom_store::block::{AccountRow, BatchId, Frozen, RedRow, SpanBlock};
-use spanloom_store::{BlockPool, WriteOutcome, Writer};
+use spanloom_store::BlockPool;
+use spanloom_store::block::{Frozen, SpanBlock};
 
 use crate::life::Life;
 use crate::random::Random;
-use crate::store::{Made, Store, Way};
+use crate::store::{Made, Store};
 
 /// What all batches of a process are made with.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Maker {
 
     pub(crate) fn batch(self: &Arc<Self>) -> SimulatedBatch {
         let mut batch = SimulatedBatch {
-            block: SpanBlock::new(&self.pool),
+            batch: StoreBatch(SpanBlock::new(&self.pool)),
             spans: Vec::new(),
             maker: Arc::clone(self),
         };
@@ -38,25 +39,26 @@ impl Maker {
     }
 }
 
+/// The collector's own batch.
 #[derive(Debug)]
 pub(crate) struct SimulatedBatch {
-    block: SpanBlock,
+    batch: StoreBatch,
     spans: Vec<u64>,
     maker: Arc<Maker>,
 }
 
 impl SpanSink for SimulatedBatch {
     fn resource(&mut self, resource: &ResourceRecord<'_>) {
-        self.block.resource(resource);
+        self.batch.resource(resource);
     }
 
     fn scope(&mut self, scope: &ScopeRecord<'_>) {
-        self.block.scope(scope);
+        self.batch.scope(scope);
     }
 
     fn span(&mut self, span: &SpanRecord<'_>) {
         self.spans.push(u64::from_be_bytes(span.span_id));
-        self.block.span(span);
+        self.batch.span(span);
     }
 }
 
@@ -64,91 +66,41 @@ impl Batch for SimulatedBatch {
     type Frozen = Frozen;
 
     fn id(&self) -> u128 {
-        u128::from_be_bytes(self.block.batch_id().to_bytes())
+        self.batch.id()
     }
 
     fn set_id(&mut self, id: u128) {
-        self.block
-            .set_batch_id(BatchId::from_bytes(id.to_be_bytes()));
+        self.batch.set_id(id);
     }
 
     fn rows(&self) -> usize {
-        self.block.rows()
+        self.batch.rows()
     }
 
     fn bytes(&self) -> usize {
-        self.block.bytes()
+        self.batch.bytes()
     }
 
-    fn freeze(&mut self, measures: Measures) -> Frozen {
+    fn freeze(&mut self, mut measures: Measures) -> Frozen {
+        // Nothing checks half-edges, and another insert would make other runs of the seeds that are kept.
+        measures.half_edges.clear();
         let id = self.id();
-        let block = self.block.measures();
-        let mut buckets = Vec::new();
-        for cell in &measures.red {
-            buckets.clear();
-            buckets.extend(cell.buckets.iter());
-            block.push_red(&RedRow {
-                minute: cell.minute,
-                service: measures.text(cell.service),
-                name: measures.text(cell.name),
-                kind: cell.kind,
-                status: cell.status,
-                count: cell.count,
-                duration_sum_ns: cell.duration_sum_ns,
-                duration_min_ns: cell.duration_min_ns,
-                duration_max_ns: cell.duration_max_ns,
-                buckets: &buckets,
-            });
-        }
-        let mut accounts = 0;
-        for row in &measures.accounts {
-            if (&*row.stage, &*row.reason) == ("store", "stored") {
-                accounts += row.spans;
-            }
-            block.account(AccountRow {
-                minute: row.minute,
-                node: &row.node,
-                agent: &row.agent,
-                stage: &row.stage,
-                reason: &row.reason,
-                spans: row.spans,
-                bytes: row.bytes,
-            });
-        }
+        let stored = measures
+            .accounts
+            .iter()
+            .filter(|row| (&*row.stage, &*row.reason) == ("store", "stored"));
         let made = Made {
             spans: std::mem::take(&mut self.spans),
             rates: measures.red.iter().map(|cell| cell.count).collect(),
-            accounts,
+            accounts: stored.map(|row| row.spans).sum(),
         };
         // What a dead process makes goes nowhere.
         if self.maker.life.is_alive() {
             self.maker.store.made(id, made);
         }
-        let frozen = self.block.freeze();
+        let frozen = self.batch.freeze(measures);
         let next = self.maker.ids().id();
         self.set_id(next);
         frozen
-    }
-}
-
-/// The real writer, on its way to the model.
-#[derive(Debug)]
-pub(crate) struct SimulatedExport(pub(crate) Writer<Way>);
-
-impl Export for SimulatedExport {
-    type Frozen = Frozen;
-
-    async fn export(&self, batch: Frozen) -> ExportOutcome {
-        match self.0.write(batch).await {
-            WriteOutcome::Stored => ExportOutcome::Stored,
-            WriteOutcome::Unavailable(reason) => ExportOutcome::Unavailable(reason),
-            WriteOutcome::Partial(refused) => {
-                let refused = refused.into_iter().map(|rows| RefusedRows {
-                    range: rows.range,
-                    reason: rows.reason,
-                });
-                ExportOutcome::Partial(refused.collect())
-            }
-        }
     }
 }

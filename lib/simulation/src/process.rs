@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use spanloom_collector::export::StoreExport;
 use spanloom_log::{Committer, Event, Log, Observer, OpenError, Options};
 use spanloom_pipeline::config::{Acknowledge, BatchLimits, RepeatLimits};
 use spanloom_pipeline::durable::DurableLog;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::batch::{Maker, SimulatedExport};
+use crate::batch::Maker;
 use crate::disk::{LogClock, ProcessDisk};
 use crate::life::Life;
 use crate::plan::Control as Protection;
@@ -95,7 +96,7 @@ impl Process {
         let mut registry = Registry::default();
         let writer = Writer::with_inserts(way, config);
         writer.register(&mut registry);
-        let export = SimulatedExport(writer);
+        let export = StoreExport(writer);
         let config = Config {
             acknowledge: match &log {
                 None => Acknowledge::Stored,

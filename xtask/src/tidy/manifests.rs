@@ -58,6 +58,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     (
         "spanloom-simulation",
         &[
+            "spanloom-collector",
             "spanloom-log",
             "spanloom-otlp",
             "spanloom-pipeline",
