@@ -37,7 +37,7 @@ static ENGINE: OnceCell<TestEngine> = OnceCell::const_new();
 const SPANS: u64 = 120;
 
 /// Tables that a batch is written to, each by an insert of its own.
-const TABLES: usize = 5;
+const TABLES: usize = 6;
 
 /// A database with its tables, and the way to it.
 struct Ground {

@@ -341,7 +341,7 @@ pub(crate) async fn write_overdue<B, E>(
                 accounts: rows.clone(),
                 ..Measures::default()
             };
-            let frozen = make_batch().freeze(measures);
+            let frozen = make_batch().seal(measures)();
             let outcome = tokio::select! {
                 biased;
                 outcome = export.export(frozen) => outcome,

@@ -8,6 +8,10 @@ use spanloom_otlp::record::SpanSink;
 
 use crate::measure::Measures;
 
+/// The rest of the work on a batch that is complete: writing and compressing take long, so that is done on
+/// another thread.
+pub type Freeze<F> = Box<dyn FnOnce() -> F + Send>;
+
 /// Where spans are collected until they are stored. Each worker thread owns one.
 pub trait Batch: SpanSink + Send + 'static {
     /// What a batch becomes before its first send; it never changes after that.
@@ -26,8 +30,8 @@ pub trait Batch: SpanSink + Send + 'static {
     /// Memory held, in bytes; an estimate is enough.
     fn bytes(&self) -> usize;
 
-    /// Takes what was built, and leaves the batch empty and ready for the next spans.
-    fn freeze(&mut self, measures: Measures) -> Self::Frozen;
+    /// Takes what was built, and leaves the batch empty and ready for the next spans, with a new id.
+    fn seal(&mut self, measures: Measures) -> Freeze<Self::Frozen>;
 }
 
 /// Where frozen batches go.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Freeze};
 use crate::config::BatchLimits;
 use crate::measure::{AccountRow, Recorder};
 use crate::queue::Message;
@@ -24,7 +24,7 @@ pub(crate) struct Open<B> {
 
 /// A batch that is complete.
 pub(crate) struct Sealed<F> {
-    pub(crate) frozen: F,
+    pub(crate) freeze: Freeze<F>,
     pub(crate) id: u128,
     pub(crate) rows: usize,
     /// Its requests.
@@ -165,7 +165,7 @@ impl<B: Batch> Batcher<B> {
         }
     }
 
-    /// Freezes the batch, and begins the next.
+    /// Takes the batch out, and begins the next.
     pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
         self.first = None;
         let rows = self.open.batch.rows();
@@ -173,7 +173,7 @@ impl<B: Batch> Batcher<B> {
         let mut measures = self.open.recorder.take();
         measures.accounts.extend(accounts);
         Sealed {
-            frozen: self.open.batch.freeze(measures),
+            freeze: self.open.batch.seal(measures),
             id,
             rows,
             entries: std::mem::take(&mut self.entries),

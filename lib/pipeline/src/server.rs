@@ -134,7 +134,7 @@ pub struct Server {
     control: Control,
     addresses: Vec<SocketAddr>,
     inlet: Arc<Inlet>,
-    parts: Parts,
+    parts: Arc<Parts>,
     workers: TaskTracker,
     /// Batches on their way.
     exports: TaskTracker,
@@ -232,8 +232,10 @@ impl Server {
         );
         let exports = TaskTracker::new();
         let runtime = tokio::runtime::Handle::current();
+        let parts = Arc::new(make_parts(Arc::clone(&doors)));
         let delivery = Delivery::new(
             Arc::clone(&export),
+            Arc::clone(&parts),
             runtime,
             exports.clone(),
             doors.abort.clone(),
@@ -242,7 +244,6 @@ impl Server {
         let is_logged = config.acknowledge.log().is_some();
         let slots = config.exports_in_flight.div_ceil(inboxes.len());
         let (rules, watch) = watch::channel(rules);
-        let parts = make_parts(Arc::clone(&doors));
         let workers = TaskTracker::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));

@@ -46,7 +46,7 @@ impl Store {
     async fn write(&self, records: &[u8], measures: Measures) {
         let mut batch = StoreBatch(SpanBlock::new(&pool()));
         read(records, &mut batch).unwrap();
-        let outcome = self.writer.write(batch.freeze(measures)).await;
+        let outcome = self.writer.write(batch.seal(measures)()).await;
         assert_eq!(outcome, WriteOutcome::Stored);
     }
 

@@ -329,7 +329,7 @@ where
         let made = Made {
             id: batch.id(),
             requests: taken,
-            frozen: batch.freeze(recorder.take()),
+            frozen: batch.seal(recorder.take())(),
             spans,
         };
         let rest: Vec<_> = left.collect();

@@ -242,7 +242,7 @@ impl Settlement {
         drop(self.hand_over(0, entries, Vec::new()));
     }
 
-    /// The batch that held these requests cannot be frozen. Alone in it, a request is the reason.
+    /// The batch that held these requests cannot be sealed or frozen. Alone in it, a request is the reason.
     pub(crate) fn spoiled(self: &Arc<Self>, mut entries: Vec<Entry>) {
         match (entries.pop(), entries.is_empty()) {
             (
@@ -356,6 +356,14 @@ impl Lot {
 
     fn log(&self) -> Option<Arc<DurableLog>> {
         self.settlement.policy.log().cloned()
+    }
+
+    /// Freezing the batch panicked: nothing of it is stored.
+    pub(crate) fn spoil(mut self) {
+        self.settlement.metrics.worker_panics.inc();
+        tracing::error!("freezing a batch panicked; its requests were rejected");
+        self.settlement.put_back(std::mem::take(&mut self.accounts));
+        self.settlement.spoiled(std::mem::take(&mut self.entries));
     }
 
     /// The export has ended.

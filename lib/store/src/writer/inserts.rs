@@ -82,8 +82,6 @@ impl Http {
             .client
             .insert_formatted_with(table.insert(&self.database))
             .with_setting("insert_deduplication_token", token)
-            // What an insert feeds must recognise a repeat too, also of an insert that failed half way.
-            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
             .with_timeouts(Some(self.timeout), Some(self.timeout));
         insert.send(body).await?;
         insert.end().await
