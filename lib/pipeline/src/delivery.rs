@@ -50,7 +50,7 @@ impl<E: Export> Delivery<E> {
             };
             let sending = async {
                 match lot.name().await {
-                    Ok(()) => export.export(frozen).await,
+                    Ok(cuts) => export.export(frozen, &cuts).await,
                     Err(why) => ExportOutcome::Unavailable(why),
                 }
             };

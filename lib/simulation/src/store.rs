@@ -46,8 +46,7 @@ pub(crate) struct Weather {
     pub(crate) errors: u64,
     /// The longest usual insert, in milliseconds.
     pub(crate) latency_ms: u64,
-    /// So many rows of spans are too wide for one insert. It is the same for all of a run: cuts are not in the
-    /// log, so a batch that is made again is cut in the same way only if the store refuses the same.
+    /// So many rows of spans are too wide for one insert.
     pub(crate) widest: Option<usize>,
 }
 
@@ -105,6 +104,10 @@ impl Store {
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_widest(&self, widest: Option<usize>) {
+        self.lock().weather.widest = widest;
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::payload::PayloadError;
-use super::{DurableLog, replay};
+use super::{Cuts, DurableLog, Piece, cuts, replay};
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::batch::{Batch, Export, ExportOutcome};
 use crate::config::BatchLimits;
@@ -39,6 +39,8 @@ pub(crate) struct Item {
     is_sent: bool,
     /// They are from before this process: not in its accounts yet.
     is_recovered: bool,
+    /// What the batch was cut into.
+    pieces: Vec<Piece>,
 }
 
 impl Item {
@@ -49,7 +51,13 @@ impl Item {
             requests,
             is_sent: false,
             is_recovered: false,
+            pieces: Vec::new(),
         }
+    }
+
+    /// The same, cut into these.
+    pub(crate) fn in_pieces(self, pieces: Vec<Piece>) -> Self {
+        Self { pieces, ..self }
     }
 
     fn recovered(batch: Option<u128>, requests: Vec<Position>) -> Self {
@@ -90,6 +98,7 @@ impl Backlog {
                 let requests = batch.requests.iter().filter(is_there).copied();
                 Item {
                     is_sent: batch.sent_at_ms.is_some(),
+                    pieces: cuts::decode(&batch.pieces),
                     ..Item::recovered(Some(batch.id.0), requests.collect())
                 }
             })
@@ -233,6 +242,7 @@ where
         let is_recovered = item.is_recovered;
         let is_named = item.batch.is_some();
         let is_sent = item.is_sent;
+        let pieces = item.pieces.clone();
         let (made, rest) = self.make(item).await;
         let Made {
             id,
@@ -243,12 +253,14 @@ where
         if requests.is_empty() && !is_named {
             return Ok(rest);
         }
+        let cuts = Cuts::of(Arc::clone(&self.log), id, pieces);
         let again = |is_named: bool, is_sent: bool, requests, rest: Option<Item>| {
             let first = Item {
                 batch: is_named.then_some(id),
                 requests,
                 is_sent,
                 is_recovered,
+                pieces: cuts.known(),
             };
             Stuck::Later([first].into_iter().chain(rest).collect())
         };
@@ -272,7 +284,7 @@ where
         }
         let outcome = tokio::select! {
             biased;
-            outcome = self.export.export(frozen) => outcome,
+            outcome = self.export.export(frozen, &cuts) => outcome,
             () = self.abort.cancelled() => return Err(Stuck::Aborted),
         };
         let refused = match outcome {
@@ -338,6 +350,7 @@ where
             requests: rest,
             is_sent: false,
             is_recovered: item.is_recovered,
+            pieces: Vec::new(),
         });
         (made, rest)
     }

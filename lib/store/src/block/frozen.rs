@@ -69,6 +69,24 @@ impl TableId {
         }
     }
 
+    /// Its number, which never changes: cuts of batches are kept with it.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Spans => 0,
+            Self::TraceIndex => 1,
+            Self::Tags => 2,
+            Self::Red => 3,
+            Self::HalfEdges => 4,
+            Self::Accounts => 5,
+            Self::RedHours => 6,
+        }
+    }
+
+    /// The table with this number.
+    pub fn numbered(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.number() == number)
+    }
+
     /// The columns that a batch writes.
     pub fn columns(self) -> Vec<&'static str> {
         match self {

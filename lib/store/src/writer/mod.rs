@@ -8,6 +8,7 @@
 //! retry would come in another batch and be stored twice.
 
 mod bisect;
+mod cuts;
 mod inserts;
 mod metrics;
 
@@ -25,6 +26,8 @@ use crate::trouble::Trouble;
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
+use self::cuts::Said;
+pub use self::cuts::{CutBook, Piece};
 pub use self::inserts::{Http, Inserts};
 pub use self::metrics::{Label, WriterMetrics};
 
@@ -136,13 +139,18 @@ impl<I: Inserts> Writer<I> {
     }
 
     /// Stores a batch. Ends when it is stored, or given up after the times in the configuration.
-    pub async fn write(&self, mut frozen: Frozen) -> WriteOutcome {
+    pub async fn write(&self, frozen: Frozen) -> WriteOutcome {
+        self.write_with(frozen, &()).await
+    }
+
+    /// The same with a book that has the cuts of the batch, those of an earlier process as well.
+    pub async fn write_with(&self, mut frozen: Frozen, book: &impl CutBook) -> WriteOutcome {
         let in_flight = self
             .metrics
             .in_flight
             .get_or_create_owned(&metrics::EXPORTER);
         let in_flight = Raised::new(in_flight, true);
-        let outcome = self.write_rounds(&mut frozen).await;
+        let outcome = self.write_rounds(&mut frozen, book).await;
         #[cfg(feature = "control-runs")]
         tokio::time::sleep(self.config.hold_outcomes).await;
         drop(in_flight);
@@ -150,13 +158,23 @@ impl<I: Inserts> Writer<I> {
         outcome
     }
 
-    async fn write_rounds(&self, frozen: &mut Frozen) -> WriteOutcome {
-        let mut jobs: Vec<Job> = frozen.tables.drain(..).map(Job::new).collect();
+    async fn write_rounds(&self, frozen: &mut Frozen, book: &impl CutBook) -> WriteOutcome {
+        let tables = std::mem::take(&mut frozen.tables);
         let frozen = &*frozen;
+        let known = book.known();
+        let rows_of = |table| known.iter().filter(move |piece| piece.table == table);
+        let mut jobs: Vec<Job> = tables
+            .into_iter()
+            .map(|table| {
+                let rows = rows_of(table.id).map(|piece| piece.rows.clone()).collect();
+                Job::resumed(frozen, table, rows)
+            })
+            .collect();
+        let said = Said::new(book, &jobs);
         let start = Instant::now();
         let mut pause = self.config.first_pause;
         loop {
-            let round = jobs.iter_mut().map(|job| self.work_on(frozen, job));
+            let round = jobs.iter_mut().map(|job| self.work_on(frozen, job, &said));
             let failures: Vec<Failure> = join_all(round).await.into_iter().flatten().collect();
             if failures.is_empty() {
                 return self.finished(frozen, jobs);
@@ -183,8 +201,17 @@ impl<I: Inserts> Writer<I> {
     }
 
     /// Inserts what a table still lacks, until all is in or something fails.
-    async fn work_on(&self, frozen: &Frozen, job: &mut Job) -> Option<Failure> {
-        while let Some(piece) = job.next() {
+    async fn work_on(
+        &self,
+        frozen: &Frozen,
+        job: &mut Job,
+        said: &Said<'_, impl CutBook>,
+    ) -> Option<Failure> {
+        loop {
+            if let Err(failure) = said.say(job).await {
+                return Some(failure);
+            }
+            let piece = job.next()?;
             if job.is_cut() {
                 self.metrics.bisect_inserts.inc();
             }
@@ -213,7 +240,6 @@ impl<I: Inserts> Writer<I> {
             failure.message = format!("insert into {}: {}", job.id.name(), failure.message);
             return Some(failure);
         }
-        None
     }
 
     async fn insert(&self, id: TableId, token: &str, body: bytes::Bytes) -> Result<(), Failure> {
