@@ -1,9 +1,11 @@
 //! The store's writer as the place where frozen batches go.
 
-use spanloom_pipeline::durable::{self, Cuts};
+use std::time::Duration;
+
+use spanloom_pipeline::durable::{self, History};
 use spanloom_pipeline::{Export, ExportOutcome, RefusedRows, Trouble};
 use spanloom_store::block::{Frozen, TableId};
-use spanloom_store::writer::{CutBook, Http, Inserts, Piece, WriteOutcome, Writer};
+use spanloom_store::writer::{BatchHistory, Http, Inserts, Piece, WriteOutcome, Writer};
 
 /// The writer, under the pipeline's name for it.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ impl<I: Inserts> Export for StoreExport<I> {
         })
     }
 
-    async fn export(&self, batch: Frozen, cuts: &Cuts) -> ExportOutcome {
-        match self.0.write_with(batch, &Book(cuts)).await {
+    async fn export(&self, batch: Frozen, history: &History) -> ExportOutcome {
+        match self.0.write_with(batch, &Book(history)).await {
             WriteOutcome::Stored => ExportOutcome::Stored,
             WriteOutcome::Unavailable(reason) => ExportOutcome::Unavailable(reason),
             WriteOutcome::Partial(refused) => ExportOutcome::Partial(
@@ -36,12 +38,24 @@ impl<I: Inserts> Export for StoreExport<I> {
     }
 }
 
-/// The pipeline's cuts as the writer's book: the parts of a batch are its tables.
-struct Book<'c>(&'c Cuts);
+/// How long ClickHouse knows the token of an insert, for certain: its window is one of inserts, which
+/// [`pace`](crate::pace) makes 1,400 s long where no batch is full.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
-impl CutBook for Book<'_> {
-    fn known(&self) -> Vec<Piece> {
-        let known = self.0.known().into_iter();
+/// A batch's history, under the writer's name for it: the parts of a batch are its tables.
+struct Book<'h>(&'h History);
+
+impl BatchHistory for Book<'_> {
+    fn is_kept(&self) -> bool {
+        self.0.is_logged()
+    }
+
+    fn may_be_forgotten(&self) -> bool {
+        self.0.age() > REMEMBERED
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
+        let known = self.0.pieces().into_iter();
         let piece = known.map(|piece| {
             Some(Piece {
                 table: TableId::numbered(piece.part)?,

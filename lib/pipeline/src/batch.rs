@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use spanloom_otlp::record::SpanSink;
 
-use crate::durable::Cuts;
+use crate::durable::History;
 use crate::measure::Measures;
 
 /// The rest of the work on a batch that is complete: writing and compressing take long, so that is done on
@@ -42,12 +42,12 @@ pub trait Export: Send + Sync + 'static {
 
     /// Stores a batch. It ends only when the outcome is known: while it is not, the implementation
     /// repeats the same frozen batch, and clients that repeat their request wait for this outcome. A batch
-    /// that is stored in pieces has them in `cuts` before the first is sent, and begins with those that are
+    /// that is stored in pieces has them in its history before the first is sent, and begins with those that are
     /// there: an earlier try made them.
     fn export(
         &self,
         batch: Self::Frozen,
-        cuts: &Cuts,
+        history: &History,
     ) -> impl Future<Output = ExportOutcome> + Send;
 
     /// What keeps it from storing batches now.

@@ -50,7 +50,7 @@ impl<E: Export> Delivery<E> {
             };
             let sending = async {
                 match lot.name().await {
-                    Ok(cuts) => export.export(frozen, &cuts).await,
+                    Ok(history) => export.export(frozen, &history).await,
                     Err(why) => ExportOutcome::Unavailable(why),
                 }
             };

@@ -1,7 +1,7 @@
 //! A model of ClickHouse: it takes blocks under tokens, drops what it has already, and fails in the ways that
 //! the real one does. The writer with its retries and cuts is the real one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clickhouse::error::Error;
 use spanloom_store::block::TableId;
 use spanloom_store::failure::{Class, Failure};
-use spanloom_store::writer::Inserts;
+use spanloom_store::writer::{Inserts, SpanKey};
 use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -394,6 +394,29 @@ impl Inserts for Way {
                 }
                 Err(Failure::of(&Error::TimedOut))
             }
+        }
+    }
+
+    async fn look_up(&self, spans: &[SpanKey]) -> Result<HashSet<SpanKey>, Failure> {
+        if !self.life.is_alive() {
+            return Err(passing(true, "this process is dead"));
+        }
+        let (fate, there, back) = self.fate();
+        sleep(there + back).await;
+        self.store
+            .trace
+            .note(format_args!("look up {} {fate:?}", spans.len()));
+        match fate {
+            Fate::Done => {
+                let tables = self.store.lock();
+                let is_there =
+                    |key: &&SpanKey| tables.spans.contains_key(&u64::from_be_bytes(key.span_id));
+                Ok(spans.iter().filter(is_there).copied().collect())
+            }
+            Fate::Code { code, .. } => Err(said(format!(
+                "Code: {code}. DB::Exception: as the seed has it"
+            ))),
+            _ => Err(passing(true, "no answer")),
         }
     }
 

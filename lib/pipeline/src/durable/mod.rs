@@ -8,7 +8,7 @@
 
 mod answer;
 mod backlog;
-mod cuts;
+mod history;
 mod payload;
 
 use std::collections::VecDeque;
@@ -31,7 +31,8 @@ use tokio::sync::oneshot;
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
-pub use cuts::{Cuts, Piece};
+pub(crate) use history::Past;
+pub use history::{History, Piece};
 pub(crate) use payload::{Payload, Recording};
 use payload::{PayloadError, replay};
 
@@ -394,8 +395,8 @@ impl DurableLog {
     }
 
     /// This batch was not stored, or it is not known whether it was.
-    pub(crate) fn again(&self, id: u128, requests: Vec<Position>, cuts: &Cuts) {
-        let item = Item::new(Some(id), requests).in_pieces(cuts.known());
+    pub(crate) fn again(&self, id: u128, requests: Vec<Position>, history: &History) {
+        let item = Item::new(Some(id), requests).with(history.past());
         self.backlog.push(item);
     }
 

@@ -15,7 +15,7 @@ use spanloom_log::{AppendError, Position};
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::admission::Permit;
 use crate::batch::{ExportOutcome, RefusedRows};
-use crate::durable::{self, Cuts, DurableLog};
+use crate::durable::{self, DurableLog, History, Past};
 use crate::measure::AccountRow;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -214,7 +214,7 @@ impl Settlement {
             is_named: false,
             entries,
             accounts,
-            cuts: Cuts::default(),
+            history: History::default(),
         }
     }
 
@@ -333,7 +333,7 @@ pub(crate) struct Lot {
     entries: Vec<Entry>,
     /// What the batch has taken of the accounts.
     accounts: Vec<AccountRow>,
-    cuts: Cuts,
+    history: History,
 }
 
 impl Lot {
@@ -342,20 +342,20 @@ impl Lot {
     }
 
     /// Names the batch in the log, if one has requests of it. It may be sent after that.
-    pub(crate) async fn name(&mut self) -> Result<Cuts, String> {
+    pub(crate) async fn name(&mut self) -> Result<History, String> {
         let positions = self.positions();
         let Some(log) = self.log().filter(|_| !positions.is_empty()) else {
-            return Ok(self.cuts.clone());
+            return Ok(self.history.clone());
         };
         log.name(self.id, positions)
             .map_err(|error| error.to_string())?;
         self.is_named = true;
-        self.cuts = Cuts::of(Arc::clone(&log), self.id, Vec::new());
+        self.history = History::of(Arc::clone(&log), self.id, Past::of_now());
         let durable = log.sent(self.id).map_err(|error| error.to_string())?;
         durable
             .await
             .map_err(|_| "the log was closed; try again".to_owned())?;
-        Ok(self.cuts.clone())
+        Ok(self.history.clone())
     }
 
     fn log(&self) -> Option<Arc<DurableLog>> {
@@ -384,7 +384,7 @@ impl Lot {
                 Ok(lost) => self.settlement.metrics.lost("refused", lost),
                 Err(error) => {
                     tracing::warn!(%error, "a batch is delivered again");
-                    log.again(self.id, self.positions(), &self.cuts);
+                    log.again(self.id, self.positions(), &self.history);
                 }
             }
         }
@@ -398,7 +398,7 @@ impl Lot {
     fn fail(&mut self, why: &Arc<str>) {
         let positions = self.positions();
         match self.log() {
-            Some(log) if self.is_named => log.again(self.id, positions, &self.cuts),
+            Some(log) if self.is_named => log.again(self.id, positions, &self.history),
             Some(log) => log.spill(positions),
             None => {}
         }

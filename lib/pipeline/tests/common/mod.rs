@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::config::Listener;
-use spanloom_pipeline::durable::Cuts;
+use spanloom_pipeline::durable::History;
 use spanloom_pipeline::measure::{AccountRow, Measures};
 use spanloom_pipeline::receive::Transport;
 use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Freeze, Server, Trouble};
@@ -134,7 +134,7 @@ impl Export for FakeExport {
         self.0.trouble.lock().unwrap().clone()
     }
 
-    async fn export(&self, frozen: FakeFrozen, _: &Cuts) -> ExportOutcome {
+    async fn export(&self, frozen: FakeFrozen, _: &History) -> ExportOutcome {
         let FakeFrozen {
             id,
             spans,

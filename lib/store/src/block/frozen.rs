@@ -30,6 +30,7 @@ use super::out::Out;
 use super::pool::{BlockPool, Parts, Press};
 use super::{accounts, hours, spans, tags, traces};
 use crate::schema::identifier;
+use crate::writer::SpanKey;
 
 /// The tables that a batch goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,6 +165,17 @@ impl Frozen {
     /// Spans in the batch.
     pub fn spans(&self) -> usize {
         self.parts().map_or(0, |parts| parts.spans.rows.len())
+    }
+
+    /// The batch's spans, in their order.
+    pub fn span_keys(&self) -> Vec<SpanKey> {
+        let rows = self.parts().map(|parts| parts.spans.rows.iter());
+        let key = |row: &spans::Row| SpanKey {
+            trace_id: row.trace_id,
+            span_id: row.span_id,
+            start_ns: row.time,
+        };
+        rows.into_iter().flatten().map(key).collect()
     }
 
     /// Memory that the batch uses.

@@ -3,7 +3,7 @@
 //!
 //! Pieces have tokens of their own, derived from the batch's, so that a repeated piece is recognised
 //! as well. Where a batch is cut depends on its rows and on what the server refuses, which may be something else
-//! the next time: so cuts are said before a piece is sent ([`CutBook`](super::CutBook)), and a batch that is made
+//! the next time: so cuts are said before a piece is sent ([`BatchHistory`](super::BatchHistory)), and a batch that is made
 //! again begins with the pieces that it had.
 
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(crate) struct Job {
     unknown: bool,
     /// All pieces by their rows, also those that are done; one for the whole.
     leaves: Vec<Range<usize>>,
-    /// The book has these pieces.
+    /// The batch's history has these pieces.
     is_said: bool,
 }
 
@@ -83,12 +83,12 @@ impl Job {
         }
     }
 
-    /// Whether the book has all pieces: none is inserted before.
+    /// Whether the batch's history has all pieces: none is inserted before.
     pub(crate) fn is_said(&self) -> bool {
         self.is_said
     }
 
-    /// The book has all pieces.
+    /// The batch's history has all pieces.
     pub(crate) fn said(&mut self) {
         self.is_said = true;
     }
@@ -104,6 +104,23 @@ impl Job {
     /// The next piece to insert; `None` when all is done.
     pub(crate) fn next(&self) -> Option<&Piece> {
         self.pieces.last()
+    }
+
+    /// All of it is stored.
+    pub(crate) fn skip(&mut self) {
+        self.pieces.clear();
+        self.stored = true;
+    }
+
+    /// Only these rows are not stored, in pieces that are not kept: nobody sends them again under these tokens
+    /// while they are unknown.
+    pub(crate) fn only(&mut self, frozen: &Frozen, missing: Vec<Range<usize>>) {
+        self.pieces = missing
+            .iter()
+            .rev()
+            .map(|rows| self.piece(frozen, rows))
+            .collect();
+        self.stored = true;
     }
 
     /// Whether some of it is stored, or may be.

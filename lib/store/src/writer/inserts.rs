@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use rand::RngExt;
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
 use super::WriterConfig;
 use crate::block::TableId;
-use crate::failure::{Failure, MAX_PARTITIONS};
+use crate::failure::{Class, Failure, MAX_PARTITIONS};
+use crate::schema::identifier;
 
 /// Inserts blocks. There is one way in production ([`Http`]) and another in simulations.
 pub trait Inserts: Send + Sync + 'static {
@@ -22,12 +25,33 @@ pub trait Inserts: Send + Sync + 'static {
         body: Bytes,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
+    /// Which of these spans are in `spans`.
+    ///
+    /// # Errors
+    /// When the server did not say.
+    fn look_up(
+        &self,
+        spans: &[SpanKey],
+    ) -> impl Future<Output = Result<HashSet<SpanKey>, Failure>> + Send;
+
     /// By what the next pause is multiplied: half to all of it, so that writers do not come back all at
     /// once.
     fn jitter(&self) -> f64 {
         rand::rng().random_range(0.5..=1.0)
     }
 }
+
+/// A span by its trace and its own id, with its start in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // as in OTLP
+pub struct SpanKey {
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
+    pub start_ns: i64,
+}
+
+/// Spans that one query asks for: a query may be 256 KiB.
+const ASKED: usize = 1_000;
 
 /// How many days one insert may have rows of.
 const MAX_DAYS: &str = "100";
@@ -36,6 +60,8 @@ const MAX_DAYS: &str = "100";
 #[derive(Debug)]
 pub struct Http {
     client: clickhouse::Client,
+    /// For questions, which are not compressed.
+    questions: clickhouse::Client,
     database: String,
     timeout: Duration,
 }
@@ -66,10 +92,41 @@ impl Http {
             .with_setting("max_execution_time", seconds.to_string());
         Self {
             client,
+            questions: config.connection.client(),
             database: config.database.clone(),
             // The server must give up before we do: then its answer says what became of the insert.
             timeout: config.insert_timeout + Duration::from_secs(2),
         }
+    }
+
+    /// The ids of those of these spans that are stored, in hex.
+    async fn ask(&self, spans: &[SpanKey]) -> Result<HashSet<String>, clickhouse::error::Error> {
+        let times = || spans.iter().map(|span| span.start_ns);
+        let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+        let mut ids: Vec<String> = spans.iter().map(hex_of).collect();
+        ids.sort_unstable();
+        let of_traces = |id: &String| id.get(..32).map(str::to_owned);
+        let mut traces: Vec<String> = ids.iter().filter_map(of_traces).collect();
+        traces.dedup();
+        let list = |ids: &[String]| format!("'{}'", ids.join("','"));
+        let sql = format!(
+            "SELECT DISTINCT concat(hex(trace_id), hex(span_id)) AS id FROM {}.{} \
+             WHERE trace_id IN (SELECT toFixedString(unhex(arrayJoin([{}])), 16)) \
+             AND time BETWEEN fromUnixTimestamp64Nano({first}) AND fromUnixTimestamp64Nano({last}) \
+             AND id IN ({})",
+            identifier(&self.database),
+            identifier(TableId::Spans.name()),
+            list(&traces),
+            list(&ids),
+        );
+        let query = self
+            .questions
+            .query_raw(&sql)
+            .with_setting("max_execution_time", self.timeout.as_secs().to_string());
+        let mut cursor = query.fetch_bytes("TabSeparated")?;
+        let text = cursor.collect().await?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     async fn send(
@@ -88,9 +145,36 @@ impl Http {
     }
 }
 
+/// A span's ids as ClickHouse writes them ([`Http::ask`]).
+fn hex_of(span: &SpanKey) -> String {
+    let mut text = String::with_capacity(48);
+    for byte in span.trace_id.iter().chain(&span.span_id) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02X}");
+    }
+    text
+}
+
 impl Inserts for Http {
     async fn insert(&self, table: TableId, token: &str, body: Bytes) -> Result<(), Failure> {
         let sent = self.send(table, token, body).await;
         sent.map_err(|error| Failure::of(&error))
+    }
+
+    async fn look_up(&self, spans: &[SpanKey]) -> Result<HashSet<SpanKey>, Failure> {
+        let mut found = HashSet::new();
+        for spans in spans.chunks(ASKED) {
+            let asked = tokio::time::timeout(self.timeout, self.ask(spans)).await;
+            let asked = asked.map_err(|_| Failure {
+                class: Class::Retry,
+                code: None,
+                absent: true,
+                message: "looking for a batch that was sent long ago timed out".to_owned(),
+            })?;
+            let ids = asked.map_err(|error| Failure::of(&error))?;
+            let is_found = |span: &&SpanKey| ids.contains(&hex_of(span));
+            found.extend(spans.iter().filter(is_found));
+        }
+        Ok(found)
     }
 }

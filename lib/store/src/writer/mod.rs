@@ -8,13 +8,14 @@
 //! retry would come in another batch and be stored twice.
 
 mod bisect;
-mod cuts;
+mod history;
 mod inserts;
 mod metrics;
 
 use futures_util::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,9 +27,9 @@ use crate::trouble::Trouble;
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
-use self::cuts::Said;
-pub use self::cuts::{CutBook, Piece};
-pub use self::inserts::{Http, Inserts};
+use self::history::Said;
+pub use self::history::{BatchHistory, Piece};
+pub use self::inserts::{Http, Inserts, SpanKey};
 pub use self::metrics::{Label, WriterMetrics};
 
 /// How the writer behaves.
@@ -143,14 +144,18 @@ impl<I: Inserts> Writer<I> {
         self.write_with(frozen, &()).await
     }
 
-    /// The same with a book that has the cuts of the batch, those of an earlier process as well.
-    pub async fn write_with(&self, mut frozen: Frozen, book: &impl CutBook) -> WriteOutcome {
+    /// The same for a batch with a history.
+    pub async fn write_with(
+        &self,
+        mut frozen: Frozen,
+        history: &impl BatchHistory,
+    ) -> WriteOutcome {
         let in_flight = self
             .metrics
             .in_flight
             .get_or_create_owned(&metrics::EXPORTER);
         let in_flight = Raised::new(in_flight, true);
-        let outcome = self.write_rounds(&mut frozen, book).await;
+        let outcome = self.write_rounds(&mut frozen, history).await;
         #[cfg(feature = "control-runs")]
         tokio::time::sleep(self.config.hold_outcomes).await;
         drop(in_flight);
@@ -158,10 +163,10 @@ impl<I: Inserts> Writer<I> {
         outcome
     }
 
-    async fn write_rounds(&self, frozen: &mut Frozen, book: &impl CutBook) -> WriteOutcome {
+    async fn write_rounds(&self, frozen: &mut Frozen, history: &impl BatchHistory) -> WriteOutcome {
         let tables = std::mem::take(&mut frozen.tables);
         let frozen = &*frozen;
-        let known = book.known();
+        let known = history.pieces();
         let rows_of = |table| known.iter().filter(move |piece| piece.table == table);
         let mut jobs: Vec<Job> = tables
             .into_iter()
@@ -170,12 +175,21 @@ impl<I: Inserts> Writer<I> {
                 Job::resumed(frozen, table, rows)
             })
             .collect();
-        let said = Said::new(book, &jobs);
+        let said = Said::new(history, &jobs);
         let start = Instant::now();
         let mut pause = self.config.first_pause;
+        let mut is_doubtful = history.may_be_forgotten();
         loop {
-            let round = jobs.iter_mut().map(|job| self.work_on(frozen, job, &said));
-            let failures: Vec<Failure> = join_all(round).await.into_iter().flatten().collect();
+            let failures = match is_doubtful {
+                true => match self.look_up(frozen, &mut jobs).await {
+                    Ok(()) => {
+                        is_doubtful = false;
+                        continue;
+                    }
+                    Err(failure) => vec![failure],
+                },
+                false => self.round(frozen, &mut jobs, &said).await,
+            };
             if failures.is_empty() {
                 return self.finished(frozen, jobs);
             }
@@ -200,12 +214,74 @@ impl<I: Inserts> Writer<I> {
         }
     }
 
+    /// Inserts what the tables still lack. The spans of a batch that may be sent again are last: so where they
+    /// are, everything is ([`look_up`](Self::look_up)).
+    async fn round(
+        &self,
+        frozen: &Frozen,
+        jobs: &mut [Job],
+        said: &Said<'_, impl BatchHistory>,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let stages: &[fn(TableId) -> bool] = match said.is_kept() {
+            true => &[
+                |table| table != TableId::Spans,
+                |table| table == TableId::Spans,
+            ],
+            false => &[|_| true],
+        };
+        for is_in in stages {
+            let jobs = jobs.iter_mut().filter(|job| is_in(job.id));
+            let round = jobs.map(|job| self.work_on(frozen, job, said));
+            failures.extend(join_all(round).await.into_iter().flatten());
+            if !failures.is_empty() {
+                break;
+            }
+        }
+        failures
+    }
+
+    /// Looks for the spans of a batch that the server may have and not know by its tokens any more. Where some
+    /// are, all other tables have theirs, and only the rest of the spans is left to do.
+    async fn look_up(&self, frozen: &Frozen, jobs: &mut [Job]) -> Result<(), Failure> {
+        let keys = frozen.span_keys();
+        let found = match self.inserts.look_up(&keys).await {
+            Ok(found) => found,
+            Err(failure) if failure.class == Class::Fault => {
+                tracing::warn!(
+                    reason = failure.message,
+                    "cannot look for a batch that was sent long ago; if it is stored, it is stored again"
+                );
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.metrics.looked_up.inc();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let missing = runs(keys.iter().map(|key| !found.contains(key)));
+        tracing::info!(
+            spans = keys.len(),
+            stored = found.len(),
+            "a batch that was sent long ago is stored already"
+        );
+        for job in jobs {
+            match job.id {
+                TableId::Spans if missing.len() > MOST_RUNS => {}
+                TableId::Spans => job.only(frozen, missing.clone()),
+                _ => job.skip(),
+            }
+        }
+        Ok(())
+    }
+
     /// Inserts what a table still lacks, until all is in or something fails.
     async fn work_on(
         &self,
         frozen: &Frozen,
         job: &mut Job,
-        said: &Said<'_, impl CutBook>,
+        said: &Said<'_, impl BatchHistory>,
     ) -> Option<Failure> {
         loop {
             if let Err(failure) = said.say(job).await {
@@ -342,6 +418,22 @@ impl<I: Inserts> Writer<I> {
             _ => tracing::warn!(code, reason, "an insert failed; retrying"),
         }
     }
+}
+
+/// Of more stretches of spans that are not there, none is inserted by itself.
+const MOST_RUNS: usize = 64;
+
+/// Where the values are true, as ranges.
+fn runs(values: impl Iterator<Item = bool>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (at, value) in values.enumerate() {
+        match runs.last_mut() {
+            _ if !value => {}
+            Some(last) if last.end == at => last.end = at + 1,
+            _ => runs.push(at..at + 1),
+        }
+    }
+    runs
 }
 
 /// A gauge that is one higher while this lives, also when the future it is in is dropped.

@@ -1,5 +1,6 @@
-//! How a batch was cut, kept where another process finds it: a batch that is sent again has to have the pieces that
-//! it had, whatever the server takes by then.
+//! What became of a batch before, kept where another process finds it: a batch that is sent again has to have the
+//! pieces that it had, whatever the server takes by then; and one that was sent long ago is looked for first, since
+//! the server may not know its token any more.
 
 use std::future::Future;
 use std::ops::Range;
@@ -18,10 +19,16 @@ pub struct Piece {
     pub rows: Range<usize>,
 }
 
-/// Where the cuts of one batch are kept. `()` keeps none.
-pub trait CutBook: Send + Sync {
+/// The history of one batch. `()` has none.
+pub trait BatchHistory: Send + Sync {
+    /// Whether another process may send the batch again.
+    fn is_kept(&self) -> bool;
+
+    /// Whether the batch may have been stored, so long ago that the server does not know its tokens any more.
+    fn may_be_forgotten(&self) -> bool;
+
     /// All pieces of the tables that were cut.
-    fn known(&self) -> Vec<Piece>;
+    fn pieces(&self) -> Vec<Piece>;
 
     /// These are all pieces of the tables that are cut from now on. They may be inserted when this has ended.
     ///
@@ -30,8 +37,16 @@ pub trait CutBook: Send + Sync {
     fn cut(&self, pieces: Vec<Piece>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-impl CutBook for () {
-    fn known(&self) -> Vec<Piece> {
+impl BatchHistory for () {
+    fn is_kept(&self) -> bool {
+        false
+    }
+
+    fn may_be_forgotten(&self) -> bool {
+        false
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
         Vec::new()
     }
 
@@ -40,22 +55,26 @@ impl CutBook for () {
     }
 }
 
-/// What a book has been told of a batch.
+/// What a history has been told of a batch's cuts.
 pub(super) struct Said<'b, C> {
-    book: &'b C,
+    history: &'b C,
     pieces: Mutex<Vec<Piece>>,
 }
 
-impl<'b, C: CutBook> Said<'b, C> {
-    pub(super) fn new(book: &'b C, jobs: &[Job]) -> Self {
+impl<'b, C: BatchHistory> Said<'b, C> {
+    pub(super) fn new(history: &'b C, jobs: &[Job]) -> Self {
         let pieces = jobs.iter().flat_map(pieces_of).collect();
         Self {
-            book,
+            history,
             pieces: Mutex::new(pieces),
         }
     }
 
-    /// Tells the book how a job is cut, if it does not know.
+    pub(super) fn is_kept(&self) -> bool {
+        self.history.is_kept()
+    }
+
+    /// Tells the history how a job is cut, if it does not know.
     pub(super) async fn say(&self, job: &mut Job) -> Result<(), Failure> {
         if job.is_said() {
             return Ok(());
@@ -66,7 +85,7 @@ impl<'b, C: CutBook> Said<'b, C> {
             pieces.extend(pieces_of(job));
             pieces.clone()
         };
-        self.book.cut(all).await.map_err(|error| Failure {
+        self.history.cut(all).await.map_err(|error| Failure {
             class: Class::Retry,
             code: None,
             absent: true,

@@ -1,14 +1,16 @@
-//! How a batch was cut, in the log.
+//! What became of a batch before: when it was sent first, and how it was cut.
 //!
-//! A log's record has ranges of rows and no more. An empty range begins the pieces of a part: its number is that of
+//! A log's record of cuts has ranges of rows and no more. An empty range begins the pieces of a part: its number is that of
 //! the part.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use spanloom_log::AppendError;
 
 use super::DurableLog;
+use crate::clock::unix_ms;
 
 /// Some rows of a batch that are stored by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,29 +21,64 @@ pub struct Piece {
     pub rows: Range<u32>,
 }
 
-/// How one batch was cut. Where there is no log, that is forgotten with the process.
+/// What the log says of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// When it was sent first, in milliseconds since 1970; none if it was not.
+    pub(crate) sent_at_ms: Option<u64>,
+    /// The pieces that it is sent in; none while it is whole.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Past {
+    /// Of a batch that is sent now for the first time.
+    pub(crate) fn of_now() -> Self {
+        Self {
+            sent_at_ms: Some(unix_ms()),
+            pieces: Vec::new(),
+        }
+    }
+}
+
+/// What became of one batch before. Where there is no log, that is forgotten with the process.
 #[derive(Debug, Clone, Default)]
-pub struct Cuts {
-    pieces: Arc<Mutex<Vec<Piece>>>,
+pub struct History {
+    past: Arc<Mutex<Past>>,
     log: Option<(Arc<DurableLog>, u128)>,
 }
 
-impl Cuts {
-    /// The cuts of the batch of this id, which the log names, as they were said before.
-    pub(crate) fn of(log: Arc<DurableLog>, id: u128, pieces: Vec<Piece>) -> Self {
+impl History {
+    /// The history of the batch of this id, which the log names.
+    pub(crate) fn of(log: Arc<DurableLog>, id: u128, past: Past) -> Self {
         Self {
-            pieces: Arc::new(Mutex::new(pieces)),
+            past: Arc::new(Mutex::new(past)),
             log: Some((log, id)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Piece>> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn past(&self) -> Past {
+        self.lock().clone()
+    }
+
+    /// Whether a log has the batch: then another process may send it again.
+    pub fn is_logged(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// How long ago the batch was sent first.
+    pub fn age(&self) -> Duration {
+        let now = unix_ms();
+        let sent = self.lock().sent_at_ms.unwrap_or(now);
+        Duration::from_millis(now.saturating_sub(sent))
     }
 
     /// The pieces that the batch is sent in; none while it is whole.
-    pub fn known(&self) -> Vec<Piece> {
-        self.lock().clone()
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.lock().pieces.clone()
     }
 
     /// The batch is sent in these pieces from now on. They may be when this has ended.
@@ -60,7 +97,7 @@ impl Cuts {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        *self.lock() = pieces;
+        self.lock().pieces = pieces;
         Ok(())
     }
 }
