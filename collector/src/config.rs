@@ -13,18 +13,23 @@ use spanloom_pipeline::config::{
 };
 use spanloom_pipeline::durable::{DurableLog, LogOptions, OpenError};
 use spanloom_program::memory;
+use spanloom_store::access::{Access, AccessError, Credentials};
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 
 /// Where spans are written.
 #[derive(Clone)]
 pub struct StoreAddress {
-    /// ClickHouse's HTTP interface, like `http://127.0.0.1:8123`.
+    /// ClickHouse's HTTP interface, like `http://127.0.0.1:8123`; empty where the configuration of a
+    /// collector in a cluster has it.
     pub url: String,
     /// The user; it inserts, and for migrations creates.
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// A folder with the files `username` and `password`, read again when they change; where it is given,
+    /// the two above do not count.
+    pub credentials_dir: Option<PathBuf>,
     /// The database that holds Spanloom's tables.
     pub database: String,
     /// The ClickHouse cluster whose nodes hold the tables; none for a single node.
@@ -48,12 +53,13 @@ impl std::fmt::Debug for StoreAddress {
 /// Where the credentials of a ClickHouse of the user's own come from: never from the document.
 const USER_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_USER";
 const PASSWORD_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_PASSWORD";
+const CREDENTIALS_DIR_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR";
 const CA_FILE_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CA_FILE";
 
 impl StoreAddress {
     /// The ClickHouse that the document names as `external`; none where it is ours to run. User and
     /// password come from the environment variables `SPANLOOM_CLICKHOUSE_USER` and
-    /// `SPANLOOM_CLICKHOUSE_PASSWORD`.
+    /// `SPANLOOM_CLICKHOUSE_PASSWORD`, or from the folder that `SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR` names.
     ///
     /// # Errors
     /// When the document is wrong.
@@ -73,10 +79,23 @@ impl StoreAddress {
             url,
             user: variable(USER_VARIABLE).unwrap_or_else(|| "default".to_owned()),
             password: variable(PASSWORD_VARIABLE).unwrap_or_default(),
+            credentials_dir: variable(CREDENTIALS_DIR_VARIABLE).map(PathBuf::from),
             database,
             cluster,
             ca_file: variable(CA_FILE_VARIABLE).map(PathBuf::from),
         }))
+    }
+
+    /// The way there.
+    ///
+    /// # Errors
+    /// When the credentials, or the authorities to trust, cannot be read.
+    pub fn access(&self) -> Result<Access, AccessError> {
+        let credentials = match &self.credentials_dir {
+            Some(folder) => Credentials::in_folder(folder.clone())?,
+            None => Credentials::fixed(self.user.clone(), self.password.clone()),
+        };
+        Access::new(&self.url, credentials, self.ca_file.clone())
     }
 }
 
@@ -291,6 +310,7 @@ mod tests {
                 url: "http://127.0.0.1:1".to_owned(),
                 user: "user".to_owned(),
                 password: "a secret".to_owned(),
+                credentials_dir: None,
                 database: "spanloom".to_owned(),
                 cluster: None,
                 ca_file: None,

@@ -2,7 +2,9 @@
 //! good order. The API server is one of the tests' own; ClickHouse is the embedded one.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test stops on the first surprise
 
+mod access;
 mod api;
+mod gate;
 mod sending;
 
 use std::net::SocketAddr;
@@ -37,12 +39,18 @@ struct Setup {
 impl Setup {
     /// A collector whose cluster has no configuration object yet.
     async fn new() -> Self {
+        Self::changed(|_| {}).await
+    }
+
+    /// The same, started with something else.
+    async fn changed(change: impl FnOnce(&mut CollectorConfig)) -> Self {
         spanloom_program::logs::init("warn");
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let store = StoreAddress {
             url: engine.url(),
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
+            credentials_dir: None,
             database: format!("cluster_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,
@@ -63,7 +71,7 @@ impl Setup {
             node: "node-a".to_owned(),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = CollectorConfig {
+        let mut config = CollectorConfig {
             otlp_grpc: any,
             otlp_http: any,
             cors_origins: Vec::new(),
@@ -73,6 +81,7 @@ impl Setup {
             agent: "collector-1".to_owned(),
             log: None,
         };
+        change(&mut config);
         let mut registry = Registry::default();
         let collector = Collector::start_in(cluster, config, &mut registry).await;
         Self {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::password;
 use super::support::apps::{App, Report, ask, stop_sender, try_ask};
 use super::support::install;
 use super::support::kube::kubectl;
@@ -284,5 +285,7 @@ fn with_a_log_senders_are_answered_without_clickhouse_and_nothing_is_lost() {
     pipeline.await_ready();
     await_more(&namespace);
 
+    password::rotate(&pipeline);
+    await_more(&namespace);
     stop_and_check(&pipeline);
 }

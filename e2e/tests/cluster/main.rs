@@ -19,6 +19,7 @@ mod scenario {
     mod healing;
     mod loss;
     mod ownership;
+    mod password;
     mod query_access;
     mod rights;
     mod support;

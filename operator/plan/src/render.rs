@@ -25,7 +25,7 @@ use crate::release::Release;
 
 pub use access::collectors_binding;
 pub use collector::wanted_surge;
-pub(crate) use common::CREDENTIALS;
+pub(crate) use common::CREDENTIALS_VOLUME;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };

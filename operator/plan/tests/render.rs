@@ -196,24 +196,35 @@ fn each_program_has_a_user_of_the_store() {
     let objects = render(&pipeline(json!({})), &release(), &known());
     let secret = find(&objects, "Secret", "prod-clickhouse");
     golden_text("users.xml", &secret_text(secret, "users.xml"));
-    let variable = |kind: &str, name: &str, variable: &str| {
+    let pod = |kind: &str, name: &str| {
         let object = objects
             .iter()
             .find(|o| o.kind() == kind && o.name().starts_with(name));
-        let pod = &object.unwrap().object["spec"]["template"]["spec"];
-        let env = pod["containers"][0]["env"].as_array().unwrap();
-        let found = env.iter().find(|env| env["name"] == variable).unwrap();
-        let key = &found["valueFrom"]["secretKeyRef"]["key"];
-        secret_text(secret, key.as_str().unwrap())
+        &object.unwrap().object["spec"]["template"]["spec"]
     };
-    let mut passwords = Vec::new();
+    let text = |key: &Value| secret_text(secret, key.as_str().unwrap());
+    let find = |list: &Value, key: &str, value: &str| {
+        let list = list.as_array().unwrap();
+        list.iter().find(|item| item[key] == value).unwrap().clone()
+    };
+    // A Job has them as variables, what runs for long as files.
+    let job = |name: &str| {
+        let env = &pod("Job", "prod-migrate")["containers"][0]["env"];
+        text(&find(env, "name", name)["valueFrom"]["secretKeyRef"]["key"])
+    };
+    let file = |kind: &str, name: &str, path: &str| {
+        let volume = find(&pod(kind, name)["volumes"], "name", "clickhouse");
+        assert_eq!(volume["secret"]["secretName"], "prod-clickhouse");
+        text(&find(&volume["secret"]["items"], "path", path)["key"])
+    };
+    assert_eq!(job("SPANLOOM_CLICKHOUSE_USER"), "spanloom");
+    let mut passwords = vec![job("SPANLOOM_CLICKHOUSE_PASSWORD")];
     for (kind, name, user) in [
-        ("Job", "prod-migrate", "spanloom"),
         ("DaemonSet", "prod-collector", "spanloom_collector"),
         ("Deployment", "prod-query", "spanloom_query"),
     ] {
-        assert_eq!(variable(kind, name, "SPANLOOM_CLICKHOUSE_USER"), user);
-        passwords.push(variable(kind, name, "SPANLOOM_CLICKHOUSE_PASSWORD"));
+        assert_eq!(file(kind, name, "username"), user);
+        passwords.push(file(kind, name, "password"));
     }
     // What a volume's views were made with stays as it was.
     assert_eq!(passwords[0], "generated");
@@ -372,6 +383,38 @@ fn a_configuration_alone_rolls_no_pod() {
         job(&retention),
         "another retention is another schema"
     );
+}
+
+/// A log that waits for another password, or another address, must not be replaced with its pod.
+#[test]
+fn another_password_or_address_of_the_store_rolls_no_collector() {
+    let external = |url: &str| {
+        let storage = json!({"external": {"url": url, "credentialsSecret": {"name": "ch"}}});
+        render(&pipeline(json!({"storage": storage})), &release(), &known())
+    };
+    let moved = (
+        external("https://one.example:8443"),
+        external("http://two.example"),
+    );
+    let rotated = Known {
+        store_password: "another".to_owned(),
+        ..known()
+    };
+    let managed = |known: &Known| render(&pipeline(json!({})), &release(), known);
+    let renewed = (managed(&known()), managed(&rotated));
+    for (old, new) in [&moved, &renewed] {
+        let of = |objects: &[Desired]| find(objects, "DaemonSet", "prod-collector").clone();
+        assert_eq!(of(old), of(new));
+        let job = |objects: &[Desired]| {
+            let job = objects.iter().find(|o| o.kind() == "Job").unwrap();
+            job.name().to_owned()
+        };
+        assert_ne!(job(old), job(new), "a Job has them for once");
+    }
+    let config = |objects: &[Desired]| find(objects, "ConfigMap", "prod-collector").clone();
+    assert_ne!(config(&moved.0), config(&moved.1));
+    let query = |objects: &[Desired]| find(objects, "Deployment", "prod-query").clone();
+    assert_eq!(query(&renewed.0), query(&renewed.1));
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::WriterConfig;
+use crate::access::{Access, NotKnown};
 use crate::block::TableId;
-use crate::failure::{Failure, MAX_PARTITIONS};
+use crate::failure::{Class, Failure, MAX_PARTITIONS};
 
 /// Inserts blocks. There is one way in production ([`Http`]) and another in simulations.
 pub trait Inserts: Send + Sync + 'static {
@@ -35,17 +36,28 @@ const MAX_DAYS: &str = "100";
 /// ClickHouse's HTTP interface.
 #[derive(Debug)]
 pub struct Http {
-    client: clickhouse::Client,
+    access: Access,
     database: String,
+    execution_time: Duration,
     timeout: Duration,
 }
 
 impl Http {
     pub(super) fn new(config: &WriterConfig) -> Self {
-        let seconds = config.insert_timeout.as_secs().max(1);
-        let client = config
-            .connection
-            .client()
+        Self {
+            access: config.access.clone(),
+            database: config.database.clone(),
+            execution_time: config.insert_timeout.max(Duration::from_secs(1)),
+            // The server must give up before we do: then its answer says what became of the insert.
+            timeout: config.insert_timeout + Duration::from_secs(2),
+        }
+    }
+
+    /// The client for an insert that begins now.
+    fn client(&self) -> Result<clickhouse::Client, NotKnown> {
+        let client = self.access.client()?;
+        let client = client
+            .with_product_info("spanloom", env!("CARGO_PKG_VERSION"))
             // Blocks come compressed; the server is told so by hand.
             .with_compression(clickhouse::Compression::None)
             .with_setting("decompress", "1")
@@ -63,23 +75,21 @@ impl Http {
             // Each day is a part of its own. Rows of more days are inserted one part after the other.
             .with_setting(MAX_PARTITIONS, MAX_DAYS)
             .with_setting("throw_on_max_partitions_per_insert_block", "1")
-            .with_setting("max_execution_time", seconds.to_string());
-        Self {
-            client,
-            database: config.database.clone(),
-            // The server must give up before we do: then its answer says what became of the insert.
-            timeout: config.insert_timeout + Duration::from_secs(2),
-        }
+            .with_setting(
+                "max_execution_time",
+                self.execution_time.as_secs().to_string(),
+            );
+        Ok(client)
     }
 
     async fn send(
         &self,
+        client: &clickhouse::Client,
         table: TableId,
         token: &str,
         body: Bytes,
     ) -> Result<(), clickhouse::error::Error> {
-        let mut insert = self
-            .client
+        let mut insert = client
             .insert_formatted_with(table.insert(&self.database))
             .with_setting("insert_deduplication_token", token)
             // What an insert feeds must recognise a repeat too, also of an insert that failed half way.
@@ -92,7 +102,13 @@ impl Http {
 
 impl Inserts for Http {
     async fn insert(&self, table: TableId, token: &str, body: Bytes) -> Result<(), Failure> {
-        let sent = self.send(table, token, body).await;
+        let client = self.client().map_err(|error| Failure {
+            class: Class::Retry,
+            code: None,
+            absent: true,
+            message: error.to_string(),
+        })?;
+        let sent = self.send(&client, table, token, body).await;
         sent.map_err(|error| Failure::of(&error))
     }
 }
