@@ -56,12 +56,17 @@ struct Parts {
     blocks: BlockPoolOptions,
 }
 
+/// How long a collector in a cluster waits for the log of its node: an earlier pod that was deleted by force, or
+/// evicted, may still be ending.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+
 impl Parts {
-    fn of(config: &CollectorConfig) -> Result<Self, StartError> {
+    async fn of(config: &CollectorConfig, patience: Duration) -> Result<Self, StartError> {
         let store = config.store.access()?;
         let mut pipeline = config.pipeline()?;
         if let Some(log) = &config.log {
-            pipeline.acknowledge = Acknowledge::Logged(log.open(config.log_memory())?);
+            let opened = log.open_when_free(config.log_memory(), patience).await?;
+            pipeline.acknowledge = Acknowledge::Logged(opened);
         }
         Ok(Self {
             pipeline,
@@ -92,7 +97,7 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        Self::assemble(Parts::of(&config)?, None, registry)
+        Self::assemble(Parts::of(&config, Duration::ZERO).await?, None, registry)
     }
 
     /// Starts a collector that follows its configuration object. It listens at once, but tells
@@ -106,7 +111,11 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        Self::assemble(Parts::of(&config)?, Some(cluster), registry)
+        Self::assemble(
+            Parts::of(&config, LOG_PATIENCE).await?,
+            Some(cluster),
+            registry,
+        )
     }
 
     /// Starts either of them without some protections, for a control run.
@@ -120,7 +129,7 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let mut parts = Parts::of(&config)?;
+        let mut parts = Parts::of(&config, LOG_PATIENCE).await?;
         control::leave_out(protections, &mut parts.pipeline, &mut parts.writer);
         Self::assemble(parts, cluster, registry)
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spanloom_crds::agent::{AgentConfig, ConfigHead, NotUnderstood};
 use spanloom_crds::resolved::{self, Resolved, Server};
@@ -16,6 +17,7 @@ use spanloom_program::memory;
 use spanloom_store::access::{Access, AccessError, Credentials};
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
+use tokio::time::Instant;
 
 /// Where spans are written.
 #[derive(Clone)]
@@ -143,7 +145,32 @@ impl LogConfig {
         };
         DurableLog::open(&self.folder, options)
     }
+
+    /// The same, once no other process has it: one that is still ending is waited for a while.
+    pub(crate) async fn open_when_free(
+        &self,
+        memory: usize,
+        patience: Duration,
+    ) -> Result<Arc<DurableLog>, OpenError> {
+        let begun = Instant::now();
+        let mut is_told = false;
+        loop {
+            match self.open(memory) {
+                Err(error @ OpenError::InUse { .. }) if begun.elapsed() < patience => {
+                    if !is_told {
+                        tracing::warn!(%error, "waiting for the log");
+                        is_told = true;
+                    }
+                    tokio::time::sleep(LOCK_EVERY).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
 }
+
+/// How often a log that another process has is tried again.
+const LOCK_EVERY: Duration = Duration::from_millis(200);
 
 /// The part of the memory for requests that a log may use.
 const LOG_SHARE: usize = 8;

@@ -20,12 +20,12 @@ fn write(folder: &Path, name: &str, text: &str) {
 }
 
 /// What the operator writes for a ClickHouse of the user's own.
-fn external(url: &str) -> String {
+pub fn external(url: &str) -> String {
     format!("storage: {{external: {{url: '{url}'}}}}")
 }
 
 /// Waits until these spans are stored, each once.
-async fn await_stored(setup: &Setup, names: &str) {
+pub async fn await_stored(setup: &Setup, names: &str) {
     let sql = "SELECT arrayStringConcat(arraySort(groupArray(name)), ' ') FROM spans";
     let begun = std::time::Instant::now();
     loop {

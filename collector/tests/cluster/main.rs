@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod gate;
+mod log;
 mod sending;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Setup {
     api: Api,
+    config: CollectorConfig,
     collector: Collector,
     registry: Registry,
     direct: clickhouse::Client,
@@ -64,12 +66,6 @@ impl Setup {
             .with_password(&store.password)
             .with_database(&store.database);
         let api = Api::start().await;
-        let cluster = Cluster {
-            client: api.client(),
-            namespace: "tracing".to_owned(),
-            name: "prod-collector".to_owned(),
-            node: "node-a".to_owned(),
-        };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = CollectorConfig {
             otlp_grpc: any,
@@ -83,9 +79,10 @@ impl Setup {
         };
         change(&mut config);
         let mut registry = Registry::default();
-        let collector = Collector::start_in(cluster, config, &mut registry).await;
+        let collector = Collector::start_in(cluster(&api), config.clone(), &mut registry).await;
         Self {
             api,
+            config,
             collector: collector.unwrap(),
             registry,
             direct,
@@ -153,6 +150,15 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
             "not within {DEADLINE:?}: {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn cluster(api: &Api) -> Cluster {
+    Cluster {
+        client: api.client(),
+        namespace: "tracing".to_owned(),
+        name: "prod-collector".to_owned(),
+        node: "node-a".to_owned(),
     }
 }
 

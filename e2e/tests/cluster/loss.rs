@@ -205,12 +205,13 @@ fn a_rollout_of_the_collectors_loses_nothing() {
     stop_and_check(&pipeline);
 }
 
-fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
+/// Has so many servers of the managed store. The pipeline must be `Unmanaged`.
+pub fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
     namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
 }
 
 /// Returns when ClickHouse is gone. The pipeline must be `Unmanaged`.
-fn stop_clickhouse(namespace: &Namespace) {
+pub fn stop_clickhouse(namespace: &Namespace) {
     scale_clickhouse(namespace, "--replicas=0");
     namespace.kubectl(&[
         "wait",

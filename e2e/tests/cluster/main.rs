@@ -17,6 +17,7 @@ mod scenario {
     mod first_trace;
     mod growth;
     mod healing;
+    mod host_path;
     mod loss;
     mod ownership;
     mod password;

@@ -13,8 +13,8 @@ use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 use crate::render::{
-    CREDENTIALS_VOLUME, Desired, Known, LastGood, REVISION, Stage, agents_hash, render, roll_back,
-    wanted_surge,
+    CREDENTIALS_VOLUME, Desired, Known, LOG_VOLUME, LastGood, REVISION, Stage, agents_hash, render,
+    roll_back, wanted_surge,
 };
 use crate::retry::Refusals;
 use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
@@ -162,6 +162,11 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
     if revision(live) == revision(&daemon_set.object) {
         return None;
     }
+    // The next pod on the node delivers it.
+    let kept = log_directory(live);
+    if kept.is_some() && kept == log_directory(&daemon_set.object) {
+        return None;
+    }
     // A rollout that was taken back has its own times.
     let goes_on = |previous: &Rollout| {
         previous.retry != observed.pipeline.retry || previous.state == rollout::ROLLED_BACK
@@ -200,6 +205,11 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
 fn volume<'o>(object: &'o Value, name: &str) -> Option<&'o Value> {
     let volumes = object["spec"]["template"]["spec"]["volumes"].as_array()?;
     volumes.iter().find(|volume| volume["name"] == name)
+}
+
+/// The directory of the node that holds the log; none where it goes with the pod.
+fn log_directory(object: &Value) -> Option<&str> {
+    volume(object, LOG_VOLUME)?["hostPath"]["path"].as_str()
 }
 
 /// The Secret with which a workload's pods log in to the store.

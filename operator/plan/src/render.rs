@@ -24,6 +24,7 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
+pub(crate) use collector::LOG_VOLUME;
 pub use collector::wanted_surge;
 pub(crate) use common::CREDENTIALS_VOLUME;
 pub use common::{

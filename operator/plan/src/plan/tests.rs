@@ -232,6 +232,17 @@ fn pods_whose_logs_cannot_be_stored_are_not_replaced() {
     assert!(!is_changed);
     let held = seen.held.unwrap();
     assert!(held.contains("log in with the Secret old"), "{held}");
+    // A log on the node is the next pod's, if that looks for it there.
+    let kept = |path: &str, registry: &str| json!({"collector": {"log": {"hostPath": path}}, "images": {"registry": registry}});
+    for (from, to, is_held) in [
+        (kept("/a", "one"), kept("/a", "two"), false),
+        (kept("/a", "one"), kept("/b", "one"), true),
+        (kept("/a", "one"), json!({}), true),
+        (json!({}), kept("/a", "one"), true),
+    ] {
+        let (_, seen) = changed_from((from, to), &[agent(full, Some(300))], &complete, None);
+        assert_eq!(seen.held.is_some(), is_held);
+    }
     // What was taken back is not held as well: its configuration is the last good one.
     let back = Rollout {
         state: ROLLED_BACK.to_owned(),
