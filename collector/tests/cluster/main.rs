@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod gate;
 mod log;
+mod objects;
 mod sending;
 
 use std::net::SocketAddr;
@@ -16,13 +17,14 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
-use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, PipelineRef};
+use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
 use spanloom_rules::ValuePattern;
 use tokio::sync::OnceCell;
 
 use api::Api;
+use objects::{config, pod};
 use sending::{Sender, request};
 
 static ENGINE: OnceCell<TestEngine> = OnceCell::const_new();
@@ -160,43 +162,6 @@ fn cluster(api: &Api) -> Cluster {
         name: "prod-collector".to_owned(),
         node: "node-a".to_owned(),
     }
-}
-
-/// What the operator would write for this spec.
-fn config(generation: i64, spec: &str) -> AgentConfig {
-    let document = spanloom_crds::parse_document(&format!(
-        "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\nmetadata: {{name: prod}}\n\
-         spec: {{{spec}}}\n"
-    ))
-    .unwrap();
-    let pipeline = PipelineRef {
-        name: "prod".to_owned(),
-        namespace: "tracing".to_owned(),
-        uid: "uid-of-prod".to_owned(),
-    };
-    let resolved = spanloom_crds::resolve(&document).unwrap();
-    AgentConfig {
-        hash: format!("hash-{generation}"),
-        generation,
-        ..AgentConfig::new(pipeline, true, resolved)
-    }
-}
-
-fn pod(name: &str, address: &str, containers: &[&str]) -> Value {
-    let containers: Vec<_> = containers
-        .iter()
-        .map(|name| json!({"name": name}))
-        .collect();
-    json!({
-        "metadata": {
-            "name": name, "namespace": "shop", "uid": format!("uid-of-{name}"),
-            "labels": {"app.kubernetes.io/version": "1.2", "pod-template-hash": "abc12"},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-                "name": "web-abc12", "uid": "x", "controller": true}],
-        },
-        "spec": {"nodeName": "node-a", "containers": containers},
-        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
-    })
 }
 
 #[tokio::test]

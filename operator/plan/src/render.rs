@@ -113,7 +113,7 @@ pub struct Known {
     pub grafana_operator: bool,
     /// What worked last.
     pub last_good: Option<LastGood>,
-    /// How many nodes may have two collectors at once; the spec's number without it.
+    /// How many nodes may have two collectors at once, or theirs replaced; the spec's number without it.
     pub max_surge: Option<Value>,
     /// The size that the store's volume claim was made with; a StatefulSet cannot change it.
     pub volume_size: Option<String>,

@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "render/log.rs"]
+mod log;
+#[path = "render/store.rs"]
+mod store;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -185,54 +188,6 @@ fn every_field() {
     golden("grafana-operator", &objects[objects.len() - 1..]);
 }
 
-/// What a Secret says under a key.
-fn secret_text(secret: &Value, key: &str) -> String {
-    let data = secret["data"][key].as_str().unwrap_or_default();
-    String::from_utf8(STANDARD.decode(data).unwrap()).unwrap()
-}
-
-#[test]
-fn each_program_has_a_user_of_the_store() {
-    let objects = render(&pipeline(json!({})), &release(), &known());
-    let secret = find(&objects, "Secret", "prod-clickhouse");
-    golden_text("users.xml", &secret_text(secret, "users.xml"));
-    let pod = |kind: &str, name: &str| {
-        let object = objects
-            .iter()
-            .find(|o| o.kind() == kind && o.name().starts_with(name));
-        &object.unwrap().object["spec"]["template"]["spec"]
-    };
-    let text = |key: &Value| secret_text(secret, key.as_str().unwrap());
-    let find = |list: &Value, key: &str, value: &str| {
-        let list = list.as_array().unwrap();
-        list.iter().find(|item| item[key] == value).unwrap().clone()
-    };
-    // A Job has them as variables, what runs for long as files.
-    let job = |name: &str| {
-        let env = &pod("Job", "prod-migrate")["containers"][0]["env"];
-        text(&find(env, "name", name)["valueFrom"]["secretKeyRef"]["key"])
-    };
-    let file = |kind: &str, name: &str, path: &str| {
-        let volume = find(&pod(kind, name)["volumes"], "name", "clickhouse");
-        assert_eq!(volume["secret"]["secretName"], "prod-clickhouse");
-        text(&find(&volume["secret"]["items"], "path", path)["key"])
-    };
-    assert_eq!(job("SPANLOOM_CLICKHOUSE_USER"), "spanloom");
-    let mut passwords = vec![job("SPANLOOM_CLICKHOUSE_PASSWORD")];
-    for (kind, name, user) in [
-        ("DaemonSet", "prod-collector", "spanloom_collector"),
-        ("Deployment", "prod-query", "spanloom_query"),
-    ] {
-        assert_eq!(file(kind, name, "username"), user);
-        passwords.push(file(kind, name, "password"));
-    }
-    // What a volume's views were made with stays as it was.
-    assert_eq!(passwords[0], "generated");
-    passwords.sort();
-    passwords.dedup();
-    assert_eq!(passwords.len(), 3, "{passwords:?}");
-}
-
 #[test]
 fn network_policies() {
     let release = with_network_policies();
@@ -385,38 +340,6 @@ fn a_configuration_alone_rolls_no_pod() {
     );
 }
 
-/// A log that waits for another password, or another address, must not be replaced with its pod.
-#[test]
-fn another_password_or_address_of_the_store_rolls_no_collector() {
-    let external = |url: &str| {
-        let storage = json!({"external": {"url": url, "credentialsSecret": {"name": "ch"}}});
-        render(&pipeline(json!({"storage": storage})), &release(), &known())
-    };
-    let moved = (
-        external("https://one.example:8443"),
-        external("http://two.example"),
-    );
-    let rotated = Known {
-        store_password: "another".to_owned(),
-        ..known()
-    };
-    let managed = |known: &Known| render(&pipeline(json!({})), &release(), known);
-    let renewed = (managed(&known()), managed(&rotated));
-    for (old, new) in [&moved, &renewed] {
-        let of = |objects: &[Desired]| find(objects, "DaemonSet", "prod-collector").clone();
-        assert_eq!(of(old), of(new));
-        let job = |objects: &[Desired]| {
-            let job = objects.iter().find(|o| o.kind() == "Job").unwrap();
-            job.name().to_owned()
-        };
-        assert_ne!(job(old), job(new), "a Job has them for once");
-    }
-    let config = |objects: &[Desired]| find(objects, "ConfigMap", "prod-collector").clone();
-    assert_ne!(config(&moved.0), config(&moved.1));
-    let query = |objects: &[Desired]| find(objects, "Deployment", "prod-query").clone();
-    assert_eq!(query(&renewed.0), query(&renewed.1));
-}
-
 #[test]
 fn an_autoscalers_number_is_left_to_it() {
     let objects = render(&pipeline(json!({})), &release(), &known());
@@ -466,58 +389,6 @@ fn pods_are_what_restricted_asks_for() {
         }
     }
     assert_eq!(pods, 7);
-}
-
-#[test]
-fn a_log_on_the_node_is_used_by_one_pod_after_the_other() {
-    let log = json!({"log": {"size": "1Gi", "hostPath": "/var/lib/spanloom"}, "maxSurge": 3});
-    let objects = render(&pipeline(json!({"collector": log})), &release(), &known());
-    let set = find(&objects, "DaemonSet", "prod-collector");
-    is_of_its_type(set);
-    assert_eq!(
-        set["spec"]["updateStrategy"]["rollingUpdate"],
-        json!({"maxSurge": 0, "maxUnavailable": 3})
-    );
-    let pod = &set["spec"]["template"]["spec"];
-    let volumes = pod["volumes"].as_array().unwrap();
-    let volume = volumes.iter().find(|volume| volume["name"] == "log");
-    let directory = json!({"path": "/var/lib/spanloom", "type": "Directory"});
-    assert_eq!(volume.unwrap()["hostPath"], directory);
-    let container = &pod["containers"][0];
-    let env = container["env"].as_array().unwrap();
-    let at = |name: &str| env.iter().position(|env| env["name"] == name).unwrap();
-    let folder = at("SPANLOOM_LOG_FOLDER");
-    // No other pipeline has it, and no other node.
-    assert_eq!(
-        env[folder]["value"],
-        "/var/lib/spanloom/log/tracing/prod/$(SPANLOOM_NODE_NAME)"
-    );
-    assert!(
-        at("SPANLOOM_NODE_NAME") < folder,
-        "only then it is filled in"
-    );
-    assert!(container["resources"]["requests"]["ephemeral-storage"].is_null());
-    // It ends soon: its node has no other collector until then.
-    let seconds = |name: &str| -> u64 {
-        let value = env[at(name)]["value"].as_str().unwrap();
-        value.parse().unwrap()
-    };
-    let drains = seconds("SPANLOOM_DRAIN_DELAY_SECONDS") + seconds("SPANLOOM_DRAIN_SECONDS");
-    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(drains < grace && grace <= 30, "{drains} {grace}");
-    // With answers from ClickHouse there is no log.
-    let stored = json!({"acknowledge": "Stored", "log": {"hostPath": "/var/lib/spanloom"}});
-    let objects = render(
-        &pipeline(json!({"collector": stored})),
-        &release(),
-        &known(),
-    );
-    let set = find(&objects, "DaemonSet", "prod-collector");
-    assert_eq!(
-        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
-        0
-    );
-    assert!(!set.to_string().contains("hostPath"));
 }
 
 #[test]
