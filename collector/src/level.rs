@@ -75,6 +75,7 @@ async fn look_again_and_again(access: Access, level: Level) {
             moves.next().await;
             continue;
         };
+        let client = client.with_product_info("spanloom", env!("CARGO_PKG_VERSION"));
         match tokio::time::timeout(PATIENCE, volume::fullest(&client)).await {
             Ok(Ok(Some(volume))) => level.set(volume),
             Ok(Ok(None)) => {}
