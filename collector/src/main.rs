@@ -17,7 +17,7 @@ use spanloom_collector::{
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::AgentConfig;
 use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
-use spanloom_program::{Admin, Pages, Signals, logs};
+use spanloom_program::{Admin, Pages, Signals, logs, termination_message};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -100,24 +100,28 @@ struct MigrateArgs {
     config_file: Option<PathBuf>,
 }
 
+/// Where ClickHouse is if nobody says it.
+const DEFAULT_URL: &str = "http://127.0.0.1:8123";
+
 #[derive(Debug, Args)]
 struct StoreArgs {
     /// The TracingPipeline document; without it the defaults hold.
     #[arg(short = 'f', long = "file", env = "SPANLOOM_PIPELINE")]
     file: Option<PathBuf>,
-    /// ClickHouse's HTTP interface.
-    #[arg(
-        long,
-        env = "SPANLOOM_CLICKHOUSE_URL",
-        default_value = "http://127.0.0.1:8123"
-    )]
-    clickhouse_url: String,
+    /// ClickHouse's HTTP interface [default: as the configuration in the cluster or the document says, else
+    /// http://127.0.0.1:8123]
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_URL")]
+    clickhouse_url: Option<String>,
     /// The database, made by `migrate`.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
     clickhouse_database: String,
     /// The user; the password comes from SPANLOOM_CLICKHOUSE_PASSWORD, never from a flag.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
     clickhouse_user: String,
+    /// A folder with the files `username` and `password`, read again when they change; they count before the
+    /// user and password given otherwise.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR")]
+    clickhouse_credentials_dir: Option<PathBuf>,
     /// For an https URL: the PEM bundle of the authorities to trust, read again when it changes;
     /// without it this machine's.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE")]
@@ -148,7 +152,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the collector failed");
+            let error = format!("{error:#}");
+            tracing::error!(error, "the collector failed");
+            termination_message(&error);
             ExitCode::FAILURE
         }
     }
@@ -214,7 +220,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.config_file {
         let config = agent_config(path)?;
-        spanloom_collector::migrate_agent(&args.store.address(), &config).await?;
+        spanloom_collector::migrate_agent(&args.store.address(DEFAULT_URL), &config).await?;
         return Ok(());
     }
     let (store, document) = args.store.store()?;
@@ -234,7 +240,7 @@ fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {
 impl RunArgs {
     fn config(self) -> anyhow::Result<CollectorConfig> {
         let (store, document) = match self.config_map {
-            Some(_) => (self.store.address(), TracingPipeline::default()),
+            Some(_) => (self.store.address(""), TracingPipeline::default()),
             None => self.store.store()?,
         };
         let limit = self.memory_limit_bytes.or_else(container_limit);
@@ -271,17 +277,19 @@ impl StoreArgs {
         };
         let store = match StoreAddress::external(&document)? {
             Some(external) => external,
-            None => self.address(),
+            None => self.address(DEFAULT_URL),
         };
         Ok((store, document))
     }
 
-    /// Where the flags say.
-    fn address(&self) -> StoreAddress {
+    /// Where the flags say, or else at this URL.
+    fn address(&self, url: &str) -> StoreAddress {
+        let given = self.clickhouse_url.as_deref();
         StoreAddress {
-            url: self.clickhouse_url.clone(),
+            url: given.unwrap_or(url).to_owned(),
             user: self.clickhouse_user.clone(),
             password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+            credentials_dir: self.clickhouse_credentials_dir.clone(),
             database: self.clickhouse_database.clone(),
             cluster: None,
             ca_file: self.clickhouse_ca_file.clone(),

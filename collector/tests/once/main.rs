@@ -62,6 +62,7 @@ impl Ground {
             url: proxy.url(),
             user: user.to_owned(),
             password: password.to_owned(),
+            credentials_dir: None,
             database: format!("once_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,

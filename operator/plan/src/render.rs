@@ -24,8 +24,9 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
+pub(crate) use collector::LOG_VOLUME;
 pub use collector::wanted_surge;
-pub(crate) use common::CREDENTIALS;
+pub(crate) use common::CREDENTIALS_VOLUME;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };
@@ -112,7 +113,7 @@ pub struct Known {
     pub grafana_operator: bool,
     /// What worked last.
     pub last_good: Option<LastGood>,
-    /// How many nodes may have two collectors at once; the spec's number without it.
+    /// How many nodes may have two collectors at once, or theirs replaced; the spec's number without it.
     pub max_surge: Option<Value>,
     /// The size that the store's volume claim was made with; a StatefulSet cannot change it.
     pub volume_size: Option<String>,

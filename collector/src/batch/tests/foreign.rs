@@ -24,6 +24,7 @@ impl Store {
             url: engine.url(),
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
+            credentials_dir: None,
             database: format!("foreign_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::WriterConfig;
+use crate::access::{Access, NotKnown};
 use crate::block::TableId;
 use crate::failure::{Class, Failure, MAX_PARTITIONS};
 use crate::schema::identifier;
@@ -59,19 +60,28 @@ const MAX_DAYS: &str = "100";
 /// ClickHouse's HTTP interface.
 #[derive(Debug)]
 pub struct Http {
-    client: clickhouse::Client,
-    /// For questions, which are not compressed.
-    questions: clickhouse::Client,
+    access: Access,
     database: String,
+    execution_time: Duration,
     timeout: Duration,
 }
 
 impl Http {
     pub(super) fn new(config: &WriterConfig) -> Self {
-        let seconds = config.insert_timeout.as_secs().max(1);
-        let client = config
-            .connection
-            .client()
+        Self {
+            access: config.access.clone(),
+            database: config.database.clone(),
+            execution_time: config.insert_timeout.max(Duration::from_secs(1)),
+            // The server must give up before we do: then its answer says what became of the insert.
+            timeout: config.insert_timeout + Duration::from_secs(2),
+        }
+    }
+
+    /// The client for an insert that begins now.
+    fn client(&self) -> Result<clickhouse::Client, NotKnown> {
+        let client = self.access.client()?;
+        let client = client
+            .with_product_info("spanloom", env!("CARGO_PKG_VERSION"))
             // Blocks come compressed; the server is told so by hand.
             .with_compression(clickhouse::Compression::None)
             .with_setting("decompress", "1")
@@ -89,18 +99,19 @@ impl Http {
             // Each day is a part of its own. Rows of more days are inserted one part after the other.
             .with_setting(MAX_PARTITIONS, MAX_DAYS)
             .with_setting("throw_on_max_partitions_per_insert_block", "1")
-            .with_setting("max_execution_time", seconds.to_string());
-        Self {
-            client,
-            questions: config.connection.client(),
-            database: config.database.clone(),
-            // The server must give up before we do: then its answer says what became of the insert.
-            timeout: config.insert_timeout + Duration::from_secs(2),
-        }
+            .with_setting(
+                "max_execution_time",
+                self.execution_time.as_secs().to_string(),
+            );
+        Ok(client)
     }
 
     /// The ids of those of these spans that are stored, in hex.
-    async fn ask(&self, spans: &[SpanKey]) -> Result<HashSet<String>, clickhouse::error::Error> {
+    async fn ask(
+        &self,
+        client: &clickhouse::Client,
+        spans: &[SpanKey],
+    ) -> Result<HashSet<String>, clickhouse::error::Error> {
         let times = || spans.iter().map(|span| span.start_ns);
         let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
         let mut ids: Vec<String> = spans.iter().map(hex_of).collect();
@@ -119,10 +130,10 @@ impl Http {
             list(&traces),
             list(&ids),
         );
-        let query = self
-            .questions
+        let seconds = self.execution_time.as_secs().to_string();
+        let query = client
             .query_raw(&sql)
-            .with_setting("max_execution_time", self.timeout.as_secs().to_string());
+            .with_setting("max_execution_time", seconds);
         let mut cursor = query.fetch_bytes("TabSeparated")?;
         let text = cursor.collect().await?;
         let text = String::from_utf8_lossy(&text);
@@ -131,17 +142,27 @@ impl Http {
 
     async fn send(
         &self,
+        client: &clickhouse::Client,
         table: TableId,
         token: &str,
         body: Bytes,
     ) -> Result<(), clickhouse::error::Error> {
-        let mut insert = self
-            .client
+        let mut insert = client
             .insert_formatted_with(table.insert(&self.database))
             .with_setting("insert_deduplication_token", token)
             .with_timeouts(Some(self.timeout), Some(self.timeout));
         insert.send(body).await?;
         insert.end().await
+    }
+}
+
+/// A failure without the server's answer, after which nothing is stored for certain.
+fn passing(message: impl ToString) -> Failure {
+    Failure {
+        class: Class::Retry,
+        code: None,
+        absent: true,
+        message: message.to_string(),
     }
 }
 
@@ -157,20 +178,19 @@ fn hex_of(span: &SpanKey) -> String {
 
 impl Inserts for Http {
     async fn insert(&self, table: TableId, token: &str, body: Bytes) -> Result<(), Failure> {
-        let sent = self.send(table, token, body).await;
+        let client = self.client().map_err(passing)?;
+        let sent = self.send(&client, table, token, body).await;
         sent.map_err(|error| Failure::of(&error))
     }
 
     async fn look_up(&self, spans: &[SpanKey]) -> Result<HashSet<SpanKey>, Failure> {
+        // Without compression, which is for blocks.
+        let client = self.access.client().map_err(passing)?;
         let mut found = HashSet::new();
         for spans in spans.chunks(ASKED) {
-            let asked = tokio::time::timeout(self.timeout, self.ask(spans)).await;
-            let asked = asked.map_err(|_| Failure {
-                class: Class::Retry,
-                code: None,
-                absent: true,
-                message: "looking for a batch that was sent long ago timed out".to_owned(),
-            })?;
+            let asked = tokio::time::timeout(self.timeout, self.ask(&client, spans)).await;
+            let asked = asked
+                .map_err(|_| passing("looking for a batch that was sent long ago timed out"))?;
             let ids = asked.map_err(|error| Failure::of(&error))?;
             let is_found = |span: &&SpanKey| ids.contains(&hex_of(span));
             found.extend(spans.iter().filter(is_found));

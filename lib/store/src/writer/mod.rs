@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::block::{Frozen, TableId};
-use crate::connection::Connection;
 use crate::failure::{Class, Failure};
 use crate::trouble::Trouble;
 
@@ -35,8 +35,8 @@ pub use self::metrics::{Label, WriterMetrics};
 /// How the writer behaves.
 #[derive(Debug, Clone)]
 pub struct WriterConfig {
-    /// Where ClickHouse is.
-    pub connection: Connection,
+    /// The way to ClickHouse.
+    pub access: Access,
     /// The database.
     pub database: String,
     /// How long one insert may take. ClickHouse is told the same, and a little less.
@@ -61,9 +61,9 @@ pub struct WriterConfig {
 
 impl WriterConfig {
     /// The defaults for a database at this place.
-    pub fn new(connection: Connection, database: impl Into<String>) -> Self {
+    pub fn new(access: impl Into<Access>, database: impl Into<String>) -> Self {
         Self {
-            connection,
+            access: access.into(),
             database: database.into(),
             insert_timeout: Duration::from_secs(30),
             give_up_after: Duration::from_secs(5),
