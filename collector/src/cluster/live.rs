@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::pods::PodIndex;
 use crate::config::{self, Unreadable};
+use crate::pace::batch_age;
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -91,6 +92,13 @@ impl Live {
             "1 while the latest configuration is rejected and an older one is applied",
             &self.refused_now,
         );
+    }
+
+    /// So many collectors share the store, in text; none is said by an earlier operator.
+    pub(super) fn share(&self, collectors: Option<&str>) {
+        let collectors = collectors.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let has_log = self.control.undelivered().is_some();
+        self.control.set_batch_age(batch_age(collectors, has_log));
     }
 
     /// A configuration came.

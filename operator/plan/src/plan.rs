@@ -95,6 +95,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         .owned
         .get(&("DaemonSet".to_owned(), pipeline.object("collector")));
     let placed = Workload::of_daemon_set(daemon_set).desired;
+    known.collectors = u32::try_from(placed).unwrap_or(0);
     let surge = wanted_surge(pipeline);
     known.max_surge = Some(max_surge(&surge, placed, &collectors, on_one_node));
     desired = render(pipeline, release, &known);
