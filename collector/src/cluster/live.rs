@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::pods::PodIndex;
 use crate::config::{self, Unreadable};
-use crate::pace::batch_age;
+use crate::pace::{QUIET, batch_age};
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -98,7 +98,7 @@ impl Live {
     pub(super) fn share(&self, collectors: Option<&str>) {
         let collectors = collectors.and_then(|text| text.parse().ok()).unwrap_or(0);
         let has_log = self.control.undelivered().is_some();
-        self.control.set_batch_age(batch_age(collectors, has_log));
+        self.control.set_pace(batch_age(collectors, has_log), QUIET);
     }
 
     /// A configuration came.

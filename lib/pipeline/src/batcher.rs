@@ -3,7 +3,7 @@
 //! It knows neither how requests come into the batch nor what becomes of them afterwards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::batch::{Batch, Freeze};
 use crate::config::BatchLimits;
 use crate::measure::{AccountRow, Recorder};
+use crate::pace::Pace;
 use crate::queue::Message;
 use crate::settlement::Entry;
 
@@ -47,27 +48,6 @@ impl From<Option<Slot>> for Due {
     }
 }
 
-/// How old a batch becomes ([`BatchLimits::max_age`]), which may change while it fills.
-#[derive(Debug)]
-pub(crate) struct BatchAge(AtomicU64);
-
-impl BatchAge {
-    pub(crate) fn new(age: Duration) -> Arc<Self> {
-        let this = Self(AtomicU64::default());
-        this.set(age);
-        Arc::new(this)
-    }
-
-    pub(crate) fn set(&self, age: Duration) {
-        let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        self.0.store(ms, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
-
 /// How long a full batch that a log has waits for an export to end.
 const SPILL_AFTER: Duration = Duration::from_millis(200);
 
@@ -77,7 +57,7 @@ pub(crate) struct Batcher<B> {
     open: Open<B>,
     entries: Vec<Entry>,
     limits: BatchLimits,
-    age: Arc<BatchAge>,
+    pace: Arc<Pace>,
     slots: Slots,
     /// A log keeps requests.
     is_logged: bool,
@@ -90,7 +70,7 @@ impl<B: Batch> Batcher<B> {
     pub(crate) fn new(
         make_batch: Arc<dyn Fn() -> B + Send + Sync>,
         limits: BatchLimits,
-        age: Arc<BatchAge>,
+        pace: Arc<Pace>,
         slots: Slots,
         is_logged: bool,
     ) -> Self {
@@ -103,7 +83,7 @@ impl<B: Batch> Batcher<B> {
             open,
             entries: Vec::new(),
             limits,
-            age,
+            pace,
             slots,
             is_logged,
             first: None,
@@ -130,7 +110,7 @@ impl<B: Batch> Batcher<B> {
         if self.slots.is_used_up() {
             return None; // the end of an export wakes us
         }
-        let latest = first + self.age.get();
+        let latest = first + self.pace.age(self.open.batch.rows());
         let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
         Some(if early {
             latest.min(self.last + self.limits.linger)
@@ -159,7 +139,7 @@ impl<B: Batch> Batcher<B> {
             return self.wait().await;
         }
         let now = Instant::now();
-        let old = now >= first + self.age.get();
+        let old = now >= first + self.pace.age(rows);
         let early = idle
             && rows >= limits.early_rows
             && now >= self.last + limits.linger
@@ -193,6 +173,7 @@ impl<B: Batch> Batcher<B> {
     pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
         self.first = None;
         let rows = self.open.batch.rows();
+        self.pace.sent(rows);
         let id = self.open.batch.id();
         let mut measures = self.open.recorder.take();
         measures.accounts.extend(accounts);

@@ -83,6 +83,30 @@ pub struct BatchLimits {
     pub early_rows: usize,
     /// How long an idle worker waits for more before it exports early.
     pub linger: Duration,
+    /// Where there is little to store, and less often. None: a batch never waits for longer than `max_age`.
+    pub quiet: Option<Quiet>,
+}
+
+/// Small batches one after the other cost the store much for each span. So only some of them are sent at
+/// [`BatchLimits::max_age`]: whoever tries something out sees it soon, and a trickle makes few parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quiet {
+    /// A batch with fewer spans is small.
+    pub rows: usize,
+    /// One small batch in this time need not wait, and all others become that old.
+    pub age: Duration,
+    /// So many small batches need not wait after a time without any.
+    pub burst: u32,
+}
+
+impl Default for Quiet {
+    fn default() -> Self {
+        Self {
+            rows: 64,
+            age: Duration::from_secs(6),
+            burst: 10,
+        }
+    }
 }
 
 impl Default for BatchLimits {
@@ -95,6 +119,7 @@ impl Default for BatchLimits {
             // Smaller early batches would make the store merge too many small parts.
             early_rows: 2_000,
             linger: Duration::from_millis(5),
+            quiet: None,
         }
     }
 }
@@ -106,6 +131,7 @@ impl BatchLimits {
         Self {
             max_age: Duration::from_millis(700),
             early_rows: usize::MAX,
+            quiet: Some(Quiet::default()),
             ..Self::default()
         }
     }

@@ -41,6 +41,7 @@ mod listener;
 pub mod measure;
 mod metrics;
 pub mod outcome;
+mod pace;
 mod parts;
 pub mod peers;
 pub mod process;

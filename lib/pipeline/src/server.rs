@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::accounts::{self, Accounts};
 use crate::admission::Budget;
 use crate::batch::{Batch, Export};
-use crate::batcher::{BatchAge, Batcher, Slots};
+use crate::batcher::{Batcher, Slots};
 use crate::buffers::Buffers;
 use crate::codec::Codings;
 use crate::config::{Config, Processing};
@@ -24,6 +24,7 @@ use crate::doors::Doors;
 use crate::durable::{DurableLog, Replay};
 use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
+use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::process::{ProcessingError, Rules};
 use crate::queue::Queues;
@@ -74,7 +75,7 @@ pub struct ShutdownIncomplete;
 #[derive(Clone)]
 pub struct Control {
     rules: watch::Sender<Arc<Rules>>,
-    age: Arc<BatchAge>,
+    pace: Arc<Pace>,
     doors: Arc<Doors>,
     metrics: Arc<Metrics>,
     inlet: Weak<Inlet>,
@@ -107,10 +108,11 @@ impl Control {
         Ok(())
     }
 
-    /// Changes how old batches become ([`BatchLimits::max_age`](crate::config::BatchLimits::max_age)), those
-    /// that fill now included once something wakes their worker.
-    pub fn set_batch_age(&self, age: Duration) {
-        self.age.set(age);
+    /// Changes how old batches become ([`BatchLimits::max_age`](crate::config::BatchLimits::max_age)), and small
+    /// ones that have to wait ([`Quiet::age`](crate::config::Quiet::age)); for those that fill now as soon as
+    /// something wakes their worker.
+    pub fn set_pace(&self, age: Duration, quiet: Duration) {
+        self.pace.set(age, quiet);
     }
 
     /// What is not stored is given up: senders that wait are told to retry, and what a log has stays in it. A
@@ -250,7 +252,7 @@ impl Server {
         let make_batch: Arc<dyn Fn() -> B + Send + Sync> = Arc::new(make_batch);
         let is_logged = config.acknowledge.log().is_some();
         let slots = config.exports_in_flight.div_ceil(inboxes.len());
-        let age = BatchAge::new(config.batch.max_age);
+        let pace = Pace::new(&config.batch);
         let (rules, watch) = watch::channel(rules);
         let workers = TaskTracker::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
@@ -261,7 +263,7 @@ impl Server {
                 batcher: Batcher::new(
                     Arc::clone(&make_batch),
                     config.batch.clone(),
-                    Arc::clone(&age),
+                    Arc::clone(&pace),
                     slots,
                     is_logged,
                 ),
@@ -312,7 +314,7 @@ impl Server {
         Ok(Self {
             control: Control {
                 rules,
-                age,
+                pace,
                 doors,
                 metrics,
                 inlet: Arc::downgrade(&inlet),

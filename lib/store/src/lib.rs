@@ -10,6 +10,7 @@ pub mod block;
 pub mod connection;
 pub mod failure;
 pub mod migrate;
+pub mod pace;
 pub mod schema;
 pub mod tag_cache;
 pub mod trouble;

@@ -15,6 +15,7 @@ use spanloom_store::block::{
 };
 use spanloom_store::failure::Failure;
 use spanloom_store::migrate::{self, MigrateOptions};
+use spanloom_store::pace;
 use spanloom_store::writer::{Inserts, SpanKey};
 use spanloom_store::{
     Connection, Frozen, SchemaOptions, SpanBlock, WriteOutcome, Writer, WriterConfig,
@@ -92,6 +93,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What collectors with a log do: how old a batch becomes at least, and how many spans a small one has at most.
+const LEAST: Duration = Duration::from_millis(700);
+const SMALL: f64 = 64.0;
+
 const DATABASE: &str = "spanloom";
 /// How long the engine is left alone to see what it does by itself.
 const IDLE: Duration = Duration::from_secs(15);
@@ -134,7 +139,15 @@ fn measure(args: &Args, host: &std::path::Path, writers: u32, way: Way) -> anyho
     let age = match (args.age_ms, way) {
         (Some(ms), _) => Duration::from_millis(ms),
         (None, Way::Clickhouse) => Duration::from_millis(200),
-        (None, Way::Collectors) => Duration::from_millis(700),
+        (None, Way::Collectors) => {
+            let age = pace::share(writers).max(LEAST);
+            let spans = args.spans_per_second / f64::from(writers) * age.as_secs_f64();
+            if spans < SMALL {
+                age.max(pace::QUIET)
+            } else {
+                age
+            }
+        }
     };
     let parts = "SELECT sum(value) FROM system.events WHERE event = 'MergeTreeDataWriterBlocks'";
     let parts_before = sink.sql.number(parts)?;
