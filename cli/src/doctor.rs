@@ -93,6 +93,13 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(out, "  {spans}: {}", letter.reason.replace('\n', " "))?;
     }
     more(out, report.dead_letters.len(), "dead letters")?;
+    match report.reserve_bytes {
+        0 => writeln!(
+            out,
+            "reserve: none; while the disk is full, nothing can be delivered"
+        )?,
+        bytes => writeln!(out, "reserve: {}", size(bytes))?,
+    }
     if report.findings.is_empty() {
         writeln!(out, "damage: none")?;
     }
@@ -178,6 +185,7 @@ mod tests {
             "undelivered: 2 requests with 5 spans",
             "batch 00000000000000000000000000000007: 1 request, never sent",
             "1 span: TOO_LARGE_STRING_SIZE: value",
+            "reserve: 1.0 MiB",
             "damage: none",
         ] {
             assert!(text.contains(expected), "{text}");

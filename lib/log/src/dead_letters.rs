@@ -242,6 +242,8 @@ fn make(
         created_ms,
         first: 1,
         previous: 0,
+        is_early: false,
+        allocated: 0,
     }
     .encode();
     let written = file

@@ -92,6 +92,9 @@ pub enum Full {
         /// The log's limit.
         max_bytes: u64,
     },
+    /// The disk has no room: what it said.
+    #[error("its disk has no room: {0}")]
+    Disk(String),
     /// There are too many undelivered requests.
     #[error("{0} requests wait for the store, the most that are allowed")]
     Requests(usize),

@@ -9,6 +9,9 @@ pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// The folder of bytes that could not be read as what they should be.
 pub(crate) const DAMAGED: &str = "damaged";
 
+/// The file whose room only records that settle requests may use.
+pub(crate) const RESERVE: &str = "reserve";
+
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -20,7 +23,7 @@ pub(crate) enum Name {
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Self {
-        if [LOCK, DEAD_LETTERS, DAMAGED].contains(&name) {
+        if [LOCK, DEAD_LETTERS, DAMAGED, RESERVE].contains(&name) {
             return Self::Own;
         }
         let number = name
@@ -59,5 +62,6 @@ mod tests {
         check("lock", Name::Own);
         check("damaged", Name::Own);
         check("dead-letters", Name::Own);
+        check("reserve", Name::Own);
     }
 }

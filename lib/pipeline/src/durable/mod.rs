@@ -487,6 +487,7 @@ impl Waiting {
     fn hear(&self, event: Event) {
         match event {
             Event::Durable(up_to) => self.durable(up_to),
+            Event::DurableEarly(positions) => self.durable_early(&positions),
             Event::Failing(error) => {
                 self.failing.store(true, Ordering::Relaxed);
                 tracing::error!(error, "the log cannot be written; trying again");
@@ -496,6 +497,10 @@ impl Waiting {
                 tracing::info!("the log can be written again");
             }
             Event::Appended => {}
+            Event::NoReserve(error) => tracing::warn!(
+                error,
+                "the log has no reserve: if its disk becomes full, nothing is delivered until it has room"
+            ),
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }
@@ -505,6 +510,22 @@ impl Waiting {
         let count = waiting.partition_point(|(position, _)| *position <= up_to);
         let done: Vec<_> = waiting.drain(..count).collect();
         drop(waiting);
+        Self::tell(done);
+    }
+
+    /// On a full disk some records do not wait for those before them.
+    fn durable_early(&self, positions: &[Position]) {
+        let mut waiting = self.lock();
+        let all = std::mem::take(&mut *waiting);
+        let (done, rest): (VecDeque<_>, _) = all
+            .into_iter()
+            .partition(|(position, _)| positions.binary_search(position).is_ok());
+        *waiting = rest;
+        drop(waiting);
+        Self::tell(done);
+    }
+
+    fn tell(done: impl IntoIterator<Item = (Position, Waiter)>) {
         for (_, waiter) in done {
             match waiter {
                 Waiter::Receipt { ticket, outcome } => drop(ticket.answer(outcome)),
