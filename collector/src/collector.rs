@@ -335,7 +335,7 @@ async fn migrate_to(
     Ok(spanloom_store::migrate::run(&connection(store)?, options, &migrate).await?)
 }
 
-fn connection(store: &StoreAddress) -> Result<Connection, TlsError> {
+pub(crate) fn connection(store: &StoreAddress) -> Result<Connection, TlsError> {
     Ok(Connection {
         url: store.url.clone(),
         user: store.user.clone(),

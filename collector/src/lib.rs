@@ -20,8 +20,10 @@ pub mod control;
 pub mod export;
 mod level;
 pub mod memory;
+mod replay;
 pub mod threads;
 
 pub use cluster::{Cluster, ClusterError};
 pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};
 pub use config::{CollectorConfig, LogConfig, StoreAddress, Unreadable, read_agent_config};
+pub use replay::{ReplayError, ReplayLettersError, ReplayedLetters, replay_letters};

@@ -36,6 +36,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Migrate ClickHouse's schema to this version and exit.
     Migrate(MigrateArgs),
+    /// Write the rows that ClickHouse rejected, and that the log keeps as dead letters, to ClickHouse again.
+    ReplayDeadLetters(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +103,15 @@ struct MigrateArgs {
 }
 
 #[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The log's folder. Its collector may be running.
+    #[arg(long, env = "SPANLOOM_LOG_FOLDER")]
+    log_folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct StoreArgs {
     /// The TracingPipeline document; without it the defaults hold.
     #[arg(short = 'f', long = "file", env = "SPANLOOM_PIPELINE")]
@@ -143,6 +154,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => run(*args).await,
             Command::Migrate(args) => migrate(args).await,
+            Command::ReplayDeadLetters(args) => replay(args).await,
         }
     });
     match done {
@@ -221,6 +233,13 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let pipeline = document.metadata.name.as_deref().unwrap_or("default");
     spanloom_collector::migrate(&store, &document, pipeline).await?;
     Ok(())
+}
+
+async fn replay(args: ReplayArgs) -> anyhow::Result<()> {
+    let (store, _) = args.store.store()?;
+    let replayed = spanloom_collector::replay_letters(&args.log_folder, &store).await?;
+    tracing::info!("{}", replayed.summary());
+    replayed.into_result().context("some dead letters stay")
 }
 
 fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {

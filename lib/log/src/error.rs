@@ -169,6 +169,25 @@ pub enum DeadLetterError {
         /// The file's limit.
         max_bytes: u64,
     },
+    /// Another process changes the file.
+    #[error("{} is being changed by another process ({owner}); try again", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// What the other process wrote about itself, such as `pid 17`.
+        owner: String,
+    },
+    /// A later version wrote the file.
+    #[error(
+        "a later version wrote {} (format {version}); use that version",
+        path.display()
+    )]
+    LaterVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version of the format.
+        version: u32,
+    },
     /// The disk failed.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -13,6 +13,7 @@
 //! | `00000001.seg`, … | segments: a header of 80 bytes, then frames; files 0600 in a folder 0700 |
 //! | `dead-letters` | rows that the store refused for good, in the format of a segment |
 //! | `reserve` | zeros: room on the disk that nobody else can take |
+//! | `dead-letters.lock`, `dead-letters.new` | for changing that file while a log is open |
 //! | `damaged/` | bytes that could not be read |
 //! | `lock` | is locked while a process has the log open, and names that process |
 //!
@@ -81,7 +82,8 @@
 //! * **I12** The keys of the last ten minutes outlive their segments, unless they are too many or the disk is
 //!   full; then they are evicted and counted.
 //! * **I13** A full log refuses requests and drops nothing.
-//! * **I14** Dead letters are written once, within their limit.
+//! * **I14** Dead letters are written once, within their limit. Those that are replayed leave the file all at once,
+//!   also while the log is open.
 //! * **I15** Inspecting changes nothing.
 //! * **I16** One process at a time has a log open.
 //! * **I17** Files of version 1 are read and written as ever (`tests/golden`).
@@ -115,7 +117,7 @@ mod status;
 mod survey;
 mod writer;
 
-pub use dead_letters::DeadLetter;
+pub use dead_letters::{DeadLetter, DeadLetterFile};
 pub use error::{
     AppendError, DeadLetterError, Full, InspectError, OpenError, ReadError, WaitError, WriteError,
 };

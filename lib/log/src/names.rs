@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 pub(crate) const LOCK: &str = "lock";
 /// The file of rows that the store refused for good.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+/// Is locked while that file is changed.
+pub(crate) const DEAD_LETTERS_LOCK: &str = "dead-letters.lock";
+/// What takes its place.
+pub(crate) const DEAD_LETTERS_NEW: &str = "dead-letters.new";
 /// The folder of bytes that could not be read as what they should be.
 pub(crate) const DAMAGED: &str = "damaged";
 
@@ -23,7 +27,15 @@ pub(crate) enum Name {
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Self {
-        if [LOCK, DEAD_LETTERS, DAMAGED, RESERVE].contains(&name) {
+        const OWN: [&str; 6] = [
+            LOCK,
+            DEAD_LETTERS,
+            DEAD_LETTERS_LOCK,
+            DEAD_LETTERS_NEW,
+            DAMAGED,
+            RESERVE,
+        ];
+        if OWN.contains(&name) {
             return Self::Own;
         }
         let number = name
@@ -63,5 +75,6 @@ mod tests {
         check("damaged", Name::Own);
         check("dead-letters", Name::Own);
         check("reserve", Name::Own);
+        check("dead-letters.new", Name::Own);
     }
 }

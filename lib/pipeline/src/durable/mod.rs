@@ -8,6 +8,7 @@
 
 mod answer;
 mod backlog;
+mod letters;
 mod payload;
 
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ use tokio::sync::oneshot;
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
+pub use letters::{LettersStay, ReplayError, ReplayedLetters, replay_letters};
 pub(crate) use payload::{Payload, Recording};
 use payload::{PayloadError, replay};
 
@@ -333,8 +335,10 @@ impl DurableLog {
         };
         match self.log.keep_dead_letter(&letter) {
             Ok(()) => Ok(true),
-            Err(DeadLetterError::Write(error)) => Err(NotKept(error.to_string())),
-            Err(error @ DeadLetterError::Full { .. }) => {
+            Err(error @ (DeadLetterError::Write(_) | DeadLetterError::InUse { .. })) => {
+                Err(NotKept(error.to_string()))
+            }
+            Err(error @ (DeadLetterError::Full { .. } | DeadLetterError::LaterVersion { .. })) => {
                 tracing::error!(%error, "rejected rows cannot be kept");
                 Ok(false)
             }

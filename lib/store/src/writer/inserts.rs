@@ -41,7 +41,8 @@ pub struct Http {
 }
 
 impl Http {
-    pub(super) fn new(config: &WriterConfig) -> Self {
+    /// To the database that the configuration names.
+    pub fn new(config: &WriterConfig) -> Self {
         let seconds = config.insert_timeout.as_secs().max(1);
         let client = config
             .connection
