@@ -303,7 +303,13 @@ impl Shared {
     /// are still young, and records that only a later version knows, are copied and durable before.
     fn delete_finished(&self, writer: &mut Writer) -> Result<(), WriteError> {
         loop {
-            let Some(step) = self.next_deletion(writer) else {
+            let before = self.lock().keys_evicted;
+            let step = self.next_deletion(writer);
+            let evicted = self.lock().keys_evicted - before;
+            if evicted > 0 {
+                self.tell(Event::KeysEvicted(to_count(evicted)));
+            }
+            let Some(step) = step else {
                 return Ok(());
             };
             match step {
@@ -345,7 +351,12 @@ impl Shared {
             if !is_room_needed {
                 return None;
             }
-            state.keys_evicted += state.index.take_keys(last).len() as u64;
+            let now = writer.clock.monotonic();
+            let gone = state.index.take_keys(last);
+            let young = gone
+                .iter()
+                .filter(|key| !key.is_older(self.options.key_window, now));
+            state.keys_evicted += young.count() as u64;
         }
         let before = state.next_position;
         self.copy_keys(&mut state, writer, last);
@@ -360,23 +371,23 @@ impl Shared {
     fn copy_keys(&self, state: &mut State, writer: &Writer, last: u64) {
         let now = writer.clock.monotonic();
         let mut keys = state.index.take_keys(last);
-        keys.retain(|key| key.age(now) <= self.options.key_window);
+        keys.retain(|key| !key.is_older(self.options.key_window, now));
         // One record for each part that fits: a record has a limit.
         let mut rest = keys.into_iter().peekable();
         while rest.peek().is_some() {
             let mut bytes = (FRAME_HEADER + 4) as u64;
             let mut part: Vec<KeptKey> = Vec::new();
             while let Some(key) = rest.next_if(|key| {
-                part.is_empty() || bytes + key.key.encoded_bytes() as u64 <= writer.segment_bytes
+                part.is_empty() || bytes + key.encoded_bytes() <= writer.segment_bytes
             }) {
-                bytes += key.key.encoded_bytes() as u64;
+                bytes += key.encoded_bytes();
                 part.push(key);
             }
             if state.used_bytes() + bytes > self.options.max_bytes {
                 state.keys_evicted += part.len() as u64;
                 continue;
             }
-            let record = Record::Keys(part.iter().map(|key| key.key.clone()).collect());
+            let record = Record::Keys(part.iter().map(KeptKey::key).collect());
             let frame_bytes = record.frame_bytes();
             state.push(Content::Keys(record, part), frame_bytes);
         }
@@ -430,6 +441,10 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+fn to_count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 enum Deletion {

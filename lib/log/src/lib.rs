@@ -15,6 +15,7 @@
 //! | `reserve` | zeros: room on the disk that nobody else can take |
 //! | `dead-letters.lock`, `dead-letters.new` | for changing that file while a log is open |
 //! | `damaged/` | bytes that could not be read |
+//! | `told` | what was found to be damaged or lost, so that it is counted once |
 //! | `lock` | is locked while a process has the log open, and names that process |
 //!
 //! All numbers are little endian. A segment's header has the magic `SPANLOG\n`, the format version (4 bytes),
@@ -74,7 +75,7 @@
 //!   new one, under the same positions.
 //! * **I6** A torn end does not keep the log from starting, and takes no good frame with it.
 //! * **I7** A bad frame takes no other frame with it, and is never read as a record.
-//! * **I8** Records that are lost are counted.
+//! * **I8** Records that are lost are counted, once.
 //! * **I9** A batch is recovered with its requests in order, its tokens, its pieces, and whether it was sent.
 //! * **I10** Segments are deleted oldest first, one at a time, when all of their requests are durably stored.
 //!   The newest one stays.
@@ -115,6 +116,7 @@ mod scan;
 mod state;
 mod status;
 mod survey;
+mod told;
 mod writer;
 
 pub use dead_letters::{DeadLetter, DeadLetterFile};

@@ -23,6 +23,7 @@ use crate::reserve::Reserve;
 use crate::state::{Content, State};
 use crate::status::Status;
 use crate::survey::survey;
+use crate::told;
 use crate::writer::Writer;
 
 /// After a failed commit the next one follows so much later; twice as much after each, up to the most.
@@ -75,6 +76,7 @@ impl Log {
             source,
         })?;
         repair(&*disk, folder, options.damaged_bytes, &mut survey);
+        told::remember(&*disk, folder, &mut survey.findings);
         survey
             .index
             .forget_keys(options.key_window, options.max_keys, now.monotonic);

@@ -16,6 +16,9 @@ pub(crate) const DAMAGED: &str = "damaged";
 /// The file whose room only records that settle requests may use.
 pub(crate) const RESERVE: &str = "reserve";
 
+/// The file that says what was found to be damaged by earlier starts.
+pub(crate) const TOLD: &str = "told";
+
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -27,13 +30,14 @@ pub(crate) enum Name {
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Self {
-        const OWN: [&str; 6] = [
+        const OWN: [&str; 7] = [
             LOCK,
             DEAD_LETTERS,
             DEAD_LETTERS_LOCK,
             DEAD_LETTERS_NEW,
             DAMAGED,
             RESERVE,
+            TOLD,
         ];
         if OWN.contains(&name) {
             return Self::Own;

@@ -21,7 +21,8 @@ pub struct Options {
     pub max_requests: usize,
     /// How long a request's key is kept.
     pub key_window: Duration,
-    /// Keys that are kept: each takes about 90 bytes of memory. The oldest go first.
+    /// Keys that are kept: each takes about 50 bytes of memory. The oldest go first. All keys of a window are
+    /// kept up to `max_keys / key_window` requests a second.
     pub max_keys: usize,
     /// Bytes on disk that only records that settle requests may use, so that the log can be delivered while its
     /// disk is full. They are part of `max_bytes`, and at most 1/32 of it.
