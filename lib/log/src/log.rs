@@ -359,7 +359,8 @@ fn run(shared: &Shared) {
         let mut state = shared.lock();
         if result.is_err() {
             let waited = shared.work.wait_timeout_while(state, retry, |state| {
-                !state.is_closed && !(state.takes_early && state.has_early())
+                let is_early = state.takes_early && state.has_early();
+                !state.is_closed && !is_early
             });
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             retry = (retry * 2).min(RETRY_MOST);
