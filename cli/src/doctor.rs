@@ -107,6 +107,7 @@ impl LogArgs {
             url: self.clickhouse_url.clone(),
             user: self.clickhouse_user.clone(),
             password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+            credentials_dir: None,
             database: self.clickhouse_database.clone(),
             cluster: None,
             ca_file: self.clickhouse_ca_file.clone(),

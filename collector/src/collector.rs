@@ -13,13 +13,12 @@ use spanloom_pipeline::durable::OpenError;
 use spanloom_pipeline::server::{Control, ShutdownIncomplete};
 use spanloom_pipeline::{Config as PipelineConfig, Server};
 use spanloom_program::Health;
+use spanloom_store::access::{Access, AccessError, NotKnown};
 use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock};
-use spanloom_store::connection::{self, Connection};
 use spanloom_store::migrate::{MigrateOptions, Report, system_logs};
 use spanloom_store::schema::SchemaOptions;
 use spanloom_store::trouble::{Trouble, TroubleKind};
 use spanloom_store::writer::{Writer, WriterConfig};
-use spanloom_tls::TlsError;
 
 use crate::batch::StoreBatch;
 use crate::cluster::{Cluster, Watches, Watching};
@@ -41,9 +40,9 @@ pub enum StartError {
     /// The log cannot be opened.
     #[error("cannot open the log: {0}")]
     Log(#[from] OpenError),
-    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    /// The credentials, or the authorities that ClickHouse's certificate is checked against, cannot be read.
     #[error("cannot connect to ClickHouse: {0}")]
-    Tls(#[from] TlsError),
+    Access(#[from] AccessError),
     /// It started without an address, though it was told one; a bug of ours.
     #[error("the pipeline is not listening")]
     NoAddress,
@@ -52,17 +51,22 @@ pub enum StartError {
 /// What a collector is made of.
 struct Parts {
     pipeline: PipelineConfig,
-    store: Connection,
+    store: Access,
     writer: WriterConfig,
     blocks: BlockPoolOptions,
 }
 
+/// How long a collector in a cluster waits for the log of its node: an earlier pod that was deleted by force, or
+/// evicted, may still be ending.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+
 impl Parts {
-    fn of(config: &CollectorConfig) -> Result<Self, StartError> {
-        let store = connection(&config.store)?;
+    async fn of(config: &CollectorConfig, patience: Duration) -> Result<Self, StartError> {
+        let store = config.store.access()?;
         let mut pipeline = config.pipeline()?;
         if let Some(log) = &config.log {
-            pipeline.acknowledge = Acknowledge::Logged(log.open(config.log_memory())?);
+            let opened = log.open_when_free(config.log_memory(), patience).await?;
+            pipeline.acknowledge = Acknowledge::Logged(opened);
         }
         Ok(Self {
             pipeline,
@@ -93,7 +97,7 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        Self::assemble(Parts::of(&config)?, None, registry)
+        Self::assemble(Parts::of(&config, Duration::ZERO).await?, None, registry)
     }
 
     /// Starts a collector that follows its configuration object. It listens at once, but tells
@@ -107,7 +111,11 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        Self::assemble(Parts::of(&config)?, Some(cluster), registry)
+        Self::assemble(
+            Parts::of(&config, LOG_PATIENCE).await?,
+            Some(cluster),
+            registry,
+        )
     }
 
     /// Starts either of them without some protections, for a control run.
@@ -121,7 +129,7 @@ impl Collector {
         config: CollectorConfig,
         registry: &mut Registry,
     ) -> Result<Self, StartError> {
-        let mut parts = Parts::of(&config)?;
+        let mut parts = Parts::of(&config, LOG_PATIENCE).await?;
         control::leave_out(protections, &mut parts.pipeline, &mut parts.writer);
         Self::assemble(parts, cluster, registry)
     }
@@ -157,8 +165,9 @@ impl Collector {
         let &[grpc, http] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
+        let access = store.clone();
         let level = level::Watch::start(store, registry);
-        let watching = watches.map(|watches| watches.start(server.control(), registry));
+        let watching = watches.map(|watches| watches.start(server.control(), access, registry));
         Ok(Self {
             server,
             grpc,
@@ -269,9 +278,12 @@ pub enum MigrateError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] DocumentErrors),
-    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    /// The credentials, or the authorities that ClickHouse's certificate is checked against, cannot be read.
     #[error("cannot connect to ClickHouse: {0}")]
-    Tls(#[from] TlsError),
+    Access(#[from] AccessError),
+    /// Nobody said where ClickHouse is.
+    #[error(transparent)]
+    NotKnown(#[from] NotKnown),
     /// ClickHouse is away or refuses.
     #[error(transparent)]
     Store(#[from] spanloom_store::migrate::MigrateError),
@@ -314,8 +326,8 @@ pub async fn migrate_agent(
 }
 
 /// Drops what a managed server has left of its own logs. What it refuses stays: nothing of ours needs it.
-async fn drop_old_logs(store: &StoreAddress) -> Result<(), TlsError> {
-    match system_logs::drop_left(&connection(store)?).await {
+async fn drop_old_logs(store: &StoreAddress) -> Result<(), MigrateError> {
+    match system_logs::drop_left(&store.access()?.connection()?).await {
         Ok(dropped) if dropped.is_empty() => {}
         Ok(dropped) => tracing::info!(dropped = dropped.join(", "), "dropped old system logs"),
         Err(error) => tracing::warn!(%error, "cannot drop old system logs"),
@@ -332,14 +344,6 @@ async fn migrate_to(
         pipeline,
         patience: PATIENCE,
     };
-    Ok(spanloom_store::migrate::run(&connection(store)?, options, &migrate).await?)
-}
-
-pub(crate) fn connection(store: &StoreAddress) -> Result<Connection, TlsError> {
-    Ok(Connection {
-        url: store.url.clone(),
-        user: store.user.clone(),
-        password: store.password.clone(),
-        tls: connection::tls(&store.url, store.ca_file.as_deref())?,
-    })
+    let connection = store.access()?.connection()?;
+    Ok(spanloom_store::migrate::run(&connection, options, &migrate).await?)
 }

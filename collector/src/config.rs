@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spanloom_crds::agent::{AgentConfig, ConfigHead, NotUnderstood};
 use spanloom_crds::resolved::{self, Resolved, Server};
@@ -13,18 +14,24 @@ use spanloom_pipeline::config::{
 };
 use spanloom_pipeline::durable::{DurableLog, LogOptions, OpenError};
 use spanloom_program::memory;
+use spanloom_store::access::{Access, AccessError, Credentials};
 use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
+use tokio::time::Instant;
 
 /// Where spans are written.
 #[derive(Clone)]
 pub struct StoreAddress {
-    /// ClickHouse's HTTP interface, like `http://127.0.0.1:8123`.
+    /// ClickHouse's HTTP interface, like `http://127.0.0.1:8123`; empty where the configuration of a
+    /// collector in a cluster has it.
     pub url: String,
     /// The user; it inserts, and for migrations creates.
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// A folder with the files `username` and `password`, read again when they change; where it is given,
+    /// the two above do not count.
+    pub credentials_dir: Option<PathBuf>,
     /// The database that holds Spanloom's tables.
     pub database: String,
     /// The ClickHouse cluster whose nodes hold the tables; none for a single node.
@@ -48,12 +55,13 @@ impl std::fmt::Debug for StoreAddress {
 /// Where the credentials of a ClickHouse of the user's own come from: never from the document.
 const USER_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_USER";
 const PASSWORD_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_PASSWORD";
+const CREDENTIALS_DIR_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR";
 const CA_FILE_VARIABLE: &str = "SPANLOOM_CLICKHOUSE_CA_FILE";
 
 impl StoreAddress {
     /// The ClickHouse that the document names as `external`; none where it is ours to run. User and
     /// password come from the environment variables `SPANLOOM_CLICKHOUSE_USER` and
-    /// `SPANLOOM_CLICKHOUSE_PASSWORD`.
+    /// `SPANLOOM_CLICKHOUSE_PASSWORD`, or from the folder that `SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR` names.
     ///
     /// # Errors
     /// When the document is wrong.
@@ -73,10 +81,23 @@ impl StoreAddress {
             url,
             user: variable(USER_VARIABLE).unwrap_or_else(|| "default".to_owned()),
             password: variable(PASSWORD_VARIABLE).unwrap_or_default(),
+            credentials_dir: variable(CREDENTIALS_DIR_VARIABLE).map(PathBuf::from),
             database,
             cluster,
             ca_file: variable(CA_FILE_VARIABLE).map(PathBuf::from),
         }))
+    }
+
+    /// The way there.
+    ///
+    /// # Errors
+    /// When the credentials, or the authorities to trust, cannot be read.
+    pub fn access(&self) -> Result<Access, AccessError> {
+        let credentials = match &self.credentials_dir {
+            Some(folder) => Credentials::in_folder(folder.clone())?,
+            None => Credentials::fixed(self.user.clone(), self.password.clone()),
+        };
+        Access::new(&self.url, credentials, self.ca_file.clone())
     }
 }
 
@@ -124,7 +145,32 @@ impl LogConfig {
         };
         DurableLog::open(&self.folder, options)
     }
+
+    /// The same, once no other process has it: one that is still ending is waited for a while.
+    pub(crate) async fn open_when_free(
+        &self,
+        memory: usize,
+        patience: Duration,
+    ) -> Result<Arc<DurableLog>, OpenError> {
+        let begun = Instant::now();
+        let mut is_told = false;
+        loop {
+            match self.open(memory) {
+                Err(error @ OpenError::InUse { .. }) if begun.elapsed() < patience => {
+                    if !is_told {
+                        tracing::warn!(%error, "waiting for the log");
+                        is_told = true;
+                    }
+                    tokio::time::sleep(LOCK_EVERY).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
 }
+
+/// How often a log that another process has is tried again.
+const LOCK_EVERY: Duration = Duration::from_millis(200);
 
 /// The part of the memory for requests that a log may use.
 const LOG_SHARE: usize = 8;
@@ -291,6 +337,7 @@ mod tests {
                 url: "http://127.0.0.1:1".to_owned(),
                 user: "user".to_owned(),
                 password: "a secret".to_owned(),
+                credentials_dir: None,
                 database: "spanloom".to_owned(),
                 cluster: None,
                 ca_file: None,

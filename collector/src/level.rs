@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use spanloom_store::connection::Connection;
+use spanloom_store::access::Access;
 use spanloom_store::volume::{self, Volume};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(connection: Connection, registry: &mut Registry) -> Self {
+    pub(crate) fn start(access: Access, registry: &mut Registry) -> Self {
         let level = Level::default();
         registry.register(
             "spanloom_store_free_bytes",
@@ -54,7 +54,7 @@ impl Watch {
         let stop = CancellationToken::new();
         let (ours, seen) = (stop.clone(), level.clone());
         let task = tokio::spawn(async move {
-            let looking = look_again_and_again(connection, seen);
+            let looking = look_again_and_again(access, seen);
             let _ = ours.run_until_cancelled(looking).await;
         });
         Self { level, stop, task }
@@ -68,9 +68,14 @@ impl Watch {
     }
 }
 
-async fn look_again_and_again(connection: Connection, level: Level) {
-    let client = connection.client();
+async fn look_again_and_again(access: Access, level: Level) {
+    let mut moves = access.moves();
     loop {
+        let Ok(client) = access.client() else {
+            moves.next().await;
+            continue;
+        };
+        let client = client.with_product_info("spanloom", env!("CARGO_PKG_VERSION"));
         match tokio::time::timeout(PATIENCE, volume::fullest(&client)).await {
             Ok(Ok(Some(volume))) => level.set(volume),
             Ok(Ok(None)) => {}
@@ -78,6 +83,11 @@ async fn look_again_and_again(connection: Connection, level: Level) {
             Ok(Err(error)) => tracing::debug!(%error, "cannot check the store's volume"),
             Err(_) => tracing::debug!("the check of the store's volume timed out"),
         }
-        tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..=1.2))).await;
+        let pause = EVERY.mul_f64(rand::random_range(0.8..=1.2));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Another server has another volume.
+            () = moves.next() => {}
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod control;
 pub mod export;
 mod level;
 pub mod memory;
+pub mod pace;
 mod replay;
 pub mod threads;
 

@@ -17,7 +17,7 @@ use spanloom_collector::{
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::AgentConfig;
 use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
-use spanloom_program::{Admin, Pages, Signals, logs};
+use spanloom_program::{Admin, Pages, Signals, logs, termination_message};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,6 +102,9 @@ struct MigrateArgs {
     config_file: Option<PathBuf>,
 }
 
+/// Where ClickHouse is if nobody says it.
+const DEFAULT_URL: &str = "http://127.0.0.1:8123";
+
 #[derive(Debug, Args)]
 struct ReplayArgs {
     #[command(flatten)]
@@ -109,6 +112,9 @@ struct ReplayArgs {
     /// The log's folder. Its collector may be running.
     #[arg(long, env = "SPANLOOM_LOG_FOLDER")]
     log_folder: PathBuf,
+    /// In a cluster: the ConfigMap with the configuration. What it says of ClickHouse is not read here.
+    #[arg(long, env = "SPANLOOM_CONFIG_MAP", hide = true)]
+    config_map: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -116,19 +122,20 @@ struct StoreArgs {
     /// The TracingPipeline document; without it the defaults hold.
     #[arg(short = 'f', long = "file", env = "SPANLOOM_PIPELINE")]
     file: Option<PathBuf>,
-    /// ClickHouse's HTTP interface.
-    #[arg(
-        long,
-        env = "SPANLOOM_CLICKHOUSE_URL",
-        default_value = "http://127.0.0.1:8123"
-    )]
-    clickhouse_url: String,
+    /// ClickHouse's HTTP interface [default: as the configuration in the cluster or the document says, else
+    /// http://127.0.0.1:8123]
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_URL")]
+    clickhouse_url: Option<String>,
     /// The database, made by `migrate`.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
     clickhouse_database: String,
     /// The user; the password comes from SPANLOOM_CLICKHOUSE_PASSWORD, never from a flag.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
     clickhouse_user: String,
+    /// A folder with the files `username` and `password`, read again when they change; they count before the
+    /// user and password given otherwise.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR")]
+    clickhouse_credentials_dir: Option<PathBuf>,
     /// For an https URL: the PEM bundle of the authorities to trust, read again when it changes;
     /// without it this machine's.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE")]
@@ -160,7 +167,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the collector failed");
+            let error = format!("{error:#}");
+            tracing::error!(error, "the collector failed");
+            termination_message(&error);
             ExitCode::FAILURE
         }
     }
@@ -226,7 +235,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.config_file {
         let config = agent_config(path)?;
-        spanloom_collector::migrate_agent(&args.store.address(), &config).await?;
+        spanloom_collector::migrate_agent(&args.store.address(DEFAULT_URL), &config).await?;
         return Ok(());
     }
     let (store, document) = args.store.store()?;
@@ -236,7 +245,15 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
 }
 
 async fn replay(args: ReplayArgs) -> anyhow::Result<()> {
-    let (store, _) = args.store.store()?;
+    let store = match args.config_map {
+        // The address of an external ClickHouse is in the collector's configuration, and may change.
+        Some(_) => args.store.address(""),
+        None => args.store.store()?.0,
+    };
+    anyhow::ensure!(
+        !store.url.is_empty(),
+        "the address of ClickHouse is not known here; give it as --clickhouse-url"
+    );
     let replayed = spanloom_collector::replay_letters(&args.log_folder, &store).await?;
     tracing::info!("{}", replayed.summary());
     replayed.into_result().context("some dead letters stay")
@@ -253,7 +270,7 @@ fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {
 impl RunArgs {
     fn config(self) -> anyhow::Result<CollectorConfig> {
         let (store, document) = match self.config_map {
-            Some(_) => (self.store.address(), TracingPipeline::default()),
+            Some(_) => (self.store.address(""), TracingPipeline::default()),
             None => self.store.store()?,
         };
         let limit = self.memory_limit_bytes.or_else(container_limit);
@@ -290,17 +307,19 @@ impl StoreArgs {
         };
         let store = match StoreAddress::external(&document)? {
             Some(external) => external,
-            None => self.address(),
+            None => self.address(DEFAULT_URL),
         };
         Ok((store, document))
     }
 
-    /// Where the flags say.
-    fn address(&self) -> StoreAddress {
+    /// Where the flags say, or else at this URL.
+    fn address(&self, url: &str) -> StoreAddress {
+        let given = self.clickhouse_url.as_deref();
         StoreAddress {
-            url: self.clickhouse_url.clone(),
+            url: given.unwrap_or(url).to_owned(),
             user: self.clickhouse_user.clone(),
             password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+            credentials_dir: self.clickhouse_credentials_dir.clone(),
             database: self.clickhouse_database.clone(),
             cluster: None,
             ca_file: self.clickhouse_ca_file.clone(),

@@ -1,17 +1,17 @@
 //! Replays the dead letters of a log: `spanloom-collector replay-dead-letters` and `spanloom doctor log --replay`.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 pub use spanloom_pipeline::durable::{ReplayError, ReplayedLetters};
+use spanloom_store::access::AccessError;
 use spanloom_store::block::{BlockPool, BlockPoolOptions, SpanBlock, TableId};
 use spanloom_store::failure::Failure;
-use spanloom_store::writer::{Http, Inserts, Writer, WriterConfig};
-use spanloom_tls::TlsError;
+use spanloom_store::writer::{Http, Inserts, SpanKey, Writer, WriterConfig};
 
 use crate::batch::StoreBatch;
-use crate::collector::connection;
 use crate::config::StoreAddress;
 use crate::export::StoreExport;
 
@@ -21,9 +21,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 /// Why dead letters are not replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayLettersError {
-    /// The authorities that ClickHouse's certificate is checked against cannot be read.
+    /// The credentials, or the authorities that ClickHouse's certificate is checked against, cannot be read.
     #[error("cannot connect to ClickHouse: {0}")]
-    Tls(#[from] TlsError),
+    Access(#[from] AccessError),
     /// The letters cannot be read, or not be changed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -37,7 +37,7 @@ pub async fn replay_letters(
     folder: &Path,
     store: &StoreAddress,
 ) -> Result<ReplayedLetters, ReplayLettersError> {
-    let mut config = WriterConfig::new(connection(store)?, store.database.clone());
+    let mut config = WriterConfig::new(store.access()?, store.database.clone());
     config.keep_unknown_for = GIVE_UP_AFTER;
     let inserts = OnlySpans(Http::new(&config));
     let export = StoreExport(Writer::with_inserts(inserts, config));
@@ -61,5 +61,9 @@ impl Inserts for OnlySpans {
             TableId::Spans => self.0.insert(table, token, body).await,
             _ => Ok(()),
         }
+    }
+
+    async fn look_up(&self, spans: &[SpanKey]) -> Result<HashSet<SpanKey>, Failure> {
+        self.0.look_up(spans).await
     }
 }

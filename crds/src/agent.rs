@@ -20,6 +20,19 @@ use crate::resolved::Resolved;
 /// The key of the ConfigMap that holds the configuration.
 pub const CONFIG_KEY: &str = "config.json";
 
+/// The key of the ConfigMap with the number of collectors that write to the same ClickHouse, rounded up by
+/// [`about`]. It is beside the configuration, not in it: nodes come and go, and nothing is rolled out for that.
+pub const COLLECTORS_KEY: &str = "collectors";
+
+/// A number of collectors, rounded up to 10, 20, 40 and so on, so that the ConfigMap is not written for each node.
+pub fn about(collectors: u32) -> u32 {
+    let mut rounded = 10;
+    while rounded < collectors && rounded < u32::MAX / 2 {
+        rounded *= 2;
+    }
+    rounded
+}
+
 /// The version of an [`AgentConfig`] that agents without capabilities understand.
 pub const FIRST_VERSION: u32 = 1;
 
@@ -210,4 +223,19 @@ pub struct ConfigStatus {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_collectors_is_rounded_up() {
+        let check = |collectors, expected| assert_eq!(about(collectors), expected);
+        check(0, 10);
+        check(10, 10);
+        check(11, 20);
+        check(100, 160);
+        assert!(about(u32::MAX) > u32::MAX / 4);
+    }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::{
     Acknowledge, Collector, CollectorLog, Grafana, Images, MAX_GATEWAYS, MAX_METADATA_KEYS,
-    MAX_REPLICAS, Query, QueryAuth, QueryTls, Resources,
+    MAX_PATH, MAX_REPLICAS, Query, QueryAuth, QueryTls, Resources,
 };
 pub use processing::{Gateway, Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
 pub use scheduling::{

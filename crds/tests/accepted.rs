@@ -239,4 +239,8 @@ fn what_means_nothing_on_a_laptop() {
         notes("spec: {storage: {external: {url: 'http://a', cluster: c}}}"),
         Vec::<String>::new()
     );
+    assert_eq!(
+        notes("spec: {collector: {log: {size: 1Gi, hostPath: /var/lib/spanloom.d}}}"),
+        ["these fields have no effect with spanloom up: spec.collector.log.hostPath"]
+    );
 }

@@ -69,6 +69,24 @@ fn fields_of_a_cluster() {
         "collector: {log: {size: large}}",
         "spec.collector.log.size (line 4, column 27): \"large\" is not a valid size",
     );
+    for path in [
+        "/",
+        "var/lib",
+        "/var/",
+        "/var//lib",
+        "/var/../etc",
+        "/.",
+        "/a b",
+        "/$(X)",
+    ] {
+        one(
+            &format!("collector: {{log: {{hostPath: {path:?}}}}}"),
+            &format!(
+                "spec.collector.log.hostPath (line 4, column 31): {path:?} is not a valid directory for \
+                 logs; write an absolute path"
+            ),
+        );
+    }
     for surge in ["0", "0%", "101%", "some"] {
         one(
             &format!("collector: {{maxSurge: {surge}}}"),

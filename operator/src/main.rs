@@ -18,7 +18,7 @@ use spanloom_operator::leadership::Leadership;
 use spanloom_operator::lease::{Claim, Lost};
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
-use spanloom_program::{Admin, Health, Pages, Signals, causes, logs};
+use spanloom_program::{Admin, Health, Pages, Signals, causes, logs, termination_message};
 use tokio_util::sync::CancellationToken;
 
 /// Spanloom's operator: makes what a TracingPipeline asks for.
@@ -62,7 +62,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the operator failed");
+            let error = format!("{error:#}");
+            tracing::error!(error, "the operator failed");
+            termination_message(&error);
             ExitCode::FAILURE
         }
     }

@@ -17,6 +17,9 @@ pub struct ClickHouseConfig {
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// A folder with the files `username` and `password`, read again when they change; where it is given,
+    /// the two above do not count.
+    pub credentials_dir: Option<PathBuf>,
     /// The database that holds Spanloom's tables.
     pub database: String,
     /// For an `https` URL, the PEM bundle of the authorities to trust, read again when it changes;

@@ -6,8 +6,7 @@ use clickhouse::query::RowCursor;
 use clickhouse::{Client, RowOwned, RowRead};
 use serde::de::{Deserialize, Deserializer, Visitor};
 use spanloom_program::causes;
-use spanloom_store::connection;
-use spanloom_tls::TlsError;
+use spanloom_store::access::{Access, AccessError, Credentials, NotKnown};
 use tokio::sync::Semaphore;
 
 use crate::config::{ClickHouseConfig, Limits};
@@ -130,7 +129,8 @@ impl Deadline {
 /// The way to ClickHouse.
 #[derive(Debug)]
 pub struct Db {
-    client: Client,
+    access: Access,
+    database: String,
     slots: Semaphore,
     /// Health checks have slots of their own: slow queries of people must not take the pod out of its
     /// Service.
@@ -143,29 +143,36 @@ impl Db {
     /// A way to the server of `config`; nothing is sent yet.
     ///
     /// # Errors
-    /// When the authorities to trust cannot be read.
+    /// When the credentials, or the authorities to trust, cannot be read.
     pub fn new(
         config: &ClickHouseConfig,
         limits: Limits,
         metrics: Metrics,
-    ) -> Result<Self, TlsError> {
-        let tls = connection::tls(&config.url, config.ca_file.as_deref())?;
-        let client = connection::client(tls)
-            .with_url(&config.url)
-            .with_user(&config.user)
-            .with_password(&config.password)
-            .with_database(&config.database)
-            .with_product_info("spanloom-query", env!("CARGO_PKG_VERSION"))
-            // Reads and settings only, whatever the text says.
-            .with_setting("readonly", "2")
-            .with_setting("max_memory_usage", limits.query_memory_bytes.to_string());
+    ) -> Result<Self, AccessError> {
+        let credentials = match &config.credentials_dir {
+            Some(folder) => Credentials::in_folder(folder.clone())?,
+            None => Credentials::fixed(config.user.clone(), config.password.clone()),
+        };
         Ok(Self {
-            client,
+            access: Access::new(&config.url, credentials, config.ca_file.clone())?,
+            database: config.database.clone(),
             slots: Semaphore::new(limits.concurrent_queries),
             check_slots: Semaphore::new(CHECKS_MAX),
             limits,
             metrics,
         })
+    }
+
+    /// The client for a query that begins now.
+    fn client(&self) -> Result<Client, NotKnown> {
+        let memory = self.limits.query_memory_bytes.to_string();
+        let client = self.access.client()?;
+        Ok(client
+            .with_database(&self.database)
+            .with_product_info("spanloom-query", env!("CARGO_PKG_VERSION"))
+            // Reads and settings only, whatever the text says.
+            .with_setting("readonly", "2")
+            .with_setting("max_memory_usage", memory))
     }
 
     /// The deadline of a request that begins now.
@@ -291,7 +298,10 @@ impl Db {
             .map_err(|_| DbError::Overloaded)?;
         let _running = self.metrics.running();
         let left = deadline.left()?;
-        let mut query = sql.query(&self.client).with_setting(
+        let client = self
+            .client()
+            .map_err(|error| DbError::Unavailable(error.to_string()))?;
+        let mut query = sql.query(&client).with_setting(
             "max_execution_time",
             format!("{:.3}", left.as_secs_f64().max(0.001)),
         );

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use spanloom_program::{Asked, Health, Signals, logs, memory};
+use spanloom_program::{Asked, Health, Signals, logs, memory, termination_message};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 
 /// How long open requests have to end; the platform kills after 30 s as a rule.
@@ -63,6 +63,10 @@ struct Args {
         hide_env_values = true
     )]
     clickhouse_password: String,
+    /// A directory with the files username and password, reloaded when they change, instead of the user and
+    /// the password [default: none]
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR", value_name = "DIR")]
+    clickhouse_credentials_dir: Option<PathBuf>,
     /// The database with Spanloom's tables.
     #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
     clickhouse_database: String,
@@ -91,6 +95,7 @@ impl Args {
                 url: self.clickhouse_url,
                 user: self.clickhouse_user,
                 password: self.clickhouse_password,
+                credentials_dir: self.clickhouse_credentials_dir,
                 database: self.clickhouse_database,
                 ca_file: self.clickhouse_ca_file,
             },
@@ -113,7 +118,9 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "spanloom-query failed");
+            let error = format!("{error:#}");
+            tracing::error!(error, "spanloom-query failed");
+            termination_message(&error);
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use spanloom_program::{Health, Place, Places};
+use spanloom_store::access::AccessError;
 use spanloom_tls::{HTTP1, HTTP2, ServerTls, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -75,9 +76,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error("cannot serve TLS: {0}")]
     Tls(#[from] TlsError),
-    /// The authorities that ClickHouse's certificate is checked against cannot be read.
-    #[error("cannot check ClickHouse's certificate: {0}")]
-    Store(TlsError),
+    /// The credentials, or the authorities that ClickHouse's certificate is checked against, cannot be read.
+    #[error("cannot connect to ClickHouse: {0}")]
+    Store(AccessError),
 }
 
 /// A query service that runs.

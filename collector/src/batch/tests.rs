@@ -116,7 +116,7 @@ fn first(
     });
     let mut bundle = Vec::new();
     measures.encode(&mut bundle);
-    (batch.freeze(measures), records, bundle)
+    (batch.seal(measures)(), records, bundle)
 }
 
 /// The same batch, made of what was kept of it.
@@ -126,7 +126,7 @@ fn again(id: BatchId, records: &[Vec<u8>], bundle: &[u8], pool: &Arc<BlockPool>)
     for records in records {
         read(records, &mut batch).unwrap();
     }
-    batch.freeze(Measures::decode(bundle).unwrap())
+    batch.seal(Measures::decode(bundle).unwrap())()
 }
 
 /// Equal blocks under equal tokens; the catalogue's only where the same tags are known.

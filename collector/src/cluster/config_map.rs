@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use spanloom_crds::agent::CONFIG_KEY;
+use spanloom_crds::agent::{COLLECTORS_KEY, CONFIG_KEY};
 use spanloom_program::causes;
 
 use super::Cluster;
@@ -25,13 +25,19 @@ pub(super) async fn follow(cluster: Cluster, live: Arc<Live>) {
     let mut objects = pin!(watcher::watch_object(api, &name).default_backoff());
     while let Some(object) = objects.next().await {
         match object {
-            Ok(Some(object)) => match object.data.as_ref().and_then(|data| data.get(CONFIG_KEY)) {
-                Some(text) => live.take(text),
-                None => live.refuse(
-                    None,
-                    format!("the ConfigMap {namespace}/{name} does not have the key {CONFIG_KEY}"),
-                ),
-            },
+            Ok(Some(object)) => {
+                let data = object.data.unwrap_or_default();
+                live.share(data.get(COLLECTORS_KEY).map(String::as_str));
+                match data.get(CONFIG_KEY) {
+                    Some(text) => live.take(text),
+                    None => live.refuse(
+                        None,
+                        format!(
+                            "the ConfigMap {namespace}/{name} does not have the key {CONFIG_KEY}"
+                        ),
+                    ),
+                }
+            }
             Ok(None) => live.missing(format!("the ConfigMap {namespace}/{name} does not exist")),
             Err(error) => live.broken(format!(
                 "cannot watch the ConfigMap {namespace}/{name}: {}",

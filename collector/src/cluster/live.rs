@@ -8,11 +8,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::{ConfigHead, ConfigStatus};
+use spanloom_crds::resolved::Server;
 use spanloom_pipeline::server::Control;
+use spanloom_store::access::{Access, AccessError};
 use tokio::sync::watch;
 
 use super::pods::PodIndex;
 use crate::config::{self, Unreadable};
+use crate::pace::batch_age;
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -20,6 +23,7 @@ const NO_HASH: &str = "unknown";
 /// Puts configurations in force.
 pub(super) struct Live {
     control: Control,
+    store: Access,
     pods: Arc<PodIndex>,
     state: Mutex<State>,
     applied: Counter,
@@ -44,12 +48,15 @@ enum Refused {
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Processing(#[from] spanloom_pipeline::process::ProcessingError),
+    #[error("cannot connect to ClickHouse: {0}")]
+    Access(#[from] AccessError),
 }
 
 impl Live {
-    pub(super) fn new(control: Control, pods: Arc<PodIndex>) -> Self {
+    pub(super) fn new(control: Control, store: Access, pods: Arc<PodIndex>) -> Self {
         Self {
             control,
+            store,
             pods,
             state: Mutex::default(),
             applied: Counter::default(),
@@ -85,6 +92,13 @@ impl Live {
             "1 while the latest configuration is rejected and an older one is applied",
             &self.refused_now,
         );
+    }
+
+    /// So many collectors share the store, in text; none is said by an earlier operator.
+    pub(super) fn share(&self, collectors: Option<&str>) {
+        let collectors = collectors.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let has_log = self.control.undelivered().is_some();
+        self.control.set_batch_age(batch_age(collectors, has_log));
     }
 
     /// A configuration came.
@@ -128,7 +142,15 @@ impl Live {
     fn apply(&self, text: &str) -> Result<(i64, Vec<String>), Refused> {
         let config = config::read_agent_config(text)?;
         let processing = config::agent_processing(&config);
+        // The address of a managed store never changes: the pod is started with it.
+        let place = match &config.resolved.storage.server {
+            Server::External { url, .. } => Some(self.store.place(url)?),
+            Server::Managed { .. } => None,
+        };
         self.control.set_processing(&processing)?;
+        if let Some(place) = place {
+            self.store.move_to(place);
+        }
         self.pods.select(&config.resolved.processing.kubernetes);
         Ok((config.generation, config.uses()))
     }

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use spanloom_crds::agent::ConfigStatus;
 use spanloom_pipeline::Identify;
 use spanloom_pipeline::server::Control;
+use spanloom_store::Access;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -112,9 +113,14 @@ impl Watches {
     }
 
     /// Begins to watch.
-    pub(crate) fn start(self, control: Control, registry: &mut Registry) -> Watching {
+    pub(crate) fn start(
+        self,
+        control: Control,
+        store: Access,
+        registry: &mut Registry,
+    ) -> Watching {
         let Self { cluster, pods } = self;
-        let live = Arc::new(Live::new(control, Arc::clone(&pods)));
+        let live = Arc::new(Live::new(control, store, Arc::clone(&pods)));
         live.register(registry);
         let stop = CancellationToken::new();
         let (ours, theirs) = (stop.clone(), stop.clone());

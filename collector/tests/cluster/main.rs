@@ -2,7 +2,11 @@
 //! good order. The API server is one of the tests' own; ClickHouse is the embedded one.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test stops on the first surprise
 
+mod access;
 mod api;
+mod gate;
+mod log;
+mod objects;
 mod sending;
 
 use std::net::SocketAddr;
@@ -13,13 +17,14 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use spanloom_collector::{Cluster, Collector, CollectorConfig, StoreAddress};
 use spanloom_crds::TracingPipeline;
-use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION, PipelineRef};
+use spanloom_crds::agent::{AgentConfig, CONFIG_VERSION};
 use spanloom_engine::testing::TestEngine;
 use spanloom_program::memory;
 use spanloom_rules::ValuePattern;
 use tokio::sync::OnceCell;
 
 use api::Api;
+use objects::{config, pod};
 use sending::{Sender, request};
 
 static ENGINE: OnceCell<TestEngine> = OnceCell::const_new();
@@ -29,6 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Setup {
     api: Api,
+    config: CollectorConfig,
     collector: Collector,
     registry: Registry,
     direct: clickhouse::Client,
@@ -37,12 +43,18 @@ struct Setup {
 impl Setup {
     /// A collector whose cluster has no configuration object yet.
     async fn new() -> Self {
+        Self::changed(|_| {}).await
+    }
+
+    /// The same, started with something else.
+    async fn changed(change: impl FnOnce(&mut CollectorConfig)) -> Self {
         spanloom_program::logs::init("warn");
         let engine = ENGINE.get_or_init(TestEngine::start).await;
         let store = StoreAddress {
             url: engine.url(),
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
+            credentials_dir: None,
             database: format!("cluster_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,
@@ -56,14 +68,8 @@ impl Setup {
             .with_password(&store.password)
             .with_database(&store.database);
         let api = Api::start().await;
-        let cluster = Cluster {
-            client: api.client(),
-            namespace: "tracing".to_owned(),
-            name: "prod-collector".to_owned(),
-            node: "node-a".to_owned(),
-        };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = CollectorConfig {
+        let mut config = CollectorConfig {
             otlp_grpc: any,
             otlp_http: any,
             cors_origins: Vec::new(),
@@ -73,10 +79,12 @@ impl Setup {
             agent: "collector-1".to_owned(),
             log: None,
         };
+        change(&mut config);
         let mut registry = Registry::default();
-        let collector = Collector::start_in(cluster, config, &mut registry).await;
+        let collector = Collector::start_in(cluster(&api), config.clone(), &mut registry).await;
         Self {
             api,
+            config,
             collector: collector.unwrap(),
             registry,
             direct,
@@ -147,41 +155,13 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// What the operator would write for this spec.
-fn config(generation: i64, spec: &str) -> AgentConfig {
-    let document = spanloom_crds::parse_document(&format!(
-        "apiVersion: spanloom.dev/v1alpha1\nkind: TracingPipeline\nmetadata: {{name: prod}}\n\
-         spec: {{{spec}}}\n"
-    ))
-    .unwrap();
-    let pipeline = PipelineRef {
-        name: "prod".to_owned(),
+fn cluster(api: &Api) -> Cluster {
+    Cluster {
+        client: api.client(),
         namespace: "tracing".to_owned(),
-        uid: "uid-of-prod".to_owned(),
-    };
-    let resolved = spanloom_crds::resolve(&document).unwrap();
-    AgentConfig {
-        hash: format!("hash-{generation}"),
-        generation,
-        ..AgentConfig::new(pipeline, true, resolved)
+        name: "prod-collector".to_owned(),
+        node: "node-a".to_owned(),
     }
-}
-
-fn pod(name: &str, address: &str, containers: &[&str]) -> Value {
-    let containers: Vec<_> = containers
-        .iter()
-        .map(|name| json!({"name": name}))
-        .collect();
-    json!({
-        "metadata": {
-            "name": name, "namespace": "shop", "uid": format!("uid-of-{name}"),
-            "labels": {"app.kubernetes.io/version": "1.2", "pod-template-hash": "abc12"},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-                "name": "web-abc12", "uid": "x", "controller": true}],
-        },
-        "spec": {"nodeName": "node-a", "containers": containers},
-        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
-    })
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ static ENGINE: OnceCell<TestEngine> = OnceCell::const_new();
 const SPANS: u64 = 120;
 
 /// Tables that a batch is written to, each by an insert of its own.
-const TABLES: usize = 5;
+const TABLES: usize = 6;
 
 /// A database with its tables, and the way to it.
 struct Ground {
@@ -63,6 +63,7 @@ impl Ground {
             url: proxy.url(),
             user: user.to_owned(),
             password: password.to_owned(),
+            credentials_dir: None,
             database: format!("once_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,

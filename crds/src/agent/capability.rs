@@ -35,7 +35,7 @@ pub(super) fn required(enabled: bool, resolved: &Resolved) -> Vec<String> {
     let Resolved {
         processing,
         sampling: SamplingConfig { ratio },
-        // Where spans are stored is told to migrations and to the pod, not to a running agent.
+        // Agents that do not take a changed address from here have it from their pods.
         storage: StorageConfig {
             server: _,
             retention,

@@ -16,18 +16,21 @@ use crate::schema::{in_order, rule};
 pub const MAX_REPLICAS: u32 = 100;
 /// The most kinds of pods that may speak for others.
 pub const MAX_GATEWAYS: usize = 16;
+/// The longest path of a directory on the nodes.
+pub const MAX_PATH: usize = 1024;
 /// The most pod labels, and annotations, that are copied to each span.
 pub const MAX_METADATA_KEYS: usize = 32;
 
 with_scheduling! {
-    /// The collectors, one on each node. With `spanloom up`, only `acknowledge` and `log` have an effect.
+    /// The collectors, one on each node. With `spanloom up`, only `acknowledge` and `log.size` have an effect.
     pub struct Collector {
         /// Resource requests and limits of a collector. Default to 100m CPU and 512Mi memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-laptop" = ""))]
         pub resources: Option<Resources>,
         /// The maximum number of nodes with two collectors during a rollout: a number, or a
-        /// percentage of all nodes. Nodes that are not Ready are not counted. Defaults to `10%`.
+        /// percentage of all nodes. Nodes that are not Ready are not counted. With `log.hostPath`, the
+        /// maximum number of nodes whose collector is being replaced. Defaults to `10%`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(extend("pattern" = "^(100|[1-9][0-9]?)%$", "minimum" = 1, "x-laptop" = ""))]
         pub max_surge: Option<Amount>,
@@ -67,13 +70,18 @@ impl Collector {
             }
         }
     }
+
+    /// The directory on each node that holds the log; none where it is the pod's own, or there is none.
+    pub fn log_host_path(&self) -> Option<&str> {
+        self.log_bytes()?;
+        self.log.as_ref()?.host_path.as_deref()
+    }
 }
 
 /// A collector's log on the node's disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
-#[schemars(extend("x-later" = ["hostPath"]))]
 pub struct CollectorLog {
     /// How large the log may become; beyond that, senders are told to retry. Defaults to 2Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +92,16 @@ pub struct CollectorLog {
         "must be at least 256Mi"
     )]))]
     pub size: Option<Quantity>,
+    /// A directory on each node for the log, such as `/var/lib/spanloom`, so that the log outlives the
+    /// pod. It must exist and be writable for the user 65532, and the namespace must allow hostPath
+    /// volumes. Without it, the log is deleted with the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^(/[-._A-Za-z0-9]+)+$", "maxLength" = MAX_PATH, "x-laptop" = ""))]
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "!self.matches('/[.][.]?(/|$)')",
+        "must not have the parts . and .."
+    )]))]
+    pub host_path: Option<String>,
 }
 
 with_scheduling! {

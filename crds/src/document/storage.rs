@@ -88,8 +88,9 @@ pub struct External {
          instead"
     )]))]
     pub database: Option<String>,
-    /// The Secret with the keys `username` and `password`. With `spanloom up`, use the environment
-    /// variables `SPANLOOM_CLICKHOUSE_USER` and `SPANLOOM_CLICKHOUSE_PASSWORD` instead.
+    /// The Secret with the keys `username` and `password`; changes are loaded without a restart. With
+    /// `spanloom up`, use the environment variables `SPANLOOM_CLICKHOUSE_USER` and
+    /// `SPANLOOM_CLICKHOUSE_PASSWORD` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-laptop" = "use the environment variables SPANLOOM_CLICKHOUSE_USER and SPANLOOM_CLICKHOUSE_PASSWORD"))]
     pub credentials_secret: Option<SecretName>,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::document::{
-    Collector, Images, Kubernetes, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_REPLICAS, Query, Resources,
-    Scheduling, Spec, TolerationOperator,
+    Collector, Images, Kubernetes, MAX_GATEWAYS, MAX_METADATA_KEYS, MAX_PATH, MAX_REPLICAS, Query,
+    Resources, Scheduling, Spec, TolerationOperator,
 };
 use crate::errors::Path;
 use crate::quantity::Amount;
@@ -113,13 +113,29 @@ fn collector(collector: &Collector, path: &Path, problems: &mut Problems) {
         let advice = "write 1 or more, or a percentage from 1% to 100%";
         problems.add(path.key("maxSurge"), text, advice);
     }
-    if let Some(size) = collector.log.as_ref().and_then(|log| log.size.as_ref()) {
+    let log = collector.log.as_ref();
+    if let Some(folder) = log.and_then(|log| log.host_path.as_ref())
+        && !is_host_path(folder)
+    {
+        let text = format!("{folder:?} is not a valid directory for logs");
+        let advice = "write an absolute path other than /, such as /var/lib/spanloom";
+        problems.add(path.key("log").key("hostPath"), text, advice);
+    }
+    if let Some(size) = log.and_then(|log| log.size.as_ref()) {
         let path = path.key("log").key("size");
         if sized(size, &path, problems).is_some_and(|bytes| bytes < MIN_LOG_BYTES) {
             problems.add(path, "is less than 256Mi", "use 256Mi or more");
         }
     }
     scheduling(collector.scheduling(), path, problems);
+}
+
+/// An absolute path below `/` that leads nowhere else.
+fn is_host_path(path: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(inner);
+    let parts = path.strip_prefix('/');
+    path.len() <= MAX_PATH && parts.is_some_and(|parts| parts.split('/').all(is_part))
 }
 
 /// A number of nodes, or a percentage of them.

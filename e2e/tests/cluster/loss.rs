@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::password;
 use super::support::apps::{App, Report, ask, stop_sender, try_ask};
 use super::support::install;
 use super::support::kube::kubectl;
@@ -204,12 +205,13 @@ fn a_rollout_of_the_collectors_loses_nothing() {
     stop_and_check(&pipeline);
 }
 
-fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
+/// Has so many servers of the managed store. The pipeline must be `Unmanaged`.
+pub fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
     namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
 }
 
 /// Returns when ClickHouse is gone. The pipeline must be `Unmanaged`.
-fn stop_clickhouse(namespace: &Namespace) {
+pub fn stop_clickhouse(namespace: &Namespace) {
     scale_clickhouse(namespace, "--replicas=0");
     namespace.kubectl(&[
         "wait",
@@ -284,5 +286,7 @@ fn with_a_log_senders_are_answered_without_clickhouse_and_nothing_is_lost() {
     pipeline.await_ready();
     await_more(&namespace);
 
+    password::rotate(&pipeline);
+    await_more(&namespace);
     stop_and_check(&pipeline);
 }

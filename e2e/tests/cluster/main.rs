@@ -17,8 +17,10 @@ mod scenario {
     mod first_trace;
     mod growth;
     mod healing;
+    mod host_path;
     mod loss;
     mod ownership;
+    mod password;
     mod query_access;
     mod rights;
     mod support;

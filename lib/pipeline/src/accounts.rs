@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Export, ExportOutcome};
 use crate::clock::since_1970;
+use crate::durable::History;
 use crate::measure::{AccountRow, Measures};
 use crate::tally::{Rejection, Tally};
 
@@ -341,10 +342,11 @@ pub(crate) async fn write_overdue<B, E>(
                 accounts: rows.clone(),
                 ..Measures::default()
             };
-            let frozen = make_batch().freeze(measures);
+            let frozen = make_batch().seal(measures)();
+            let history = History::default();
             let outcome = tokio::select! {
                 biased;
-                outcome = export.export(frozen) => outcome,
+                outcome = export.export(frozen, &history) => outcome,
                 () = abort.cancelled() => ExportOutcome::Unavailable(String::new()),
             };
             if let ExportOutcome::Unavailable(_) = outcome {

@@ -6,7 +6,12 @@ use std::ops::Range;
 
 use spanloom_otlp::record::SpanSink;
 
+use crate::durable::History;
 use crate::measure::Measures;
+
+/// The rest of the work on a batch that is complete: writing and compressing take long, so that is done on
+/// another thread.
+pub type Freeze<F> = Box<dyn FnOnce() -> F + Send>;
 
 /// Where spans are collected until they are stored. Each worker thread owns one.
 pub trait Batch: SpanSink + Send + 'static {
@@ -26,8 +31,8 @@ pub trait Batch: SpanSink + Send + 'static {
     /// Memory held, in bytes; an estimate is enough.
     fn bytes(&self) -> usize;
 
-    /// Takes what was built, and leaves the batch empty and ready for the next spans.
-    fn freeze(&mut self, measures: Measures) -> Self::Frozen;
+    /// Takes what was built, and leaves the batch empty and ready for the next spans, with a new id.
+    fn seal(&mut self, measures: Measures) -> Freeze<Self::Frozen>;
 }
 
 /// Where frozen batches go.
@@ -36,8 +41,14 @@ pub trait Export: Send + Sync + 'static {
     type Frozen: Send + 'static;
 
     /// Stores a batch. It ends only when the outcome is known: while it is not, the implementation
-    /// repeats the same frozen batch, and clients that repeat their request wait for this outcome.
-    fn export(&self, batch: Self::Frozen) -> impl Future<Output = ExportOutcome> + Send;
+    /// repeats the same frozen batch, and clients that repeat their request wait for this outcome. A batch
+    /// that is stored in pieces has them in its history before the first is sent, and begins with those that are
+    /// there: an earlier try made them.
+    fn export(
+        &self,
+        batch: Self::Frozen,
+        history: &History,
+    ) -> impl Future<Output = ExportOutcome> + Send;
 
     /// What keeps it from storing batches now.
     fn trouble(&self) -> Option<Trouble> {

@@ -3,14 +3,14 @@
 //! It knows neither how requests come into the batch nor what becomes of them afterwards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Freeze};
 use crate::config::BatchLimits;
 use crate::measure::{AccountRow, Recorder};
 use crate::queue::Message;
@@ -24,7 +24,7 @@ pub(crate) struct Open<B> {
 
 /// A batch that is complete.
 pub(crate) struct Sealed<F> {
-    pub(crate) frozen: F,
+    pub(crate) freeze: Freeze<F>,
     pub(crate) id: u128,
     pub(crate) rows: usize,
     /// Its requests.
@@ -47,6 +47,27 @@ impl From<Option<Slot>> for Due {
     }
 }
 
+/// How old a batch becomes ([`BatchLimits::max_age`]), which may change while it fills.
+#[derive(Debug)]
+pub(crate) struct BatchAge(AtomicU64);
+
+impl BatchAge {
+    pub(crate) fn new(age: Duration) -> Arc<Self> {
+        let this = Self(AtomicU64::default());
+        this.set(age);
+        Arc::new(this)
+    }
+
+    pub(crate) fn set(&self, age: Duration) {
+        let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(ms, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// How long a full batch that a log has waits for an export to end.
 const SPILL_AFTER: Duration = Duration::from_millis(200);
 
@@ -56,6 +77,7 @@ pub(crate) struct Batcher<B> {
     open: Open<B>,
     entries: Vec<Entry>,
     limits: BatchLimits,
+    age: Arc<BatchAge>,
     slots: Slots,
     /// A log keeps requests.
     is_logged: bool,
@@ -68,6 +90,7 @@ impl<B: Batch> Batcher<B> {
     pub(crate) fn new(
         make_batch: Arc<dyn Fn() -> B + Send + Sync>,
         limits: BatchLimits,
+        age: Arc<BatchAge>,
         slots: Slots,
         is_logged: bool,
     ) -> Self {
@@ -80,6 +103,7 @@ impl<B: Batch> Batcher<B> {
             open,
             entries: Vec::new(),
             limits,
+            age,
             slots,
             is_logged,
             first: None,
@@ -106,7 +130,7 @@ impl<B: Batch> Batcher<B> {
         if self.slots.is_used_up() {
             return None; // the end of an export wakes us
         }
-        let latest = first + self.limits.max_age;
+        let latest = first + self.age.get();
         let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
         Some(if early {
             latest.min(self.last + self.limits.linger)
@@ -135,7 +159,7 @@ impl<B: Batch> Batcher<B> {
             return self.wait().await;
         }
         let now = Instant::now();
-        let old = now >= first + limits.max_age;
+        let old = now >= first + self.age.get();
         let early = idle
             && rows >= limits.early_rows
             && now >= self.last + limits.linger
@@ -165,7 +189,7 @@ impl<B: Batch> Batcher<B> {
         }
     }
 
-    /// Freezes the batch, and begins the next.
+    /// Takes the batch out, and begins the next.
     pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
         self.first = None;
         let rows = self.open.batch.rows();
@@ -173,7 +197,7 @@ impl<B: Batch> Batcher<B> {
         let mut measures = self.open.recorder.take();
         measures.accounts.extend(accounts);
         Sealed {
-            frozen: self.open.batch.freeze(measures),
+            freeze: self.open.batch.seal(measures),
             id,
             rows,
             entries: std::mem::take(&mut self.entries),

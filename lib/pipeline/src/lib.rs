@@ -54,7 +54,7 @@ pub mod simulation;
 pub mod tally;
 mod worker;
 
-pub use batch::{Batch, Export, ExportOutcome, RefusedRows, Trouble};
+pub use batch::{Batch, Export, ExportOutcome, Freeze, RefusedRows, Trouble};
 pub use codec::{Codec, CodecError, Ignored};
 pub use config::Config;
 pub use outcome::Outcome;

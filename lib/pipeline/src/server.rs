@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::accounts::{self, Accounts};
 use crate::admission::Budget;
 use crate::batch::{Batch, Export};
-use crate::batcher::{Batcher, Slots};
+use crate::batcher::{BatchAge, Batcher, Slots};
 use crate::buffers::Buffers;
 use crate::codec::Codings;
 use crate::config::{Config, Processing};
@@ -74,6 +74,7 @@ pub struct ShutdownIncomplete;
 #[derive(Clone)]
 pub struct Control {
     rules: watch::Sender<Arc<Rules>>,
+    age: Arc<BatchAge>,
     doors: Arc<Doors>,
     metrics: Arc<Metrics>,
     inlet: Weak<Inlet>,
@@ -106,6 +107,12 @@ impl Control {
         Ok(())
     }
 
+    /// Changes how old batches become ([`BatchLimits::max_age`](crate::config::BatchLimits::max_age)), those
+    /// that fill now included once something wakes their worker.
+    pub fn set_batch_age(&self, age: Duration) {
+        self.age.set(age);
+    }
+
     /// What is not stored is given up: senders that wait are told to retry, and what a log has stays in it. A
     /// shutdown that waits for it ends.
     pub fn give_up(&self) {
@@ -134,7 +141,7 @@ pub struct Server {
     control: Control,
     addresses: Vec<SocketAddr>,
     inlet: Arc<Inlet>,
-    parts: Parts,
+    parts: Arc<Parts>,
     workers: TaskTracker,
     /// Batches on their way.
     exports: TaskTracker,
@@ -232,8 +239,10 @@ impl Server {
         );
         let exports = TaskTracker::new();
         let runtime = tokio::runtime::Handle::current();
+        let parts = Arc::new(make_parts(Arc::clone(&doors)));
         let delivery = Delivery::new(
             Arc::clone(&export),
+            Arc::clone(&parts),
             runtime,
             exports.clone(),
             doors.abort.clone(),
@@ -241,8 +250,8 @@ impl Server {
         let make_batch: Arc<dyn Fn() -> B + Send + Sync> = Arc::new(make_batch);
         let is_logged = config.acknowledge.log().is_some();
         let slots = config.exports_in_flight.div_ceil(inboxes.len());
+        let age = BatchAge::new(config.batch.max_age);
         let (rules, watch) = watch::channel(rules);
-        let parts = make_parts(Arc::clone(&doors));
         let workers = TaskTracker::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));
@@ -252,6 +261,7 @@ impl Server {
                 batcher: Batcher::new(
                     Arc::clone(&make_batch),
                     config.batch.clone(),
+                    Arc::clone(&age),
                     slots,
                     is_logged,
                 ),
@@ -302,6 +312,7 @@ impl Server {
         Ok(Self {
             control: Control {
                 rules,
+                age,
                 doors,
                 metrics,
                 inlet: Arc::downgrade(&inlet),

@@ -27,11 +27,11 @@ pub(crate) struct Worker<B, E> {
     pub(crate) settlement: Arc<Settlement>,
     pub(crate) delivery: Arc<Delivery<E>>,
     pub(crate) metrics: Arc<Metrics>,
-    /// What the batch that is being frozen takes of the accounts.
+    /// What the batch that is being sealed takes of the accounts.
     pub(crate) accounts: Vec<AccountRow>,
     /// No more jobs follow.
     pub(crate) stopping: bool,
-    /// A batch is being frozen.
+    /// A batch is being sealed.
     pub(crate) sealing: bool,
 }
 
@@ -87,7 +87,7 @@ where
     }
 
     /// What the batch holds is in doubt: nothing of it is stored. A request that was alone in a batch that
-    /// cannot be frozen would make the next one fail as well; all others are told to retry.
+    /// cannot be sealed would make the next one fail as well; all others are told to retry.
     fn recover(&mut self) {
         self.metrics.worker_panics.inc();
         tracing::error!("a worker panicked; the requests of its batch were rejected");
@@ -143,7 +143,7 @@ where
         }
     }
 
-    /// Freezes the batch and sends it.
+    /// Takes the batch out and sends it.
     fn flush(&mut self, slot: Slot) {
         self.accounts = self.settlement.due_accounts();
         self.sealing = true;
@@ -155,6 +155,6 @@ where
         let lot = self
             .settlement
             .hand_over(sealed.id, sealed.entries, accounts);
-        self.delivery.send(sealed.frozen, lot, slot);
+        self.delivery.send(sealed.freeze, lot, slot);
     }
 }

@@ -392,11 +392,13 @@ async fn a_panic_anywhere_is_answered_and_counted_and_the_worker_goes_on() {
     let panics = || p.metric("spanloom_worker_panics_total");
     assert_eq!(p.protobuf(named(1, "panic")).await.status, 500);
     assert_eq!(panics(), 1);
-    assert_eq!(p.protobuf(named(2, "panic when frozen")).await.status, 500);
+    assert_eq!(p.protobuf(named(2, "panic when sealed")).await.status, 500);
     assert_eq!(panics(), 2);
+    assert_eq!(p.protobuf(named(3, "panic when frozen")).await.status, 500);
+    assert_eq!(panics(), 3);
     p.store.behave(|_| panic!("as the test asked"));
     assert_eq!(p.protobuf(spans(3, 1)).await.status, 503);
-    assert_eq!(panics(), 3);
+    assert_eq!(panics(), 4);
     p.store.behave(|_| spanloom_pipeline::ExportOutcome::Stored);
     assert_eq!(p.protobuf(spans(3, 1)).await.status, 200);
     assert_eq!((p.store.len(), p.server.admitted_bytes()), (1, 0));

@@ -1,16 +1,19 @@
 //! What each of our programs does beside its work, so that all do it alike: logs ([`logs`]), the
 //! signals that stop it ([`Signals`]), the admin port ([`Admin`]) and its connections ([`Places`]), the
-//! memory that it may use ([`memory`]), errors as one line ([`causes`]).
+//! memory that it may use ([`memory`]), errors as one line ([`causes`]), and why it ends
+//! ([`termination_message`]).
 
 mod admin;
 pub mod logs;
 pub mod memory;
 mod places;
 mod signals;
+mod termination;
 
 pub use admin::{Admin, Health, OPENMETRICS, Pages};
 pub use places::{Place, Places};
 pub use signals::{Asked, Signals};
+pub use termination::termination_message;
 
 /// An error and what caused it, in one line. Many errors' own text leaves the cause out, some repeat
 /// it; it is said once.

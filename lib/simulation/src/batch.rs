@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spanloom_collector::batch::StoreBatch;
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
-use spanloom_pipeline::Batch;
 use spanloom_pipeline::measure::Measures;
+use spanloom_pipeline::{Batch, Freeze};
 use spanloom_store::BlockPool;
 use spanloom_store::block::{Frozen, SpanBlock};
 
@@ -81,7 +81,7 @@ impl Batch for SimulatedBatch {
         self.batch.bytes()
     }
 
-    fn freeze(&mut self, mut measures: Measures) -> Frozen {
+    fn seal(&mut self, mut measures: Measures) -> Freeze<Frozen> {
         // Nothing checks half-edges, and another insert would make other runs of the seeds that are kept.
         measures.half_edges.clear();
         let id = self.id();
@@ -98,9 +98,9 @@ impl Batch for SimulatedBatch {
         if self.maker.life.is_alive() {
             self.maker.store.made(id, made);
         }
-        let frozen = self.batch.freeze(measures);
+        let freeze = self.batch.seal(measures);
         let next = self.maker.ids().id();
         self.set_id(next);
-        frozen
+        freeze
     }
 }

@@ -148,7 +148,11 @@ impl Machine {
         self.heal();
         world.store.set_weather(Weather {
             latency_ms: 10,
-            widest: world.plan.weather.widest,
+            widest: world
+                .plan
+                .weather
+                .widest
+                .filter(|_| world.plan.weather.slow > 0),
             ..Weather::default()
         });
         self.settle().await;
@@ -162,6 +166,7 @@ impl Machine {
         let mut pause = Duration::from_millis(100);
         loop {
             self.processes += 1;
+            self.world.store.set_widest(self.weather().widest);
             let mut random = self.random.fork();
             match Process::start(&self.world, &mut random) {
                 Ok(process) => {
@@ -249,13 +254,13 @@ impl Machine {
             }
             Blow::StoreAway => world.store.set_weather(Weather {
                 is_away: true,
-                ..world.plan.weather.clone()
+                ..self.weather()
             }),
             Blow::StoreFault => {
                 let code = self.random.pick(&[60, 81, 241, 497, 999]);
                 world.store.set_weather(Weather {
                     code,
-                    ..world.plan.weather.clone()
+                    ..self.weather()
                 });
             }
             Blow::DiskWrites => faults.write = true,
@@ -274,9 +279,19 @@ impl Machine {
         self.heals = None;
         self.world.trace.note(format_args!("healed"));
         self.world.disk.set_faults(Faults::default());
-        self.world
-            .store
-            .set_weather(self.world.plan.weather.clone());
+        self.world.store.set_weather(self.weather());
+    }
+
+    /// The usual weather. What is too wide for one process is not for the next: what was cut must stay cut. That
+    /// is too much to ask where an insert may be done long after its sender has died: it could be refused to the
+    /// next process, which cuts it, and be done after that.
+    fn weather(&self) -> Weather {
+        let usual = self.world.plan.weather.clone();
+        let changes = usual.slow == 0 && self.processes.is_multiple_of(2);
+        Weather {
+            widest: usual.widest.filter(|_| !changes),
+            ..usual
+        }
     }
 
     async fn restart(&mut self) {

@@ -5,6 +5,7 @@
 //! [`Writer`] sends it until ClickHouse has confirmed all of it. The schema is data
 //! that renders to SQL; [`migrate`] applies it.
 
+pub mod access;
 pub mod block;
 pub mod connection;
 pub mod failure;
@@ -15,6 +16,7 @@ pub mod trouble;
 pub mod volume;
 pub mod writer;
 
+pub use access::Access;
 pub use block::{BlockPool, BlockPoolOptions, Frozen, SpanBlock};
 pub use connection::Connection;
 pub use schema::SchemaOptions;

@@ -9,6 +9,7 @@ use spanloom_otlp::record::{SpanKind, SpanRecord, SpanSink, StatusCode};
 use spanloom_store::block::{
     AccountRow, BatchId, ConnectionType, HalfEdgeRow, RedRow, SpanBlock, TableId,
 };
+use spanloom_store::writer::{BatchHistory, Piece};
 use spanloom_store::{Connection, RefusedRows, WriteOutcome, Writer, WriterConfig};
 use std::time::{Duration, Instant};
 
@@ -397,4 +398,66 @@ async fn spans_of_many_days_are_stored_in_inserts_of_few_parts() {
     // Two tables of that many days at least, a hundred of them at a time.
     let inserts = writer.metrics().bisect_inserts.get();
     assert!(inserts >= 2 * DAYS / 100, "{inserts}");
+}
+
+/// A batch that the server has stored and forgotten.
+struct Forgotten;
+
+impl BatchHistory for Forgotten {
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn may_be_forgotten(&self) -> bool {
+        true
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
+        Vec::new()
+    }
+
+    async fn cut(&self, _: Vec<Piece>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_the_server_has_forgotten_is_looked_for() {
+    let db = database().await;
+    let writer = db.writer();
+    let write = async |history: &Forgotten| {
+        // Each time with another id: the server knows nothing of it by its tokens.
+        let outcome = writer.write_with(whole_batch(), history).await;
+        assert_eq!(outcome, WriteOutcome::Stored);
+    };
+    let counts = "100\t100\t100\t100\t1\t100\t100\t100";
+    // Nothing of it is there.
+    write(&Forgotten).await;
+    assert_eq!(db.text(COUNTS).await, counts);
+    // All of it is.
+    write(&Forgotten).await;
+    assert_eq!(db.text(COUNTS).await, counts);
+    // One shard has its spans, and another does not.
+    db.execute("DELETE FROM spans WHERE reinterpretAsUInt64(reverse(span_id)) % 10 < 3")
+        .await;
+    let left = "SELECT count() < 100 AND count() > 0 FROM spans";
+    assert_eq!(db.text(left).await, "1");
+    write(&Forgotten).await;
+    assert_eq!(db.text(COUNTS).await, counts);
+    let unique = "SELECT uniqExact(trace_id, span_id) FROM spans";
+    assert_eq!(db.text(unique).await, "100");
+    assert_eq!(writer.metrics().looked_up.get(), 3);
+}
+
+#[tokio::test]
+async fn the_spans_of_a_batch_that_may_come_again_are_last() {
+    let db = database().await;
+    let proxy = Proxy::start(&db.connection.url, |_, _| Action::Forward).await;
+    let writer = Writer::new(through(&db, &proxy));
+    let outcome = writer.write_with(whole_batch(), &Forgotten).await;
+    assert_eq!(outcome, WriteOutcome::Stored);
+    let tables = proxy.seen().into_iter().map(|seen| seen.table);
+    let order: Vec<String> = tables.filter(|table| !table.is_empty()).collect();
+    assert_eq!(order.last().map(String::as_str), Some("spans"), "{order:?}");
+    assert_eq!(order.len(), TableId::ALL.len(), "{order:?}");
 }

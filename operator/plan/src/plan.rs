@@ -13,8 +13,8 @@ use crate::owned::Owned;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 use crate::render::{
-    CREDENTIALS, Desired, Known, LastGood, REVISION, Stage, agents_hash, render, roll_back,
-    wanted_surge,
+    CREDENTIALS_VOLUME, Desired, Known, LOG_VOLUME, LastGood, REVISION, Stage, agents_hash, render,
+    roll_back, wanted_surge,
 };
 use crate::retry::Refusals;
 use crate::rollout::{self, Case, Decision, Facts, is_on_one_node};
@@ -95,6 +95,7 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         .owned
         .get(&("DaemonSet".to_owned(), pipeline.object("collector")));
     let placed = Workload::of_daemon_set(daemon_set).desired;
+    known.collectors = u32::try_from(placed).unwrap_or(0);
     let surge = wanted_surge(pipeline);
     known.max_surge = Some(max_surge(&surge, placed, &collectors, on_one_node));
     desired = render(pipeline, release, &known);
@@ -150,7 +151,8 @@ pub fn plan(observed: Observed<'_>) -> Plan {
 const DRAINS_WITHIN: u64 = 60;
 
 /// Why the collectors' pods are not replaced now: a pod that is replaced takes its log along, which has what is
-/// not stored yet. The annotation `spanloom.dev/retry` has them replaced all the same.
+/// not stored yet. The annotation `spanloom.dev/retry` has them replaced all the same. Another address or password
+/// of the store needs no new pods; another Secret does, and they wait for their logs like all others.
 fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
     let daemon_set = desired.iter().find(|object| object.kind() == "DaemonSet")?;
     let live = observed.owned.get(&key(daemon_set))?;
@@ -161,8 +163,9 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
     if revision(live) == revision(&daemon_set.object) {
         return None;
     }
-    // Another address or password may be just what they need.
-    if store_access(live) != store_access(&daemon_set.object) {
+    // The next pod on the node delivers it.
+    let kept = log_directory(live);
+    if kept.is_some() && kept == log_directory(&daemon_set.object) {
         return None;
     }
     // A rollout that was taken back has its own times.
@@ -184,25 +187,35 @@ fn held(observed: &Observed<'_>, desired: &[Desired]) -> Option<String> {
         .and_then(|status| status.impairment.as_ref());
     let cause = cause.map_or("", |impairment| &impairment.message);
     let before = if cause.is_empty() { "" } else { ": " };
+    let other_secret = match (credentials(live), credentials(&daemon_set.object)) {
+        (Some(old), new) if new != Some(old) => {
+            format!("; they log in with the Secret {old} until then, so keep its password valid")
+        }
+        _ => String::new(),
+    };
     Some(format!(
         "the collectors' pods are replaced once their logs are stored; {} of them, such as {}, hold spans that \
-         cannot be stored yet{before}{cause}; to replace them now, and lose these, change the annotation \
-         spanloom.dev/retry",
+         cannot be stored yet{before}{cause}{other_secret}; to replace them now, and lose these, change the \
+         annotation spanloom.dev/retry",
         stuck.len(),
         first.pod.name
     ))
 }
 
-/// How a workload's pods reach the store.
-fn store_access(object: &Value) -> (Vec<&Value>, &Value) {
-    let template = &object["spec"]["template"];
-    let env = template["spec"]["containers"][0]["env"].as_array();
-    let is_store = |entry: &&Value| {
-        let name = entry["name"].as_str();
-        name.is_some_and(|name| name.starts_with("SPANLOOM_CLICKHOUSE_"))
-    };
-    let env = env.into_iter().flatten().filter(is_store).collect();
-    (env, &template["metadata"]["annotations"][CREDENTIALS])
+/// A volume of a workload's pods.
+fn volume<'o>(object: &'o Value, name: &str) -> Option<&'o Value> {
+    let volumes = object["spec"]["template"]["spec"]["volumes"].as_array()?;
+    volumes.iter().find(|volume| volume["name"] == name)
+}
+
+/// The directory of the node that holds the log; none where it goes with the pod.
+fn log_directory(object: &Value) -> Option<&str> {
+    volume(object, LOG_VOLUME)?["hostPath"]["path"].as_str()
+}
+
+/// The Secret with which a workload's pods log in to the store.
+fn credentials(object: &Value) -> Option<&str> {
+    volume(object, CREDENTIALS_VOLUME)?["secret"]["secretName"].as_str()
 }
 
 /// What keeps collectors from storing spans: a full disk before anything else.

@@ -16,7 +16,7 @@ mod users;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use spanloom_crds::agent::{AgentConfig, CONFIG_KEY};
+use spanloom_crds::agent::{AgentConfig, COLLECTORS_KEY, CONFIG_KEY, about};
 
 use crate::hash::hash_of;
 use crate::leaf::Leaf;
@@ -24,8 +24,9 @@ use crate::pipeline::Pipeline;
 use crate::release::Release;
 
 pub use access::collectors_binding;
+pub(crate) use collector::LOG_VOLUME;
 pub use collector::wanted_surge;
-pub(crate) use common::CREDENTIALS;
+pub(crate) use common::CREDENTIALS_VOLUME;
 pub use common::{
     LABEL_MANAGED_BY, LABEL_PIPELINE, MANAGER, component_labels, labels, owned_selector,
 };
@@ -112,8 +113,10 @@ pub struct Known {
     pub grafana_operator: bool,
     /// What worked last.
     pub last_good: Option<LastGood>,
-    /// How many nodes may have two collectors at once; the spec's number without it.
+    /// How many nodes may have two collectors at once, or theirs replaced; the spec's number without it.
     pub max_surge: Option<Value>,
+    /// How many collectors there are.
+    pub collectors: u32,
     /// The size that the store's volume claim was made with; a StatefulSet cannot change it.
     pub volume_size: Option<String>,
 }
@@ -121,7 +124,12 @@ pub struct Known {
 /// Everything that the pipeline needs, in the order in which it is applied.
 pub fn render(pipeline: &Pipeline, release: &Release, known: &Known) -> Vec<Desired> {
     let mut objects = access::access(pipeline);
-    objects.push(config_map(pipeline, &pipeline.agent_config()));
+    let collectors = about(known.collectors).to_string();
+    objects.push(config_map(
+        pipeline,
+        &pipeline.agent_config(),
+        collectors.into(),
+    ));
     objects.extend(collector::service(pipeline));
     objects.extend(network::policies(pipeline, release));
     if pipeline.runs_store() {
@@ -159,20 +167,21 @@ pub fn roll_back(pipeline: &Pipeline, objects: &mut [Desired], last_good: &LastG
             }
             *desired = Desired::new(desired.stage, object);
         } else if desired.kind() == "ConfigMap" && desired.name() == pipeline.object("collector") {
-            *desired = config_map(pipeline, &last_good.config);
+            let collectors = desired.object["data"][COLLECTORS_KEY].take();
+            *desired = config_map(pipeline, &last_good.config, collectors);
         }
     }
 }
 
 /// The object that agents watch.
-fn config_map(pipeline: &Pipeline, config: &AgentConfig) -> Desired {
+fn config_map(pipeline: &Pipeline, config: &AgentConfig, collectors: Value) -> Desired {
     let text = serde_json::to_string(config).unwrap_or_default();
     Desired::new(
         Stage::Base,
         json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": common::metadata(pipeline, "collector", "collector"),
-            "data": {CONFIG_KEY: text},
+            "data": {CONFIG_KEY: text, COLLECTORS_KEY: collectors},
         }),
     )
 }

@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "render/log.rs"]
+mod log;
+#[path = "render/store.rs"]
+mod store;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -183,43 +186,6 @@ fn every_field() {
         "the token is not copied"
     );
     golden("grafana-operator", &objects[objects.len() - 1..]);
-}
-
-/// What a Secret says under a key.
-fn secret_text(secret: &Value, key: &str) -> String {
-    let data = secret["data"][key].as_str().unwrap_or_default();
-    String::from_utf8(STANDARD.decode(data).unwrap()).unwrap()
-}
-
-#[test]
-fn each_program_has_a_user_of_the_store() {
-    let objects = render(&pipeline(json!({})), &release(), &known());
-    let secret = find(&objects, "Secret", "prod-clickhouse");
-    golden_text("users.xml", &secret_text(secret, "users.xml"));
-    let variable = |kind: &str, name: &str, variable: &str| {
-        let object = objects
-            .iter()
-            .find(|o| o.kind() == kind && o.name().starts_with(name));
-        let pod = &object.unwrap().object["spec"]["template"]["spec"];
-        let env = pod["containers"][0]["env"].as_array().unwrap();
-        let found = env.iter().find(|env| env["name"] == variable).unwrap();
-        let key = &found["valueFrom"]["secretKeyRef"]["key"];
-        secret_text(secret, key.as_str().unwrap())
-    };
-    let mut passwords = Vec::new();
-    for (kind, name, user) in [
-        ("Job", "prod-migrate", "spanloom"),
-        ("DaemonSet", "prod-collector", "spanloom_collector"),
-        ("Deployment", "prod-query", "spanloom_query"),
-    ] {
-        assert_eq!(variable(kind, name, "SPANLOOM_CLICKHOUSE_USER"), user);
-        passwords.push(variable(kind, name, "SPANLOOM_CLICKHOUSE_PASSWORD"));
-    }
-    // What a volume's views were made with stays as it was.
-    assert_eq!(passwords[0], "generated");
-    passwords.sort();
-    passwords.dedup();
-    assert_eq!(passwords.len(), 3, "{passwords:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who may ask: with tokens, without them, and on the admin port.
+//! Who may ask: with tokens, without them, and on the admin port; and how the service itself logs in.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,7 @@ fn nowhere() -> ClickHouseConfig {
         url: "http://127.0.0.1:1".to_owned(),
         user: "nobody".to_owned(),
         password: String::new(),
+        credentials_dir: None,
         database: "spanloom".to_owned(),
         ca_file: None,
     }
@@ -236,5 +237,41 @@ async fn probes_are_counted_and_nothing_else() {
     assert_eq!(ask(admin, "GET", "/probe/x").await.status, 400);
     for path in ["/", "/ui/", "/api/v1/services", "/api/v1/traces/1"] {
         assert_eq!(ask(admin, "GET", path).await.status, 404, "{path}");
+    }
+}
+
+/// The service itself logs in to ClickHouse with what its files say at the moment.
+#[tokio::test]
+async fn another_password_of_clickhouse_needs_no_restart() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let right = service.clickhouse();
+    let write = |name: &str, text: &str| {
+        let temporary = folder.path().join(".new");
+        std::fs::write(&temporary, text).unwrap();
+        std::fs::rename(temporary, folder.path().join(name)).unwrap();
+    };
+    write("username", &right.user);
+    write("password", "an old one");
+    let clickhouse = ClickHouseConfig {
+        user: String::new(),
+        password: String::new(),
+        credentials_dir: Some(folder.path().to_owned()),
+        ..right.clone()
+    };
+    let server = serve_to(clickhouse, Limits::default(), Access::default()).await;
+    let answer = ask(server.address(), "GET", "/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text.contains("Code: 516"), "{}", answer.text);
+    write("password", &right.password);
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = ask(server.address(), "GET", "/readyz").await;
+        if answer.status == 200 {
+            break;
+        }
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(60), "{}", answer.text);
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -52,6 +52,7 @@ fn nowhere() -> ClickHouseConfig {
         url: "http://127.0.0.1:1".to_owned(),
         user: "u".to_owned(),
         password: "p".to_owned(),
+        credentials_dir: None,
         database: "d".to_owned(),
         ca_file: None,
     }

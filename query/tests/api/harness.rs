@@ -78,6 +78,7 @@ impl Service {
             url: engine.url(),
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
+            credentials_dir: None,
             database: "spanloom".to_owned(),
             ca_file: None,
         };

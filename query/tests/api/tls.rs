@@ -42,6 +42,7 @@ async fn start(tls: &Path, tokens: Option<&Path>) -> Result<Server, StartError> 
             url: "http://127.0.0.1:1".to_owned(),
             user: "nobody".to_owned(),
             password: String::new(),
+            credentials_dir: None,
             database: "spanloom".to_owned(),
             ca_file: None,
         },

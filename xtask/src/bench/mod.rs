@@ -15,6 +15,7 @@ mod report;
 mod schema;
 mod sink;
 mod sql;
+mod writers;
 
 use anyhow::bail;
 use std::process::Command;
@@ -40,6 +41,8 @@ enum What {
     Operator(operator::Args),
     /// Layouts of the table of spans: size, insert cost and answers
     Schema(schema::Args),
+    /// Many collectors that write to one ClickHouse: parts, CPU, and when spans can be searched
+    Writers(writers::Args),
 }
 
 /// Runs the benchmark.
@@ -55,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Query(args) => query::run(&args),
         What::Operator(args) => operator::run(&args),
         What::Schema(args) => schema::run(&args),
+        What::Writers(args) => writers::run(&args),
     }
 }
 

@@ -24,6 +24,7 @@ impl Store {
             url: engine.url(),
             user: engine.user().to_owned(),
             password: engine.password().to_owned(),
+            credentials_dir: None,
             database: format!("foreign_{:016x}", rand::random::<u64>()),
             cluster: None,
             ca_file: None,
@@ -46,7 +47,7 @@ impl Store {
     async fn write(&self, records: &[u8], measures: Measures) {
         let mut batch = StoreBatch(SpanBlock::new(&pool()));
         read(records, &mut batch).unwrap();
-        let outcome = self.writer.write(batch.freeze(measures)).await;
+        let outcome = self.writer.write(batch.seal(measures)()).await;
         assert_eq!(outcome, WriteOutcome::Stored);
     }
 

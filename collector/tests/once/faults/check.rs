@@ -50,15 +50,11 @@ impl Counts {
         self.tables.values().fold(Faulty::default(), add)
     }
 
-    /// What is wrong, in words; nothing where nothing is. Of some tables rows may be doubled.
-    pub fn complaints(&self, may_be_doubled: &[&str]) -> String {
+    /// What is wrong, in words; nothing where nothing is.
+    pub fn complaints(&self) -> String {
         let mut text = String::new();
         for (table, faulty) in &self.tables {
-            let mut faulty = *faulty;
-            if may_be_doubled.contains(table) {
-                faulty.doubled = 0;
-            }
-            if faulty != Faulty::default() {
+            if *faulty != Faulty::default() {
                 let _ = write!(text, " {table}: {faulty:?}");
             }
         }

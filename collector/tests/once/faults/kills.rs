@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use super::super::Mood;
+use super::super::{Mood, TABLES};
 use super::load::Pace;
 use super::program::Options;
 use super::rig::Rig;
@@ -59,4 +59,24 @@ async fn store_away() {
     // The log has room for all of it.
     assert_eq!(outcome.ledger.pushed_back(), 0);
     outcome.assert_all_once();
+}
+
+/// What the engine has, and the collector does not know of, must not be there twice when it is sent again to the
+/// engine that was restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn engine_killed_after_commits() {
+    let mut rig = Rig::start("engine killed after commits", Options::default()).await;
+    rig.phase("kill -9");
+    rig.send(&Pace::of(RATE));
+    for _ in 0..either(2, 10) {
+        let proxy = &rig.ground.proxy;
+        let so_far = proxy.done();
+        proxy.lose_replies(usize::MAX);
+        proxy.wait_done(so_far + 2 * TABLES).await;
+        proxy.set(Mood::Away).await;
+        proxy.forgive();
+        rig.store.kill().await;
+        rig.ground.proxy.set(Mood::Honest).await;
+    }
+    rig.finish().await.assert_all_once();
 }

@@ -124,7 +124,6 @@ impl Rig {
             seconds: self.begun.elapsed().as_secs_f64(),
         };
         let limit = self.store.limit();
-        let engine_was_killed = self.store.was_killed();
         for (phase, counts) in ledger.phases.iter().zip(&phases) {
             report::add(self.scenario, phase, counts, seen);
         }
@@ -134,11 +133,7 @@ impl Rig {
             "{seen:?}"
         );
         assert!(engine_peak_bytes <= limit, "{seen:?}");
-        Outcome {
-            ledger,
-            phases,
-            engine_was_killed,
-        }
+        Outcome { ledger, phases }
     }
 }
 
@@ -146,24 +141,14 @@ impl Rig {
 pub struct Outcome {
     pub ledger: Ledger,
     pub phases: Vec<Counts>,
-    engine_was_killed: bool,
 }
-
-/// What the materialised view fills. ClickHouse does not always know an insert of it again after it was killed:
-/// a batch that was committed before and is sent again after has another block id in this table's log of
-/// deduplication, so its minutes count twice in their hour. Such rows are in the report, and no failure.
-const KNOWN_AFTER_ENGINE_KILLS: [&str; 2] = ["red_hours", "red_hours buckets"];
 
 impl Outcome {
     /// # Panics
     /// When something acknowledged is not there once, or something is there that was not sent.
     pub fn assert_once(&self) {
-        let known: &[&str] = match self.engine_was_killed {
-            true => &KNOWN_AFTER_ENGINE_KILLS,
-            false => &[],
-        };
         for (phase, counts) in self.ledger.phases.iter().zip(&self.phases) {
-            let complaints = counts.complaints(known);
+            let complaints = counts.complaints();
             assert!(complaints.is_empty(), "{}:{complaints}", phase.name);
             assert!(
                 counts.acknowledged > 0,

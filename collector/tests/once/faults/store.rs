@@ -11,7 +11,6 @@ pub struct Store {
     config: EngineConfig,
     /// The most memory of those that were killed, in bytes.
     peak: u64,
-    was_killed: bool,
     _data: TempDir,
 }
 
@@ -25,7 +24,6 @@ impl Store {
             engine,
             config: EngineConfig { listen, ..config },
             peak: 0,
-            was_killed: false,
             _data: data,
         }
     }
@@ -50,15 +48,9 @@ impl Store {
     /// Kills it and starts it again, at the same address.
     pub async fn kill(&mut self) {
         self.peak = self.peak();
-        self.was_killed = true;
         signal_to(self.engine.pid(), "-KILL");
         self.engine.died().await.unwrap();
         self.engine = Engine::start(self.config.clone()).await.unwrap();
-    }
-
-    /// Whether it was ever killed.
-    pub fn was_killed(&self) -> bool {
-        self.was_killed
     }
 
     /// The most memory that it has had, in bytes.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::payload::PayloadError;
-use super::{DurableLog, replay};
+use super::{DurableLog, History, Past, history, replay};
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::batch::{Batch, Export, ExportOutcome};
 use crate::config::BatchLimits;
@@ -34,9 +34,9 @@ pub(crate) struct Item {
     /// The batch that they are, if the log names one.
     batch: Option<u128>,
     requests: Vec<Position>,
-    /// The log says that the batch was sent. Said again with each attempt, it would fill the log while the
-    /// store is away, until nothing could be sent any more.
-    is_sent: bool,
+    /// What the log says of the batch. That it is sent, said again with each attempt, would fill the log while
+    /// the store is away, until nothing could be sent any more.
+    past: Past,
     /// They are from before this process: not in its accounts yet.
     is_recovered: bool,
 }
@@ -47,9 +47,14 @@ impl Item {
         Self {
             batch,
             requests,
-            is_sent: false,
+            past: Past::default(),
             is_recovered: false,
         }
+    }
+
+    /// The same with a past.
+    pub(crate) fn with(self, past: Past) -> Self {
+        Self { past, ..self }
     }
 
     fn recovered(batch: Option<u128>, requests: Vec<Position>) -> Self {
@@ -88,10 +93,10 @@ impl Backlog {
             .map(|batch| {
                 let is_there = |position: &&Position| !batch.missing.contains(position);
                 let requests = batch.requests.iter().filter(is_there).copied();
-                Item {
-                    is_sent: batch.sent_at_ms.is_some(),
-                    ..Item::recovered(Some(batch.id.0), requests.collect())
-                }
+                Item::recovered(Some(batch.id.0), requests.collect()).with(Past {
+                    sent_at_ms: batch.sent_at_ms,
+                    pieces: history::decode(&batch.pieces),
+                })
             })
             .collect();
         let alone = recovered
@@ -232,7 +237,7 @@ where
     async fn deliver(&self, item: Item) -> Result<Option<Item>, Stuck> {
         let is_recovered = item.is_recovered;
         let is_named = item.batch.is_some();
-        let is_sent = item.is_sent;
+        let past = item.past.clone();
         let (made, rest) = self.make(item).await;
         let Made {
             id,
@@ -243,11 +248,11 @@ where
         if requests.is_empty() && !is_named {
             return Ok(rest);
         }
-        let again = |is_named: bool, is_sent: bool, requests, rest: Option<Item>| {
+        let again = |is_named: bool, past: Past, requests, rest: Option<Item>| {
             let first = Item {
                 batch: is_named.then_some(id),
                 requests,
-                is_sent,
+                past,
                 is_recovered,
             };
             Stuck::Later([first].into_iter().chain(rest).collect())
@@ -255,7 +260,7 @@ where
         if !is_named && let Err(error) = self.log.name(id, requests.clone()) {
             return match error {
                 AppendError::Closed => Err(Stuck::Aborted),
-                AppendError::Full(_) => Err(again(false, false, requests, rest)),
+                AppendError::Full(_) => Err(again(false, past, requests, rest)),
                 _ => {
                     tracing::error!(%error, requests = requests.len(), "a batch cannot be named in the \
                         log; its spans are delivered after the next start. This is a bug");
@@ -263,20 +268,29 @@ where
                 }
             };
         }
-        if !is_sent && let Err(error) = self.say_sent(id).await {
-            tracing::warn!(%error, "cannot log that a batch is sent; trying again");
-            return Err(again(true, false, requests, rest));
-        }
+        let past = match past.sent_at_ms {
+            Some(_) => past,
+            None => match self.say_sent(id).await {
+                Ok(()) => Past::of_now(),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot log that a batch is sent; trying again");
+                    return Err(again(true, past, requests, rest));
+                }
+            },
+        };
+        let history = History::of(Arc::clone(&self.log), id, past);
         if self.abort.is_cancelled() {
             return Err(Stuck::Aborted);
         }
         let outcome = tokio::select! {
             biased;
-            outcome = self.export.export(frozen) => outcome,
+            outcome = self.export.export(frozen, &history) => outcome,
             () = self.abort.cancelled() => return Err(Stuck::Aborted),
         };
         let refused = match outcome {
-            ExportOutcome::Unavailable(_) => return Err(again(true, true, requests, rest)),
+            ExportOutcome::Unavailable(_) => {
+                return Err(again(true, history.past(), requests, rest));
+            }
             ExportOutcome::Stored => Vec::new(),
             ExportOutcome::Partial(refused) => refused,
         };
@@ -285,7 +299,7 @@ where
             Ok(lost) => self.metrics.lost("refused", lost),
             Err(error) => {
                 tracing::warn!(%error, "a batch is delivered again");
-                return Err(again(true, true, requests, rest));
+                return Err(again(true, history.past(), requests, rest));
             }
         }
         self.log.counters.replayed.inc_by(requests.len() as u64);
@@ -329,14 +343,14 @@ where
         let made = Made {
             id: batch.id(),
             requests: taken,
-            frozen: batch.freeze(recorder.take()),
+            frozen: batch.seal(recorder.take())(),
             spans,
         };
         let rest: Vec<_> = left.collect();
         let rest = (!rest.is_empty()).then_some(Item {
             batch: None,
             requests: rest,
-            is_sent: false,
+            past: Past::default(),
             is_recovered: item.is_recovered,
         });
         (made, rest)

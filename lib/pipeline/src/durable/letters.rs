@@ -9,7 +9,7 @@ use std::path::Path;
 
 use spanloom_log::{DeadLetter, DeadLetterError, DeadLetterFile, ReadError};
 
-use super::{numbers, payload};
+use super::{History, numbers, payload};
 use crate::batch::{Batch, Export, ExportOutcome, RefusedRows};
 use crate::clock::unix_ms;
 use crate::measure::Measures;
@@ -162,7 +162,8 @@ where
                     continue;
                 }
             };
-            let refused = match export.export(batch.freeze(Measures::default())).await {
+            let frozen = batch.seal(Measures::default())();
+            let refused = match export.export(frozen, &History::default()).await {
                 ExportOutcome::Stored => Vec::new(),
                 ExportOutcome::Partial(refused) => refused,
                 ExportOutcome::Unavailable(why) => {

@@ -8,6 +8,7 @@
 
 mod answer;
 mod backlog;
+mod history;
 mod letters;
 mod payload;
 
@@ -31,6 +32,8 @@ use tokio::sync::oneshot;
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
+pub(crate) use history::Past;
+pub use history::{History, Piece};
 pub use letters::{LettersStay, ReplayError, ReplayedLetters, replay_letters};
 pub(crate) use payload::{Payload, Recording};
 use payload::{PayloadError, replay};
@@ -270,12 +273,24 @@ impl DurableLog {
     /// Says that a batch is about to be sent. It may be once what is returned has come; it fails when the log
     /// is closed before.
     pub(crate) fn sent(&self, id: u128) -> Result<oneshot::Receiver<()>, AppendError> {
-        let (send, receive) = oneshot::channel();
-        let mut waiting = self.waiting.lock();
-        let position = self.log.append(Record::Sent {
+        self.append_and_signal(Record::Sent {
             batch: BatchId(id),
             at_ms: unix_ms(),
-        })?;
+        })
+    }
+
+    /// Says how a batch is cut; as [`sent`](Self::sent).
+    fn cut(&self, id: u128, pieces: Vec<Range<u32>>) -> Result<oneshot::Receiver<()>, AppendError> {
+        self.append_and_signal(Record::Cut {
+            batch: BatchId(id),
+            pieces,
+        })
+    }
+
+    fn append_and_signal(&self, record: Record) -> Result<oneshot::Receiver<()>, AppendError> {
+        let (send, receive) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        let position = self.log.append(record)?;
         waiting.push_back((position, Waiter::Signal(send)));
         Ok(receive)
     }
@@ -384,8 +399,9 @@ impl DurableLog {
     }
 
     /// This batch was not stored, or it is not known whether it was.
-    pub(crate) fn again(&self, id: u128, requests: Vec<Position>) {
-        self.backlog.push(Item::new(Some(id), requests));
+    pub(crate) fn again(&self, id: u128, requests: Vec<Position>, history: &History) {
+        let item = Item::new(Some(id), requests).with(history.past());
+        self.backlog.push(item);
     }
 
     pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry) {

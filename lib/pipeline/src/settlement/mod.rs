@@ -15,7 +15,7 @@ use spanloom_log::{AppendError, Position};
 use crate::accounts::{Accounts, Postings, Stage};
 use crate::admission::Permit;
 use crate::batch::{ExportOutcome, RefusedRows};
-use crate::durable::{self, DurableLog};
+use crate::durable::{self, DurableLog, History, Past};
 use crate::measure::AccountRow;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -214,6 +214,7 @@ impl Settlement {
             is_named: false,
             entries,
             accounts,
+            history: History::default(),
         }
     }
 
@@ -242,7 +243,7 @@ impl Settlement {
         drop(self.hand_over(0, entries, Vec::new()));
     }
 
-    /// The batch that held these requests cannot be frozen. Alone in it, a request is the reason.
+    /// The batch that held these requests cannot be sealed or frozen. Alone in it, a request is the reason.
     pub(crate) fn spoiled(self: &Arc<Self>, mut entries: Vec<Entry>) {
         match (entries.pop(), entries.is_empty()) {
             (
@@ -332,6 +333,7 @@ pub(crate) struct Lot {
     entries: Vec<Entry>,
     /// What the batch has taken of the accounts.
     accounts: Vec<AccountRow>,
+    history: History,
 }
 
 impl Lot {
@@ -340,22 +342,32 @@ impl Lot {
     }
 
     /// Names the batch in the log, if one has requests of it. It may be sent after that.
-    pub(crate) async fn name(&mut self) -> Result<(), String> {
+    pub(crate) async fn name(&mut self) -> Result<History, String> {
         let positions = self.positions();
         let Some(log) = self.log().filter(|_| !positions.is_empty()) else {
-            return Ok(());
+            return Ok(self.history.clone());
         };
         log.name(self.id, positions)
             .map_err(|error| error.to_string())?;
         self.is_named = true;
+        self.history = History::of(Arc::clone(&log), self.id, Past::of_now());
         let durable = log.sent(self.id).map_err(|error| error.to_string())?;
         durable
             .await
-            .map_err(|_| "the log was closed; try again".to_owned())
+            .map_err(|_| "the log was closed; try again".to_owned())?;
+        Ok(self.history.clone())
     }
 
     fn log(&self) -> Option<Arc<DurableLog>> {
         self.settlement.policy.log().cloned()
+    }
+
+    /// Freezing the batch panicked: nothing of it is stored.
+    pub(crate) fn spoil(mut self) {
+        self.settlement.metrics.worker_panics.inc();
+        tracing::error!("freezing a batch panicked; its requests were rejected");
+        self.settlement.put_back(std::mem::take(&mut self.accounts));
+        self.settlement.spoiled(std::mem::take(&mut self.entries));
     }
 
     /// The export has ended.
@@ -372,7 +384,7 @@ impl Lot {
                 Ok(lost) => self.settlement.metrics.lost("refused", lost),
                 Err(error) => {
                     tracing::warn!(%error, "a batch is delivered again");
-                    log.again(self.id, self.positions());
+                    log.again(self.id, self.positions(), &self.history);
                 }
             }
         }
@@ -386,7 +398,7 @@ impl Lot {
     fn fail(&mut self, why: &Arc<str>) {
         let positions = self.positions();
         match self.log() {
-            Some(log) if self.is_named => log.again(self.id, positions),
+            Some(log) if self.is_named => log.again(self.id, positions, &self.history),
             Some(log) => log.spill(positions),
             None => {}
         }

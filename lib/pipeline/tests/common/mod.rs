@@ -17,9 +17,10 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
 use spanloom_pipeline::config::Listener;
+use spanloom_pipeline::durable::History;
 use spanloom_pipeline::measure::{AccountRow, Measures};
 use spanloom_pipeline::receive::Transport;
-use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Server, Trouble};
+use spanloom_pipeline::{Batch, Config, Export, ExportOutcome, Freeze, Server, Trouble};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
@@ -29,8 +30,10 @@ pub struct FakeBatch {
     pub spans: Vec<[u8; 8]>,
     /// The services, one for each resource.
     pub services: Vec<String>,
+    /// Sealing it panics.
+    pub cannot_be_sealed: bool,
     /// Freezing it panics.
-    pub poisoned: bool,
+    pub cannot_be_frozen: bool,
 }
 
 impl Default for FakeBatch {
@@ -39,7 +42,8 @@ impl Default for FakeBatch {
             id: rand::random(),
             spans: Vec::new(),
             services: Vec::new(),
-            poisoned: false,
+            cannot_be_sealed: false,
+            cannot_be_frozen: false,
         }
     }
 }
@@ -62,7 +66,8 @@ impl SpanSink for FakeBatch {
         if span.name == "panic" {
             panic!("as the test asked");
         }
-        self.poisoned |= span.name == "panic when frozen";
+        self.cannot_be_sealed |= span.name == "panic when sealed";
+        self.cannot_be_frozen |= span.name == "panic when frozen";
         self.spans.push(span.span_id);
     }
 }
@@ -86,14 +91,19 @@ impl Batch for FakeBatch {
         self.spans.len() * 500
     }
 
-    fn freeze(&mut self, measures: Measures) -> Self::Frozen {
-        assert!(!self.poisoned, "as the test asked");
-        FakeFrozen {
+    fn seal(&mut self, measures: Measures) -> Freeze<Self::Frozen> {
+        assert!(!self.cannot_be_sealed, "as the test asked");
+        let poisoned = std::mem::take(&mut self.cannot_be_frozen);
+        let frozen = FakeFrozen {
             id: std::mem::replace(&mut self.id, rand::random()),
             spans: std::mem::take(&mut self.spans),
             services: std::mem::take(&mut self.services),
             measures,
-        }
+        };
+        Box::new(move || {
+            assert!(!poisoned, "as the test asked");
+            frozen
+        })
     }
 }
 
@@ -124,7 +134,7 @@ impl Export for FakeExport {
         self.0.trouble.lock().unwrap().clone()
     }
 
-    async fn export(&self, frozen: FakeFrozen) -> ExportOutcome {
+    async fn export(&self, frozen: FakeFrozen, _: &History) -> ExportOutcome {
         let FakeFrozen {
             id,
             spans,

@@ -9,7 +9,7 @@
 //!
 //! * `spans` and `trace_index` are made from the records alone, row by row in their order. The random
 //!   states of hash tables decide where a text is looked for, never its number.
-//! * `red`, `half_edges` and `accounts` are made from the batch's measures, in their order.
+//! * `red`, `red_hours`, `half_edges` and `accounts` are made from the batch's measures, in their order.
 //! * `tags` has different rows when a batch is made again, since the tag cache leaves out what this process
 //!   has stored. It is a set, which the table's engine merges, so rows too many are harmless; what has to
 //!   be shown is that none is missing. A dropped insert means that the first attempt's rows are stored. A
@@ -24,13 +24,13 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::compress::Compressor;
 use super::id::BatchId;
 use super::measures::{HALF_EDGE_COLUMNS, RED_COLUMNS};
 use super::out::Out;
-use super::pool::{BlockPool, Parts};
-use super::{accounts, spans, tags, traces};
+use super::pool::{BlockPool, Parts, Press};
+use super::{accounts, hours, spans, tags, traces};
 use crate::schema::identifier;
+use crate::writer::SpanKey;
 
 /// The tables that a batch goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,17 +40,19 @@ pub enum TableId {
     TraceIndex,
     Tags,
     Red,
+    RedHours,
     HalfEdges,
     Accounts,
 }
 
 impl TableId {
     /// All of them: first the bundle of the spans, then that of the measures.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Spans,
         Self::TraceIndex,
         Self::Tags,
         Self::Red,
+        Self::RedHours,
         Self::HalfEdges,
         Self::Accounts,
     ];
@@ -62,9 +64,28 @@ impl TableId {
             Self::TraceIndex => "trace_index",
             Self::Tags => "tags",
             Self::Red => "red",
+            Self::RedHours => "red_hours",
             Self::HalfEdges => "half_edges",
             Self::Accounts => "accounts",
         }
+    }
+
+    /// Its number, which never changes: cuts of batches are kept with it.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Spans => 0,
+            Self::TraceIndex => 1,
+            Self::Tags => 2,
+            Self::Red => 3,
+            Self::HalfEdges => 4,
+            Self::Accounts => 5,
+            Self::RedHours => 6,
+        }
+    }
+
+    /// The table with this number.
+    pub fn numbered(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.number() == number)
     }
 
     /// The columns that a batch writes.
@@ -74,6 +95,7 @@ impl TableId {
             Self::TraceIndex => traces::COLUMNS.to_vec(),
             Self::Tags => tags::COLUMNS.to_vec(),
             Self::Red => RED_COLUMNS.to_vec(),
+            Self::RedHours => hours::COLUMNS.to_vec(),
             Self::HalfEdges => HALF_EDGE_COLUMNS.to_vec(),
             Self::Accounts => accounts::COLUMNS.to_vec(),
         }
@@ -111,13 +133,8 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    pub(super) fn new(
-        id: BatchId,
-        pool: Arc<BlockPool>,
-        parts: Parts,
-        pending: &mut Vec<u8>,
-        compressor: &mut Compressor,
-    ) -> Self {
+    pub(super) fn new(id: BatchId, pool: Arc<BlockPool>, parts: Parts) -> Self {
+        let mut press = pool.press();
         let mut tables = Vec::with_capacity(TableId::ALL.len());
         for table in TableId::ALL {
             let rows = parts.rows(table);
@@ -128,9 +145,10 @@ impl Frozen {
                 id: table,
                 rows,
                 token: format!("{id}-{}", table.name()),
-                body: parts.body(table, 0..rows, pending, compressor),
+                body: parts.body(table, 0..rows, &mut press),
             });
         }
+        pool.put_press(press);
         Self {
             id,
             pool,
@@ -147,6 +165,17 @@ impl Frozen {
     /// Spans in the batch.
     pub fn spans(&self) -> usize {
         self.parts().map_or(0, |parts| parts.spans.rows.len())
+    }
+
+    /// The batch's spans, in their order.
+    pub fn span_keys(&self) -> Vec<SpanKey> {
+        let rows = self.parts().map(|parts| parts.spans.rows.iter());
+        let key = |row: &spans::Row| SpanKey {
+            trace_id: row.trace_id,
+            span_id: row.span_id,
+            start_ns: row.time,
+        };
+        rows.into_iter().flatten().map(key).collect()
     }
 
     /// Memory that the batch uses.
@@ -184,9 +213,11 @@ impl Frozen {
 
     /// Some rows of a table as a compressed block, for inserts of less than the whole.
     pub(crate) fn body_of(&self, id: TableId, rows: Range<usize>) -> Bytes {
-        let mut pending = Vec::new();
         self.parts().map_or_else(Bytes::new, |parts| {
-            parts.body(id, rows, &mut pending, &mut Compressor::default())
+            let mut press = self.pool.press();
+            let body = parts.body(id, rows, &mut press);
+            self.pool.put_press(press);
+            body
         })
     }
 
@@ -215,18 +246,13 @@ impl Parts {
             TableId::TraceIndex => self.traces.len(),
             TableId::Tags => self.tags.rows.len(),
             TableId::Red => self.measures.red_rows(),
+            TableId::RedHours => self.measures.red_hours_rows(),
             TableId::HalfEdges => self.measures.half_edge_rows(),
             TableId::Accounts => self.measures.account_rows(),
         }
     }
 
-    fn body(
-        &self,
-        id: TableId,
-        rows: Range<usize>,
-        pending: &mut Vec<u8>,
-        compressor: &mut Compressor,
-    ) -> Bytes {
+    fn body(&self, id: TableId, rows: Range<usize>, press: &mut Press) -> Bytes {
         // More than it takes: what is not written costs nothing, and growing would copy it.
         let mut body = match id {
             TableId::Spans => {
@@ -235,12 +261,13 @@ impl Parts {
             }
             _ => Vec::new(),
         };
-        let mut out = Out::compressed(pending, compressor, &mut body);
+        let mut out = Out::compressed(&mut press.pending, &mut press.compressor, &mut body);
         match id {
             TableId::Spans => self.spans.write(rows, &mut out),
             TableId::TraceIndex => self.traces.write(&self.spans, rows, out.buffer()),
             TableId::Tags => self.tags.write(rows, out.buffer()),
             TableId::Red => self.measures.write_red(rows, out.buffer()),
+            TableId::RedHours => self.measures.write_red_hours(rows, out.buffer()),
             TableId::HalfEdges => self.measures.write_half_edges(rows, out.buffer()),
             TableId::Accounts => self.measures.write_accounts(rows, out.buffer()),
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::accounts::{AccountRow, Accounts};
 use super::dictionary::Dictionary;
+use super::hours::Hours;
 use super::native;
 use super::nested::date_time;
 use crate::schema::spans::{KIND, STATUS};
@@ -77,16 +78,16 @@ pub struct HalfEdgeRow<T> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Red {
-    minute: u32,
-    service: u32,
-    name: u32,
-    kind: u8,
-    status: u8,
-    count: u64,
-    sum: u64,
-    least: u64,
-    greatest: u64,
+pub(super) struct Red {
+    pub(super) minute: u32,
+    pub(super) service: u32,
+    pub(super) name: u32,
+    pub(super) kind: u8,
+    pub(super) status: u8,
+    pub(super) count: u64,
+    pub(super) sum: u64,
+    pub(super) least: u64,
+    pub(super) greatest: u64,
     buckets_end: usize,
 }
 
@@ -104,11 +105,12 @@ struct Half {
     connection: u8,
 }
 
-/// The rows of `red`, `half_edges` and `accounts` that go with a batch.
+/// The rows of `red`, `red_hours`, `half_edges` and `accounts` that go with a batch.
 #[derive(Debug, Default)]
 pub struct MeasureBlock {
     texts: Dictionary,
     red: Vec<Red>,
+    hours: Hours,
     buckets: Vec<(i16, u64)>,
     halves: Vec<Half>,
     accounts: Accounts,
@@ -118,7 +120,7 @@ impl MeasureBlock {
     /// Adds a RED cell.
     pub fn push_red(&mut self, row: &RedRow<'_>) {
         self.buckets.extend_from_slice(row.buckets);
-        self.red.push(Red {
+        let red = Red {
             minute: row.minute,
             service: self.texts.intern(row.service.as_bytes()),
             name: self.texts.intern(row.name.as_bytes()),
@@ -129,7 +131,9 @@ impl MeasureBlock {
             least: row.duration_min_ns,
             greatest: row.duration_max_ns,
             buckets_end: self.buckets.len(),
-        });
+        };
+        self.hours.add(&red, row.buckets);
+        self.red.push(red);
     }
 
     /// The number of a text in this block, until it is cleared.
@@ -186,6 +190,11 @@ impl MeasureBlock {
         self.red.len()
     }
 
+    /// RED cells by the hour.
+    pub fn red_hours_rows(&self) -> usize {
+        self.hours.len()
+    }
+
     /// Half-edges.
     pub fn half_edge_rows(&self) -> usize {
         self.halves.len()
@@ -200,6 +209,7 @@ impl MeasureBlock {
     pub fn bytes(&self) -> usize {
         self.texts.bytes()
             + self.red.len() * size_of::<Red>()
+            + self.hours.bytes()
             + self.buckets.len() * size_of::<(i16, u64)>()
             + self.halves.len() * size_of::<Half>()
             + self.accounts.bytes()
@@ -208,6 +218,7 @@ impl MeasureBlock {
     pub(crate) fn capacity(&self) -> usize {
         self.texts.capacity()
             + self.red.capacity() * size_of::<Red>()
+            + self.hours.capacity()
             + self.buckets.capacity() * size_of::<(i16, u64)>()
             + self.halves.capacity() * size_of::<Half>()
             + self.accounts.capacity()
@@ -216,6 +227,7 @@ impl MeasureBlock {
     pub(crate) fn clear(&mut self) {
         self.texts.clear();
         self.red.clear();
+        self.hours.clear();
         self.buckets.clear();
         self.halves.clear();
         self.accounts.clear();
@@ -223,6 +235,10 @@ impl MeasureBlock {
 
     pub(crate) fn write_accounts(&self, range: Range<usize>, out: &mut Vec<u8>) {
         self.accounts.write(range, out);
+    }
+
+    pub(crate) fn write_red_hours(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        self.hours.write(range, &self.texts, out);
     }
 
     pub(crate) fn write_red(&self, range: Range<usize>, out: &mut Vec<u8>) {
@@ -254,6 +270,8 @@ impl MeasureBlock {
         native::all(out, rows.iter().map(|red| red.least));
         native::column(out, "duration_max_ns", "UInt64");
         native::all(out, rows.iter().map(|red| red.greatest));
+        native::column(out, "in_hours", "UInt8");
+        native::all(out, rows.iter().map(|_| 1_u8));
     }
 
     pub(crate) fn write_half_edges(&self, range: Range<usize>, out: &mut Vec<u8>) {
@@ -285,7 +303,7 @@ impl MeasureBlock {
 }
 
 /// The columns that [`MeasureBlock::write_red`] writes.
-pub(crate) const RED_COLUMNS: [&str; 10] = [
+pub(crate) const RED_COLUMNS: [&str; 11] = [
     "minute",
     "service",
     "name",
@@ -296,6 +314,7 @@ pub(crate) const RED_COLUMNS: [&str; 10] = [
     "buckets",
     "duration_min_ns",
     "duration_max_ns",
+    "in_hours",
 ];
 
 /// The columns that [`MeasureBlock::write_half_edges`] writes.

@@ -10,6 +10,7 @@ mod accounts;
 mod compress;
 mod dictionary;
 mod frozen;
+mod hours;
 mod id;
 mod keys;
 mod measures;
@@ -26,7 +27,6 @@ use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink, V
 use spanloom_otlp::value_json;
 use std::sync::Arc;
 
-use self::compress::Compressor;
 use self::keys::{Keys, Place};
 use self::nested::date_time;
 use self::out::Out;
@@ -58,8 +58,26 @@ pub struct SpanBlock {
     /// The current resource is a probe's.
     probe: bool,
     scratch: Vec<u8>,
-    pending: Vec<u8>,
-    compressor: Compressor,
+}
+
+/// A batch that no more is added to, but for its measures.
+#[derive(Debug)]
+pub struct SealedBlock {
+    id: BatchId,
+    pool: Arc<BlockPool>,
+    parts: Parts,
+}
+
+impl SealedBlock {
+    /// The measures that go with the batch.
+    pub fn measures(&mut self) -> &mut MeasureBlock {
+        &mut self.parts.measures
+    }
+
+    /// Writes and compresses the batch's blocks. It takes milliseconds: long for whoever answers requests.
+    pub fn freeze(self) -> Frozen {
+        Frozen::new(self.id, self.pool, self.parts)
+    }
 }
 
 impl SpanBlock {
@@ -74,8 +92,6 @@ impl SpanBlock {
             held: Held::default(),
             probe: false,
             scratch: Vec::new(),
-            pending: Vec::new(),
-            compressor: Compressor::default(),
         }
     }
 
@@ -114,23 +130,25 @@ impl SpanBlock {
         self.parts.spans.write(range, &mut Out::plain(out));
     }
 
+    /// The batch, frozen at once ([`seal`](Self::seal)).
+    pub fn freeze(&mut self) -> Frozen {
+        self.seal().freeze()
+    }
+
     /// Takes the batch out and leaves the builder empty, with a new id. The next span needs its
     /// resource and scope again.
-    pub fn freeze(&mut self) -> Frozen {
+    pub fn seal(&mut self) -> SealedBlock {
         self.leave_out_known_tags();
         let parts = std::mem::replace(&mut self.parts, self.pool.take());
         let id = std::mem::replace(&mut self.id, BatchId::random());
-        let frozen = Frozen::new(
-            id,
-            Arc::clone(&self.pool),
-            parts,
-            &mut self.pending,
-            &mut self.compressor,
-        );
         self.keys.next_block();
         self.current = CurrentResource::default();
         self.held.clear();
-        frozen
+        SealedBlock {
+            id,
+            pool: Arc::clone(&self.pool),
+            parts,
+        }
     }
 
     fn leave_out_known_tags(&mut self) {

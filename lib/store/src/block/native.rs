@@ -53,7 +53,7 @@ macro_rules! fixed {
     )*};
 }
 
-fixed!(u8, u16, u32, u64, i16, i64, f64);
+fixed!(u8, u16, u32, u64, u128, i16, i64, f64);
 
 impl<const N: usize> Fixed for [u8; N] {
     #[inline]

@@ -3,6 +3,7 @@
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::compress::Compressor;
 use super::measures::MeasureBlock;
 use super::spans::SpanColumns;
 use super::tags::Tags;
@@ -56,12 +57,24 @@ impl Default for BlockPoolOptions {
     }
 }
 
+/// What blocks are compressed with.
+#[derive(Debug, Default)]
+pub(crate) struct Press {
+    /// Bytes that wait to be compressed.
+    pub(crate) pending: Vec<u8>,
+    pub(crate) compressor: Compressor,
+}
+
+/// Presses kept for the next batches, at most; a few hundred KiB each.
+const KEPT_PRESSES: usize = 4;
+
 /// Empty columns, and the tag cache: what all block builders of a process share.
 #[derive(Debug)]
 pub struct BlockPool {
     options: BlockPoolOptions,
     tags: Arc<TagCache>,
     empty: Mutex<Empty>,
+    presses: Mutex<Vec<Press>>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +90,7 @@ impl BlockPool {
             options,
             tags: TagCache::new(options.tag_cache_bytes),
             empty: Mutex::default(),
+            presses: Mutex::default(),
         })
     }
 
@@ -106,6 +120,22 @@ impl BlockPool {
 
     fn lock(&self) -> MutexGuard<'_, Empty> {
         self.empty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn presses(&self) -> MutexGuard<'_, Vec<Press>> {
+        self.presses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn press(&self) -> Press {
+        let kept = self.presses().pop();
+        kept.unwrap_or_default()
+    }
+
+    pub(crate) fn put_press(&self, press: Press) {
+        let mut presses = self.presses();
+        if presses.len() < KEPT_PRESSES {
+            presses.push(press);
+        }
     }
 
     pub(crate) fn take(&self) -> Parts {

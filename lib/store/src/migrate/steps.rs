@@ -41,11 +41,12 @@ macro_rules! landed {
 }
 
 /// All of them; the first is version 1.
-const LANDED: [Landed; 4] = [
+const LANDED: [Landed; 5] = [
     landed!(needs 1, "first schema", "0001-first-schema"),
     landed!(needs 1, "measures of hours in LZ4", "0002-red-hours-lz4"),
     landed!(needs 1, "accounts", "0003-accounts"),
     landed!(needs 1, "calls between spans of any kind", "0004-calls"),
+    landed!(needs 1, "measures of hours by the writer", "0005-hours-by-the-writer"),
 ];
 
 /// All migrations as these options render them. The definitions in [`schema`](crate::schema) say what is
@@ -132,6 +133,7 @@ mod tests {
             (2, "2ddf410fd94d6225", "fb65deee470868ef"),
             (3, "ba7044f34fb66520", "b2f8f9844cda02b4"),
             (4, "13a619dc3bc822a9", "57aab5c8e2bac0d5"),
+            (5, "bbe3de7ee571179a", "832d11e0e58400a0"),
         ];
         let now = landed.map(|(version, ..)| {
             let of = |options| checksum(options, version);
@@ -144,7 +146,7 @@ mod tests {
         );
         let versions = migrations(&cluster).into_iter().map(|m| m.version);
         assert!(
-            versions.eq(1..=4),
+            versions.eq(1..=5),
             "a new migration belongs into the table above"
         );
     }

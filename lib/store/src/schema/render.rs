@@ -225,12 +225,14 @@ impl SchemaOptions {
 
     fn create_feed(&self, feed: &Feed) -> String {
         format!(
-            "CREATE MATERIALIZED VIEW IF NOT EXISTS {}{} TO {} AS\n{}\nFROM {} AS m\nGROUP BY {}",
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS {}{} TO {} AS\n{}\nFROM {} AS m\n\
+             WHERE {}\nGROUP BY {}",
             self.qualified(&feed.name),
             self.on_cluster(),
             self.qualified(&feed.target),
             feed.select,
             self.qualified(&feed.source),
+            feed.filter,
             feed.group_by,
         )
     }

@@ -13,8 +13,8 @@
 //! A call counts in the minute of its caller's span. Where nothing is below a client, its peer (a database, a
 //! queue, a service without instrumentation) is the server, but for one that has the service's own name.
 //!
-//! Hours: an insert of minutes is at once one of hours, under the same deduplication token, so an hour
-//! is the sum of its minutes at any time.
+//! Hours: a batch has its minutes once more by the hour, in an insert of their own, so an hour is soon the sum of
+//! its minutes.
 
 use std::time::Duration;
 
@@ -241,7 +241,7 @@ SETTINGS join_use_nulls = 0",
     }
 }
 
-/// The feed from `red` to `red_hours`.
+/// The feed from `red` to `red_hours`, for what writers before schema version 5 write.
 pub fn red_hours_feed(options: &SchemaOptions) -> Feed {
     Feed {
         name: "red_hours_feed".into(),
@@ -261,6 +261,7 @@ pub fn red_hours_feed(options: &SchemaOptions) -> Feed {
     min(m.duration_min_ns) AS duration_min_ns,
     max(m.duration_max_ns) AS duration_max_ns"
             .into(),
+        filter: "NOT m.in_hours".into(),
         group_by: "tenant, hour, service, name, kind".into(),
     }
 }

@@ -166,6 +166,8 @@ pub struct Feed {
     pub target: String,
     /// What it selects from the source, there called `m`; without `FROM` and what follows.
     pub select: Text,
+    /// Which rows of the source it takes.
+    pub filter: Text,
     /// What it groups by.
     pub group_by: Text,
 }

@@ -113,6 +113,8 @@ pub fn red() -> Table {
             zstd("duration_total_ns", TOTAL).default_to("duration_sum_ns"),
             zstd("duration_min_ns", LEAST),
             zstd("duration_max_ns", GREATEST).default_to(UNKNOWN_GREATEST),
+            // The writer writes `red_hours` as well: since schema version 5.
+            zstd("in_hours", "SimpleAggregateFunction(max, UInt8)"),
         ],
         indices: vec![Index::new("idx_minute", "minute", "minmax")],
         engine: Engine::Aggregating,
@@ -127,8 +129,8 @@ pub fn red() -> Table {
     }
 }
 
-/// The rows of [`red`] by the hour, errors as a count of their own; [`red_hours_feed`](super::rollup::red_hours_feed)
-/// fills it. A day of all operations is read from some thousand rows.
+/// The rows of [`red`] by the hour, errors as a count of their own; those of writers before schema version 5
+/// come by [`red_hours_feed`](super::rollup::red_hours_feed). A day of all operations is read from some thousand rows.
 pub fn red_hours() -> Table {
     Table {
         name: "red_hours".into(),

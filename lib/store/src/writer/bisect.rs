@@ -2,8 +2,9 @@
 //! too many days.
 //!
 //! Pieces have tokens of their own, derived from the batch's, so that a repeated piece is recognised
-//! as well. Where a batch is cut depends on its rows and on which of them are refused, so a batch that was
-//! made again from its records is cut into the same pieces.
+//! as well. Where a batch is cut depends on its rows and on what the server refuses, which may be something else
+//! the next time: so cuts are said before a piece is sent ([`BatchHistory`](super::BatchHistory)), and a batch that is made
+//! again begins with the pieces that it had.
 
 use bytes::Bytes;
 use std::ops::Range;
@@ -43,10 +44,27 @@ pub(crate) struct Job {
     pub(crate) refused: Vec<RefusedRows>,
     stored: bool,
     unknown: bool,
-    cuts: usize,
+    /// All pieces by their rows, also those that are done; one for the whole.
+    leaves: Vec<Range<usize>>,
+    /// The batch's history has these pieces.
+    is_said: bool,
 }
 
 impl Job {
+    /// What is to do for a table that was cut into pieces with these rows before; none if it was not.
+    pub(crate) fn resumed(frozen: &Frozen, table: FrozenTable, known: Vec<Range<usize>>) -> Self {
+        let mut job = Self::new(table);
+        if is_partition(&known, job.whole.rows.end) && known.len() > 1 {
+            job.pieces = known
+                .iter()
+                .rev()
+                .map(|rows| job.piece(frozen, rows))
+                .collect();
+            job.leaves = known;
+        }
+        job
+    }
+
     pub(crate) fn new(table: FrozenTable) -> Self {
         let whole = Piece {
             rows: 0..table.rows,
@@ -56,17 +74,53 @@ impl Job {
         Self {
             id: table.id,
             pieces: vec![whole.clone()],
+            leaves: vec![whole.rows.clone()],
             whole,
             refused: Vec::new(),
             stored: false,
             unknown: false,
-            cuts: 0,
+            is_said: true,
+        }
+    }
+
+    /// Whether the batch's history has all pieces: none is inserted before.
+    pub(crate) fn is_said(&self) -> bool {
+        self.is_said
+    }
+
+    /// The batch's history has all pieces.
+    pub(crate) fn said(&mut self) {
+        self.is_said = true;
+    }
+
+    /// The rows of the pieces; empty where there is one.
+    pub(crate) fn cuts(&self) -> &[Range<usize>] {
+        match self.is_cut() {
+            true => &self.leaves,
+            false => &[],
         }
     }
 
     /// The next piece to insert; `None` when all is done.
     pub(crate) fn next(&self) -> Option<&Piece> {
         self.pieces.last()
+    }
+
+    /// All of it is stored.
+    pub(crate) fn skip(&mut self) {
+        self.pieces.clear();
+        self.stored = true;
+    }
+
+    /// Only these rows are not stored, in pieces that are not kept: nobody sends them again under these tokens
+    /// while they are unknown.
+    pub(crate) fn only(&mut self, frozen: &Frozen, missing: Vec<Range<usize>>) {
+        self.pieces = missing
+            .iter()
+            .rev()
+            .map(|rows| self.piece(frozen, rows))
+            .collect();
+        self.stored = true;
     }
 
     /// Whether some of it is stored, or may be.
@@ -76,7 +130,7 @@ impl Job {
 
     /// Whether pieces are smaller than the batch.
     pub(crate) fn is_cut(&self) -> bool {
-        self.cuts > 0
+        self.leaves.len() > 1
     }
 
     /// The piece is stored.
@@ -96,7 +150,7 @@ impl Job {
         let Some(piece) = self.pieces.pop() else {
             return true;
         };
-        if piece.rows.len() <= 1 || self.cuts >= MAX_CUTS {
+        if piece.rows.len() <= 1 || self.leaves.len() > MAX_CUTS {
             self.refused.push(RefusedRows {
                 range: piece.rows,
                 reason: reason.to_owned(),
@@ -104,7 +158,8 @@ impl Job {
             if !self.touched() && self.refused.len() >= HOPELESS && !self.pieces.is_empty() {
                 self.refused.clear();
                 self.pieces = vec![self.whole.clone()];
-                self.cuts = 0;
+                self.leaves = vec![self.whole.rows.clone()];
+                self.is_said = false;
                 return false;
             }
             return true;
@@ -125,15 +180,23 @@ impl Job {
     }
 
     fn halve(&mut self, frozen: &Frozen, piece: Piece) {
-        self.cuts += 1;
         let middle = piece.rows.start + piece.rows.len() / 2;
-        for rows in [middle..piece.rows.end, piece.rows.start..middle] {
-            let body = frozen.body_of(self.id, rows.clone());
-            self.pieces.push(Piece {
-                token: self.piece_token(&rows, &body),
-                rows,
-                body,
-            });
+        let halves = [piece.rows.start..middle, middle..piece.rows.end];
+        for rows in halves.iter().rev() {
+            self.pieces.push(self.piece(frozen, rows));
+        }
+        if let Some(at) = self.leaves.iter().position(|rows| *rows == piece.rows) {
+            self.leaves.splice(at..=at, halves);
+        }
+        self.is_said = false;
+    }
+
+    fn piece(&self, frozen: &Frozen, rows: &Range<usize>) -> Piece {
+        let body = frozen.body_of(self.id, rows.clone());
+        Piece {
+            token: self.piece_token(rows, &body),
+            rows: rows.clone(),
+            body,
         }
     }
 
@@ -145,6 +208,17 @@ impl Job {
             _ => token,
         }
     }
+}
+
+/// Whether the ranges, one after the other, are all rows.
+fn is_partition(ranges: &[Range<usize>], rows: usize) -> bool {
+    let mut end = 0;
+    let follow = ranges.iter().all(|range| {
+        let follows = range.start == end && range.end > end;
+        end = range.end;
+        follows
+    });
+    follow && end == rows
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct WriterMetrics {
     pub held_batches: Gauge,
     /// Batches given up without knowing whether they were stored.
     pub uncertain_batches: Counter,
+    /// Batches that were looked for before they were sent again.
+    pub looked_up: Counter,
 }
 
 /// The label that the Collector's exporter metrics have.
@@ -52,6 +54,7 @@ impl Default for WriterMetrics {
             refused_rows: Family::default(),
             held_batches: Gauge::default(),
             uncertain_batches: Counter::default(),
+            looked_up: Counter::default(),
         }
     }
 }
@@ -104,6 +107,11 @@ impl WriterMetrics {
             "spanloom_store_uncertain_batches",
             "Batches given up without knowing whether they were stored",
             self.uncertain_batches.clone(),
+        );
+        registry.register(
+            "spanloom_store_looked_up_batches",
+            "Batches sent long ago that were looked for before they were sent again",
+            self.looked_up.clone(),
         );
     }
 }

@@ -8,31 +8,35 @@
 //! retry would come in another batch and be stored twice.
 
 mod bisect;
+mod history;
 mod inserts;
 mod metrics;
 
 use futures_util::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::block::{Frozen, TableId};
-use crate::connection::Connection;
 use crate::failure::{Class, Failure};
 use crate::trouble::Trouble;
 
 use self::bisect::Job;
 pub use self::bisect::RefusedRows;
-pub use self::inserts::{Http, Inserts};
+use self::history::Said;
+pub use self::history::{BatchHistory, Piece};
+pub use self::inserts::{Http, Inserts, SpanKey};
 pub use self::metrics::{Label, WriterMetrics};
 
 /// How the writer behaves.
 #[derive(Debug, Clone)]
 pub struct WriterConfig {
-    /// Where ClickHouse is.
-    pub connection: Connection,
+    /// The way to ClickHouse.
+    pub access: Access,
     /// The database.
     pub database: String,
     /// How long one insert may take. ClickHouse is told the same, and a little less.
@@ -57,9 +61,9 @@ pub struct WriterConfig {
 
 impl WriterConfig {
     /// The defaults for a database at this place.
-    pub fn new(connection: Connection, database: impl Into<String>) -> Self {
+    pub fn new(access: impl Into<Access>, database: impl Into<String>) -> Self {
         Self {
-            connection,
+            access: access.into(),
             database: database.into(),
             insert_timeout: Duration::from_secs(30),
             give_up_after: Duration::from_secs(5),
@@ -136,13 +140,22 @@ impl<I: Inserts> Writer<I> {
     }
 
     /// Stores a batch. Ends when it is stored, or given up after the times in the configuration.
-    pub async fn write(&self, mut frozen: Frozen) -> WriteOutcome {
+    pub async fn write(&self, frozen: Frozen) -> WriteOutcome {
+        self.write_with(frozen, &()).await
+    }
+
+    /// The same for a batch with a history.
+    pub async fn write_with(
+        &self,
+        mut frozen: Frozen,
+        history: &impl BatchHistory,
+    ) -> WriteOutcome {
         let in_flight = self
             .metrics
             .in_flight
             .get_or_create_owned(&metrics::EXPORTER);
         let in_flight = Raised::new(in_flight, true);
-        let outcome = self.write_rounds(&mut frozen).await;
+        let outcome = self.write_rounds(&mut frozen, history).await;
         #[cfg(feature = "control-runs")]
         tokio::time::sleep(self.config.hold_outcomes).await;
         drop(in_flight);
@@ -150,14 +163,33 @@ impl<I: Inserts> Writer<I> {
         outcome
     }
 
-    async fn write_rounds(&self, frozen: &mut Frozen) -> WriteOutcome {
-        let mut jobs: Vec<Job> = frozen.tables.drain(..).map(Job::new).collect();
+    async fn write_rounds(&self, frozen: &mut Frozen, history: &impl BatchHistory) -> WriteOutcome {
+        let tables = std::mem::take(&mut frozen.tables);
         let frozen = &*frozen;
+        let known = history.pieces();
+        let rows_of = |table| known.iter().filter(move |piece| piece.table == table);
+        let mut jobs: Vec<Job> = tables
+            .into_iter()
+            .map(|table| {
+                let rows = rows_of(table.id).map(|piece| piece.rows.clone()).collect();
+                Job::resumed(frozen, table, rows)
+            })
+            .collect();
+        let said = Said::new(history, &jobs);
         let start = Instant::now();
         let mut pause = self.config.first_pause;
+        let mut is_doubtful = history.may_be_forgotten();
         loop {
-            let round = jobs.iter_mut().map(|job| self.work_on(frozen, job));
-            let failures: Vec<Failure> = join_all(round).await.into_iter().flatten().collect();
+            let failures = match is_doubtful {
+                true => match self.look_up(frozen, &mut jobs).await {
+                    Ok(()) => {
+                        is_doubtful = false;
+                        continue;
+                    }
+                    Err(failure) => vec![failure],
+                },
+                false => self.round(frozen, &mut jobs, &said).await,
+            };
             if failures.is_empty() {
                 return self.finished(frozen, jobs);
             }
@@ -182,9 +214,80 @@ impl<I: Inserts> Writer<I> {
         }
     }
 
+    /// Inserts what the tables still lack. The spans of a batch that may be sent again are last: so where they
+    /// are, everything is ([`look_up`](Self::look_up)).
+    async fn round(
+        &self,
+        frozen: &Frozen,
+        jobs: &mut [Job],
+        said: &Said<'_, impl BatchHistory>,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let stages: &[fn(TableId) -> bool] = match said.is_kept() {
+            true => &[
+                |table| table != TableId::Spans,
+                |table| table == TableId::Spans,
+            ],
+            false => &[|_| true],
+        };
+        for is_in in stages {
+            let jobs = jobs.iter_mut().filter(|job| is_in(job.id));
+            let round = jobs.map(|job| self.work_on(frozen, job, said));
+            failures.extend(join_all(round).await.into_iter().flatten());
+            if !failures.is_empty() {
+                break;
+            }
+        }
+        failures
+    }
+
+    /// Looks for the spans of a batch that the server may have and not know by its tokens any more. Where some
+    /// are, all other tables have theirs, and only the rest of the spans is left to do.
+    async fn look_up(&self, frozen: &Frozen, jobs: &mut [Job]) -> Result<(), Failure> {
+        let keys = frozen.span_keys();
+        let found = match self.inserts.look_up(&keys).await {
+            Ok(found) => found,
+            Err(failure) if failure.class == Class::Fault => {
+                tracing::warn!(
+                    reason = failure.message,
+                    "cannot look for a batch that was sent long ago; if it is stored, it is stored again"
+                );
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.metrics.looked_up.inc();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let missing = runs(keys.iter().map(|key| !found.contains(key)));
+        tracing::info!(
+            spans = keys.len(),
+            stored = found.len(),
+            "a batch that was sent long ago is stored already"
+        );
+        for job in jobs {
+            match job.id {
+                TableId::Spans if missing.len() > MOST_RUNS => {}
+                TableId::Spans => job.only(frozen, missing.clone()),
+                _ => job.skip(),
+            }
+        }
+        Ok(())
+    }
+
     /// Inserts what a table still lacks, until all is in or something fails.
-    async fn work_on(&self, frozen: &Frozen, job: &mut Job) -> Option<Failure> {
-        while let Some(piece) = job.next() {
+    async fn work_on(
+        &self,
+        frozen: &Frozen,
+        job: &mut Job,
+        said: &Said<'_, impl BatchHistory>,
+    ) -> Option<Failure> {
+        loop {
+            if let Err(failure) = said.say(job).await {
+                return Some(failure);
+            }
+            let piece = job.next()?;
             if job.is_cut() {
                 self.metrics.bisect_inserts.inc();
             }
@@ -213,7 +316,6 @@ impl<I: Inserts> Writer<I> {
             failure.message = format!("insert into {}: {}", job.id.name(), failure.message);
             return Some(failure);
         }
-        None
     }
 
     async fn insert(&self, id: TableId, token: &str, body: bytes::Bytes) -> Result<(), Failure> {
@@ -316,6 +418,22 @@ impl<I: Inserts> Writer<I> {
             _ => tracing::warn!(code, reason, "an insert failed; retrying"),
         }
     }
+}
+
+/// Of more stretches of spans that are not there, none is inserted by itself.
+const MOST_RUNS: usize = 64;
+
+/// Where the values are true, as ranges.
+fn runs(values: impl Iterator<Item = bool>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (at, value) in values.enumerate() {
+        match runs.last_mut() {
+            _ if !value => {}
+            Some(last) if last.end == at => last.end = at + 1,
+            _ => runs.push(at..at + 1),
+        }
+    }
+    runs
 }
 
 /// A gauge that is one higher while this lives, also when the future it is in is dropped.

@@ -23,10 +23,17 @@ const GRACE_SECONDS: u32 = 45;
 const LOGGED_DRAIN_SECONDS: u32 = 600 - DRAIN_DELAY_SECONDS - 15;
 const LOGGED_GRACE_SECONDS: u32 = 600;
 
+/// The same with a log in a directory of the node: the next pod there delivers what is left, and cannot start
+/// before this one has ended.
+const KEPT_DRAIN_SECONDS: u32 = 10;
+const KEPT_GRACE_SECONDS: u32 = DRAIN_DELAY_SECONDS + KEPT_DRAIN_SECONDS + 15;
+
 /// What lies beside the log: dead letters, damaged bytes, the segment that is being written, and the file system's
 /// own.
 const BESIDE_LOG_BYTES: u64 = 128 << 20;
 const LOG_FOLDER: &str = "/var/lib/spanloom/log";
+/// The volume with the log.
+pub(crate) const LOG_VOLUME: &str = "log";
 
 /// The memory limit, where the document gives none.
 const MEMORY_BYTES: u128 = 512 << 20;
@@ -63,7 +70,12 @@ pub fn wanted_surge(pipeline: &Pipeline) -> Value {
 
 pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) -> Desired {
     let now = known.max_surge.clone();
-    let max_surge = now.unwrap_or_else(|| wanted_surge(pipeline));
+    let at_once = now.unwrap_or_else(|| wanted_surge(pipeline));
+    let rolling_update = match pipeline.spec.collector.log_host_path() {
+        // One process at a time has a log: the old one must have ended before the new one can begin.
+        Some(_) => json!({"maxSurge": 0, "maxUnavailable": at_once}),
+        None => json!({"maxSurge": at_once, "maxUnavailable": 0}),
+    };
     let pod = pod(pipeline, release);
     let scheduling = pipeline.spec.collector.scheduling();
     let mut template = common::template(pipeline, known, "collector", scheduling, pod);
@@ -78,7 +90,7 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
                 "selector": {"matchLabels": common::component_labels(pipeline, "collector")},
                 "updateStrategy": {
                     "type": "RollingUpdate",
-                    "rollingUpdate": {"maxSurge": max_surge, "maxUnavailable": 0},
+                    "rollingUpdate": rolling_update,
                 },
                 "template": template,
             },
@@ -88,18 +100,17 @@ pub(super) fn daemon_set(pipeline: &Pipeline, release: &Release, known: &Known) 
 
 fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     let mut store = common::store_access(pipeline, User::Collector);
-    if let Some(bytes) = pipeline.spec.collector.log_bytes() {
-        let limit = (bytes + BESIDE_LOG_BYTES).to_string();
-        store
-            .volumes
-            .push(json!({"name": "log", "emptyDir": {"sizeLimit": limit}}));
+    if let Some(volume) = log_volume(pipeline) {
+        store.volumes.push(volume);
         store
             .mounts
-            .push(json!({"name": "log", "mountPath": LOG_FOLDER}));
+            .push(json!({"name": LOG_VOLUME, "mountPath": LOG_FOLDER}));
     }
-    let grace = match pipeline.spec.collector.log_bytes() {
-        Some(_) => LOGGED_GRACE_SECONDS,
-        None => GRACE_SECONDS,
+    let collector = &pipeline.spec.collector;
+    let grace = match (collector.log_bytes(), collector.log_host_path()) {
+        (Some(_), None) => LOGGED_GRACE_SECONDS,
+        (Some(_), Some(_)) => KEPT_GRACE_SECONDS,
+        (None, _) => GRACE_SECONDS,
     };
     let mut pod = json!({
         "serviceAccountName": pipeline.object("collector"),
@@ -113,6 +124,35 @@ fn pod(pipeline: &Pipeline, release: &Release) -> Value {
     common::pull_with_secrets(&mut pod, pipeline, release);
     schedule(&mut pod, release, pipeline.spec.collector.scheduling());
     pod
+}
+
+/// Where the log is kept, where there is one.
+fn log_volume(pipeline: &Pipeline) -> Option<Value> {
+    let bytes = pipeline.spec.collector.log_bytes()?;
+    Some(match pipeline.spec.collector.log_host_path() {
+        // Not made by the kubelet, which would make it so that only root can write to it.
+        Some(path) => json!({"name": LOG_VOLUME, "hostPath": {"path": path, "type": "Directory"}}),
+        None => {
+            let limit = (bytes + BESIDE_LOG_BYTES).to_string();
+            json!({"name": LOG_VOLUME, "emptyDir": {"sizeLimit": limit}})
+        }
+    })
+}
+
+/// The log's folder in the volume, and how long a pod that is told to end may drain it.
+fn log(pipeline: &Pipeline) -> (String, u32) {
+    match pipeline.spec.collector.log_host_path() {
+        // The directory may be shared: by pipelines, and by nodes where it is on a network file system.
+        Some(_) => {
+            let Pipeline {
+                namespace, name, ..
+            } = pipeline;
+            let folder = format!("{LOG_FOLDER}/{namespace}/{name}/$(SPANLOOM_NODE_NAME)");
+            (folder, KEPT_DRAIN_SECONDS)
+        }
+        // A folder of our own in the volume, which is the kubelet's.
+        None => (format!("{LOG_FOLDER}/v1"), LOGGED_DRAIN_SECONDS),
+    }
 }
 
 fn container(
@@ -139,12 +179,14 @@ fn container(
             "SPANLOOM_DRAIN_SECONDS",
             DRAIN_SECONDS.to_string(),
         )),
-        Some(bytes) => env.extend([
-            common::env("SPANLOOM_DRAIN_SECONDS", LOGGED_DRAIN_SECONDS.to_string()),
-            // A folder of our own in the volume, which is the kubelet's.
-            common::env("SPANLOOM_LOG_FOLDER", format!("{LOG_FOLDER}/v1")),
-            common::env("SPANLOOM_LOG_BYTES", bytes.to_string()),
-        ]),
+        Some(bytes) => {
+            let (folder, drain_seconds) = log(pipeline);
+            env.extend([
+                common::env("SPANLOOM_DRAIN_SECONDS", drain_seconds.to_string()),
+                common::env("SPANLOOM_LOG_FOLDER", folder),
+                common::env("SPANLOOM_LOG_BYTES", bytes.to_string()),
+            ]);
+        }
     }
     env.extend(store_env);
     json!({
@@ -167,7 +209,8 @@ fn container(
     })
 }
 
-/// Requests and limits, with the log's room on the node's disk where the document does not name it.
+/// Requests and limits, with the log's room on the node's disk where the document does not name it. A directory
+/// of the node is not counted as the pod's.
 fn resources(pipeline: &Pipeline) -> Value {
     let mut resources = common::resources(
         pipeline.spec.collector.resources.as_ref(),
@@ -175,6 +218,7 @@ fn resources(pipeline: &Pipeline) -> Value {
         json!({"memory": "512Mi"}),
     );
     if let Some(bytes) = pipeline.spec.collector.log_bytes()
+        && pipeline.spec.collector.log_host_path().is_none()
         && resources["requests"]["ephemeral-storage"].is_null()
         && resources["limits"]["ephemeral-storage"].is_null()
     {

@@ -20,13 +20,17 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_PIPELINE: &str = "spanloom.dev/pipeline";
 
 /// The annotation of a pod template that names the managed store's password.
-pub(crate) const CREDENTIALS: &str = "spanloom.dev/credentials";
+const CREDENTIALS: &str = "spanloom.dev/credentials";
 
 /// The user of our own images.
 const USER: u32 = 65_532;
 
 /// Where the trusted certificate authorities are mounted.
 const CA_FOLDER: &str = "/etc/spanloom/ca";
+const CA_VOLUME: &str = "ca";
+/// Where the store's credentials are mounted.
+const CREDENTIALS_FOLDER: &str = "/etc/spanloom/clickhouse";
+pub(crate) const CREDENTIALS_VOLUME: &str = "clickhouse";
 
 /// The labels by which a component's pods are selected. They can never change.
 pub fn component_labels(pipeline: &Pipeline, component: &str) -> Value {
@@ -50,8 +54,12 @@ pub fn owned_selector(pipeline: &str) -> String {
     format!("{LABEL_MANAGED_BY}={MANAGER},{LABEL_PIPELINE}={pipeline}")
 }
 
-/// The template of a component's pods. It names the managed store's password without telling it, so that
-/// all who use it are renewed together when it is another one.
+/// The components whose pods are made anew when the managed store has another password: the server, and the Job.
+/// The others read it again.
+const READ_PASSWORD_ONCE: [&str; 2] = ["clickhouse", "migrate"];
+
+/// The template of a component's pods. Where they read the managed store's password only once, it names it
+/// without telling it.
 pub(super) fn template(
     pipeline: &Pipeline,
     known: &Known,
@@ -68,7 +76,7 @@ pub(super) fn template(
     }
     // Ours come last: what a Service or we ourselves select by cannot be replaced.
     merge(&mut metadata["labels"], labels(pipeline, component));
-    if pipeline.runs_store() {
+    if pipeline.runs_store() && READ_PASSWORD_ONCE.contains(&component) {
         metadata["annotations"][CREDENTIALS] = json!(hash_of(&known.store_password));
     }
     json!({"metadata": metadata, "spec": spec})
@@ -185,6 +193,7 @@ fn env_secret(name: &str, secret: &str, key: &str) -> Value {
 }
 
 /// How a pod reaches the store.
+#[derive(Default)]
 pub(super) struct StoreAccess {
     /// Environment variables.
     pub env: Vec<Value>,
@@ -195,16 +204,18 @@ pub(super) struct StoreAccess {
 }
 
 /// How a pod of this pipeline reaches its store; a managed one as this user.
+///
+/// Pods that run for long have the credentials as files, which the kubelet renews, and collectors take the address
+/// of an external store from their configuration: neither needs new pods.
 pub(super) fn store_access(pipeline: &Pipeline, user: User) -> StoreAccess {
-    let managed = pipeline.object("clickhouse");
-    let mut env_of = Vec::new();
-    let (credentials, ca) = match &pipeline.resolved.storage.server {
+    let mut access = StoreAccess::default();
+    let (credentials, authorities) = match &pipeline.resolved.storage.server {
         Server::Managed { .. } => {
+            let managed = pipeline.object("clickhouse");
             let url = format!("https://{managed}.{}.svc:8443", pipeline.namespace);
-            env_of.push(env("SPANLOOM_CLICKHOUSE_URL", url));
-            env_of.push(env("SPANLOOM_CLICKHOUSE_DATABASE", DATABASE));
-            let source = json!({"name": "ca", "configMap": {"name": pipeline.object("ca")}});
-            (Some((managed, user.keys())), Some(source))
+            access.address(Some(url), DATABASE);
+            let authorities = json!({"configMap": {"name": pipeline.object("ca")}});
+            (Some((managed, user.keys())), Some(authorities))
         }
         Server::External {
             url,
@@ -212,46 +223,76 @@ pub(super) fn store_access(pipeline: &Pipeline, user: User) -> StoreAccess {
             credentials_secret,
             ..
         } => {
-            env_of.push(env("SPANLOOM_CLICKHOUSE_URL", url));
-            env_of.push(env("SPANLOOM_CLICKHOUSE_DATABASE", database));
+            let url = (user != User::Collector).then(|| url.clone());
+            access.address(url, database);
             let external = pipeline.spec.storage.external.as_ref();
-            let secret = external
+            let authorities = external
                 .and_then(|external| external.tls.as_ref())
                 .and_then(|tls| tls.ca_secret.as_ref());
-            let source = secret.map(|secret| {
+            let authorities = authorities.map(|secret| {
                 let key = secret.key.as_deref().unwrap_or("ca.crt");
-                json!({"name": "ca", "secret": {
+                json!({"secret": {
                     "secretName": secret.name,
                     "items": [{"key": key, "path": "ca.crt"}],
                 }})
             });
             let credentials = credentials_secret.clone();
-            (
-                credentials.map(|secret| (secret, ("username", "password"))),
-                source,
-            )
+            let credentials = credentials.map(|secret| (secret, ("username", "password")));
+            (credentials, authorities)
         }
     };
-    if let Some((secret, (name, password))) = credentials {
-        env_of.push(env_secret("SPANLOOM_CLICKHOUSE_USER", &secret, name));
-        env_of.push(env_secret(
-            "SPANLOOM_CLICKHOUSE_PASSWORD",
-            &secret,
-            password,
-        ));
+    if let Some((secret, keys)) = credentials {
+        match user {
+            // A Job reads them once.
+            User::Migrate => access.log_in_by_variables(&secret, keys),
+            User::Collector | User::Query => access.log_in_by_files(&secret, keys),
+        }
     }
-    let mut mounts = Vec::new();
-    if ca.is_some() {
-        env_of.push(env(
-            "SPANLOOM_CLICKHOUSE_CA_FILE",
-            format!("{CA_FOLDER}/ca.crt"),
-        ));
-        mounts.push(json!({"name": "ca", "mountPath": CA_FOLDER, "readOnly": true}));
+    if let Some(source) = authorities {
+        access.trust(source);
     }
-    StoreAccess {
-        env: env_of,
-        volumes: ca.into_iter().collect(),
-        mounts,
+    access
+}
+
+impl StoreAccess {
+    fn address(&mut self, url: Option<String>, database: &str) {
+        let url = url.map(|url| env("SPANLOOM_CLICKHOUSE_URL", url));
+        self.env.extend(url);
+        self.env.push(env("SPANLOOM_CLICKHOUSE_DATABASE", database));
+    }
+
+    fn log_in_by_variables(&mut self, secret: &str, (user, password): (&str, &str)) {
+        self.env.extend([
+            env_secret("SPANLOOM_CLICKHOUSE_USER", secret, user),
+            env_secret("SPANLOOM_CLICKHOUSE_PASSWORD", secret, password),
+        ]);
+    }
+
+    fn log_in_by_files(&mut self, secret: &str, (user, password): (&str, &str)) {
+        let item = |key: &str, path: &str| json!({"key": key, "path": path});
+        let source = json!({"secret": {
+            "secretName": secret,
+            "defaultMode": 0o440,
+            "items": [item(user, "username"), item(password, "password")],
+        }});
+        self.env.push(env(
+            "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR",
+            CREDENTIALS_FOLDER,
+        ));
+        self.mount(CREDENTIALS_VOLUME, CREDENTIALS_FOLDER, source);
+    }
+
+    fn trust(&mut self, source: Value) {
+        let file = format!("{CA_FOLDER}/ca.crt");
+        self.env.push(env("SPANLOOM_CLICKHOUSE_CA_FILE", file));
+        self.mount(CA_VOLUME, CA_FOLDER, source);
+    }
+
+    fn mount(&mut self, name: &str, folder: &str, mut source: Value) {
+        source["name"] = json!(name);
+        self.volumes.push(source);
+        self.mounts
+            .push(json!({"name": name, "mountPath": folder, "readOnly": true}));
     }
 }
 

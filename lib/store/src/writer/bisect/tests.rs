@@ -196,3 +196,55 @@ fn a_cut_catalogue_is_never_taken_for_another() {
         assert!(!store.lost, "after {died_after} inserts");
     }
 }
+
+/// The server may take what it refused before: a row that was bad is good once the schema is mended.
+#[test]
+fn a_batch_that_was_cut_stays_cut() {
+    for died_after in 0..12 {
+        let id = BatchId::random();
+        let mut store = Store::default();
+        let mut frozen = batch(id, &pool());
+        let mut job = Job::new(frozen.tables.swap_remove(0));
+        assert_eq!(job.id, TableId::Spans);
+        let bad = [3, 20];
+        let mut said = Vec::new();
+        for _ in 0..died_after {
+            let Some(piece) = job.next() else { break };
+            match store.insert(piece, &bad) {
+                true => job.done(),
+                false => assert!(job.bad_rows(&frozen, "bad")),
+            }
+            said = job.cuts().to_vec();
+        }
+        let mut again = batch(id, &pool());
+        let table = again.tables.swap_remove(0);
+        let mut job = Job::resumed(&again, table, said);
+        while let Some(piece) = job.next() {
+            assert!(store.insert(piece, &[]));
+            job.done();
+        }
+        assert_eq!(
+            store.rows(),
+            Vec::from_iter(0..SPANS),
+            "after {died_after} inserts"
+        );
+        assert!(!store.lost);
+    }
+}
+
+#[test]
+fn cuts_that_are_not_of_the_batch_are_not_used() {
+    let check = |known: &[Range<usize>], used: bool| {
+        let mut frozen = batch(BatchId::random(), &pool());
+        let table = frozen.tables.swap_remove(0);
+        let job = Job::resumed(&frozen, table, known.to_vec());
+        assert_eq!(job.cuts() == known && !known.is_empty(), used, "{known:?}");
+    };
+    check(&[], false);
+    check(&[0..20, 20..SPANS], true);
+    check(&[0..20, 20..30], false);
+    check(&[0..20, 20..SPANS + 1], false);
+    check(&[0..20, 21..SPANS], false);
+    check(&[0..20, 20..20, 20..SPANS], false);
+    check(&[20..SPANS, 0..20], false);
+}
