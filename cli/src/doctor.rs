@@ -1,5 +1,6 @@
 //! `spanloom doctor log`: what a collector's log on disk holds, and what is wrong with it. It changes nothing, and
-//! a collector may have the log open.
+//! a collector may have the log open. With `--replay`, dead letters are written to ClickHouse again, and leave the
+//! file.
 
 use std::fmt::Write;
 use std::io::Write as _;
@@ -7,7 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
+use spanloom_collector::StoreAddress;
 use spanloom_log::Report;
+
+use crate::data_dir::DataDir;
+use crate::say::Say;
+use crate::up::start_engine;
 
 /// What is looked at.
 #[derive(Debug, clap::Args)]
@@ -18,11 +24,38 @@ pub struct DoctorArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Explain a collector's log on disk. It is only read; the collector may be running.
-    Log {
-        /// The folder: what the collector was given as --log-folder.
-        folder: PathBuf,
-    },
+    /// Explain a collector's log on disk, or replay its dead letters. The collector may be running.
+    Log(LogArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct LogArgs {
+    /// The folder: what the collector was given as --log-folder.
+    folder: PathBuf,
+    /// Write the rows that ClickHouse rejected, and that are kept as dead letters, to ClickHouse again. Those that
+    /// are stored leave the file of dead letters.
+    #[arg(long)]
+    replay: bool,
+    /// ClickHouse's HTTP interface.
+    #[arg(
+        long,
+        env = "SPANLOOM_CLICKHOUSE_URL",
+        default_value = "http://127.0.0.1:8123"
+    )]
+    clickhouse_url: String,
+    /// The database.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_DATABASE", default_value = "spanloom")]
+    clickhouse_database: String,
+    /// The user; the password comes from SPANLOOM_CLICKHOUSE_PASSWORD, never from a flag.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_USER", default_value = "default")]
+    clickhouse_user: String,
+    /// For an https URL: the PEM bundle of the authorities to trust; without it this machine's.
+    #[arg(long, env = "SPANLOOM_CLICKHOUSE_CA_FILE")]
+    clickhouse_ca_file: Option<PathBuf>,
+    /// Write to the embedded ClickHouse of this data directory instead, which is started for it: `spanloom up` must
+    /// not be running.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
 }
 
 /// How many batches and dead letters are listed.
@@ -31,13 +64,55 @@ const LISTED: usize = 20;
 /// Runs the command.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// When the folder cannot be read, or not all dead letters are replayed.
 pub fn run(args: DoctorArgs) -> anyhow::Result<()> {
-    let What::Log { folder } = args.what;
-    let report = spanloom_log::inspect(&folder)?;
+    let What::Log(args) = args.what;
+    if args.replay {
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+        return runtime.block_on(replay(&args));
+    }
+    let report = spanloom_log::inspect(&args.folder)?;
+    print(&explain(&report))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     std::io::stdout()
-        .write_all(explain(&report).as_bytes())
+        .write_all(text.as_bytes())
         .context("cannot write to standard output")
+}
+
+async fn replay(args: &LogArgs) -> anyhow::Result<()> {
+    let Some(path) = &args.data_dir else {
+        return replay_to(args, &args.store()).await;
+    };
+    let data_dir = DataDir::open(path)?;
+    let (engine, store) = start_engine(&data_dir, &Say::new()).await?;
+    let done = replay_to(args, &store).await;
+    engine
+        .stop()
+        .await
+        .context("the embedded ClickHouse did not stop")?;
+    done
+}
+
+async fn replay_to(args: &LogArgs, store: &StoreAddress) -> anyhow::Result<()> {
+    let replayed = spanloom_collector::replay_letters(&args.folder, store).await?;
+    print(&format!("{}\n", replayed.summary()))?;
+    replayed.into_result().context("some dead letters stay")
+}
+
+impl LogArgs {
+    fn store(&self) -> StoreAddress {
+        StoreAddress {
+            url: self.clickhouse_url.clone(),
+            user: self.clickhouse_user.clone(),
+            password: std::env::var("SPANLOOM_CLICKHOUSE_PASSWORD").unwrap_or_default(),
+            credentials_dir: None,
+            database: self.clickhouse_database.clone(),
+            cluster: None,
+            ca_file: self.clickhouse_ca_file.clone(),
+        }
+    }
 }
 
 fn explain(report: &Report) -> String {
@@ -93,6 +168,13 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(out, "  {spans}: {}", letter.reason.replace('\n', " "))?;
     }
     more(out, report.dead_letters.len(), "dead letters")?;
+    match report.reserve_bytes {
+        0 => writeln!(
+            out,
+            "reserve: none; while the disk is full, nothing can be delivered"
+        )?,
+        bytes => writeln!(out, "reserve: {}", size(bytes))?,
+    }
     if report.findings.is_empty() {
         writeln!(out, "damage: none")?;
     }
@@ -178,6 +260,7 @@ mod tests {
             "undelivered: 2 requests with 5 spans",
             "batch 00000000000000000000000000000007: 1 request, never sent",
             "1 span: TOO_LARGE_STRING_SIZE: value",
+            "reserve: 1.0 MiB",
             "damage: none",
         ] {
             assert!(text.contains(expected), "{text}");

@@ -38,7 +38,7 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Show what happened to the spans that were received: stored, refused, dropped or sampled out.
     Accounts(accounts::AccountsArgs),
-    /// Explain what a part of Spanloom has on disk.
+    /// Explain what a part of Spanloom has on disk, or repair it.
     Doctor(doctor::DoctorArgs),
     /// Host the embedded ClickHouse; `up` starts this by itself.
     #[command(name = "engine-host", hide = true)]

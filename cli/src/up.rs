@@ -258,6 +258,15 @@ async fn start_store(
         say.step(&format!("using the ClickHouse at {}", address.url));
         return Ok((Store::External, address));
     }
+    let (engine, address) = start_engine(data_dir, say).await?;
+    Ok((Store::Embedded(Box::new(engine)), address))
+}
+
+/// Starts the embedded ClickHouse of a data directory.
+pub(crate) async fn start_engine(
+    data_dir: &DataDir,
+    say: &Say,
+) -> anyhow::Result<(Engine, StoreAddress)> {
     let library = spanloom_engine::fetch::library(|news| say.step(news)).await?;
     say.step(&format!(
         "starting the embedded ClickHouse on {}",
@@ -284,5 +293,5 @@ async fn start_store(
         cluster: None,
         ca_file: None,
     };
-    Ok((Store::Embedded(Box::new(engine)), address))
+    Ok((engine, address))
 }

@@ -21,8 +21,10 @@ pub mod export;
 mod level;
 pub mod memory;
 pub mod pace;
+mod replay;
 pub mod threads;
 
 pub use cluster::{Cluster, ClusterError};
 pub use collector::{Collector, MigrateError, StartError, migrate, migrate_agent};
 pub use config::{CollectorConfig, LogConfig, StoreAddress, Unreadable, read_agent_config};
+pub use replay::{ReplayError, ReplayLettersError, ReplayedLetters, replay_letters};

@@ -36,6 +36,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Migrate ClickHouse's schema to this version and exit.
     Migrate(MigrateArgs),
+    /// Write the rows that ClickHouse rejected, and that the log keeps as dead letters, to ClickHouse again.
+    ReplayDeadLetters(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +106,18 @@ struct MigrateArgs {
 const DEFAULT_URL: &str = "http://127.0.0.1:8123";
 
 #[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The log's folder. Its collector may be running.
+    #[arg(long, env = "SPANLOOM_LOG_FOLDER")]
+    log_folder: PathBuf,
+    /// In a cluster: the ConfigMap with the configuration. What it says of ClickHouse is not read here.
+    #[arg(long, env = "SPANLOOM_CONFIG_MAP", hide = true)]
+    config_map: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct StoreArgs {
     /// The TracingPipeline document; without it the defaults hold.
     #[arg(short = 'f', long = "file", env = "SPANLOOM_PIPELINE")]
@@ -147,6 +161,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => run(*args).await,
             Command::Migrate(args) => migrate(args).await,
+            Command::ReplayDeadLetters(args) => replay(args).await,
         }
     });
     match done {
@@ -227,6 +242,21 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let pipeline = document.metadata.name.as_deref().unwrap_or("default");
     spanloom_collector::migrate(&store, &document, pipeline).await?;
     Ok(())
+}
+
+async fn replay(args: ReplayArgs) -> anyhow::Result<()> {
+    let store = match args.config_map {
+        // The address of an external ClickHouse is in the collector's configuration, and may change.
+        Some(_) => args.store.address(""),
+        None => args.store.store()?.0,
+    };
+    anyhow::ensure!(
+        !store.url.is_empty(),
+        "the address of ClickHouse is not known here; give it as --clickhouse-url"
+    );
+    let replayed = spanloom_collector::replay_letters(&args.log_folder, &store).await?;
+    tracing::info!("{}", replayed.summary());
+    replayed.into_result().context("some dead letters stay")
 }
 
 fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {

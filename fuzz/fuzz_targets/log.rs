@@ -1,4 +1,4 @@
-//! Any bytes can be a segment or the dead letters of a log: it is opened, explained without a change, and takes
+//! Any bytes can be a segment, the dead letters or the reserve of a log: it is opened, explained without a change, and takes
 //! a request; what was recovered once is recovered again.
 #![no_main]
 
@@ -8,16 +8,19 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use spanloom_log::disk::simulated::{SimulatedClock, SimulatedDisk};
 use spanloom_log::disk::{Access, Disk};
-use spanloom_log::{Committer, Log, Options, Record, Recovered, Request, inspect_on};
+use spanloom_log::{
+    Committer, DeadLetter, DeadLetterFile, Log, Options, Record, Recovered, Request, inspect_on,
+};
 
 const FOLDER: &str = "/log";
 const NOW_MS: u64 = 1_800_000_000_000;
-const NAMES: [&str; 2] = ["00000001.seg", "dead-letters"];
+const NAMES: [&str; 3] = ["00000001.seg", "dead-letters", "reserve"];
 
 fn open(disk: &SimulatedDisk) -> (Log, Recovered) {
     let clock = Arc::new(SimulatedClock::at(NOW_MS));
     let options = Options {
         committer: Committer::Caller,
+        reserve_bytes: 4096,
         ..Options::default()
     };
     Log::open_on(Arc::new(disk.clone()), clock, Path::new(FOLDER), options)
@@ -53,6 +56,17 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(read.key, request.key);
     }
     let _ = log.read_dead_letters(|_| ());
+    let file = DeadLetterFile::on(Arc::new(disk.clone()), Path::new(FOLDER));
+    let letters = file.read().expect("the disk works");
+    let (gone, left) = letters.split_at(letters.len() / 2);
+    if file.replace(gone, &[]).is_ok() {
+        let after = file.read().expect("the disk works");
+        let is_gone = |letter: &DeadLetter| {
+            let mut same = gone.iter().map(|gone| (gone.batch, &gone.rows));
+            same.any(|name| name == (letter.batch, &letter.rows))
+        };
+        assert!(left.iter().all(|letter| after.contains(letter) || is_gone(letter)));
+    }
     let position = log
         .append(Record::Request(Request {
             key: 7,

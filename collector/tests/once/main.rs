@@ -6,6 +6,7 @@ mod accounts;
 #[cfg(feature = "control-runs")]
 mod control;
 mod faults;
+mod letters;
 mod proxy;
 
 use std::net::SocketAddr;

@@ -3,16 +3,21 @@
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use crate::disk::Access;
 use crate::error::WriteError;
 use crate::format::FRAME_HEADER;
 use crate::index::{KeptKey, Now};
 use crate::options::{Event, Options};
 use crate::read::read_frame;
-use crate::record::Record;
+use crate::record::{Position, Record};
 use crate::state::{Content, Pending, State};
 use crate::survey::{Segment, UnknownFrame};
-use crate::writer::{Failed, Next, Writer, Written, remove, write_error};
+use crate::writer::{Failed, Next, Turn, Writer, Written, remove, write_error};
+
+/// A reserve that the disk has no room for is tried again so much later.
+const RESERVE_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the log's owner and its thread share.
 #[derive(Debug)]
@@ -36,18 +41,16 @@ impl Shared {
     pub(crate) fn commit(&self) -> Result<(), WriteError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.lock().fault.clone();
-        let mut result = self.write_waiting(&mut writer, false);
+        let mut result = self.write_waiting(&mut writer);
         self.set_fault(&result);
         if result.is_err() {
-            // A new segment may do where the old one did not. Ends of batches go first: they are small, and
-            // what they give room for is perhaps just what a full disk needs.
-            result = self
-                .write_waiting(&mut writer, true)
-                .and_then(|()| self.delete_finished(&mut writer))
-                .and_then(|()| self.write_waiting(&mut writer, false));
+            result = self.make_way(&mut writer);
             self.set_fault(&result);
         }
-        let result = result.and_then(|()| self.delete_finished(&mut writer));
+        let result = result
+            .and_then(|()| self.delete_finished(&mut writer))
+            .and_then(|()| self.leave_reserve(&mut writer));
+        self.lock().has_reserve = writer.reserve.is_there();
         drop(writer);
         self.set_fault(&result);
         self.progress.notify_all();
@@ -57,6 +60,98 @@ impl Shared {
             _ => {}
         }
         result
+    }
+
+    /// A new segment may do where the old one did not, and there is the reserve. What settles requests goes
+    /// first: what it gives room for is perhaps just what a full disk needs.
+    fn make_way(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        writer.is_disk_full = self.lock().is_disk_full;
+        let mut early = self.write_early(writer);
+        self.delete_finished(writer)?;
+        if early.is_err() {
+            // A segment that went may be the reserve now.
+            early = self.write_early(writer);
+        }
+        self.lock().takes_early = early.is_ok();
+        early?;
+        self.write_waiting(writer)
+    }
+
+    /// Writes what waits, once the disk has room for it and for a reserve. Until then nothing is written in its
+    /// order: what settles it would come to lie in an older segment, which goes first.
+    fn write_waiting(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        if writer.early().is_some() {
+            self.leave_reserve(writer)?;
+        }
+        self.write_in_order(writer)
+    }
+
+    /// Ends the segment that is made of the reserve, if there is another reserve.
+    fn leave_reserve(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        if writer.reserve.is_missing() {
+            self.make_reserve(writer)?;
+        }
+        if let Some((number, bytes)) = writer.close_early() {
+            self.lock().resize(number, bytes);
+        }
+        Ok(())
+    }
+
+    /// Makes the reserve of a log that is being opened, or goes on with what an earlier process left of it.
+    pub(crate) fn open_reserve(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.reserve.is_missing() {
+            // It fails only while one is in use.
+            let _ = self.make_reserve(&mut writer);
+        }
+        let mut state = self.lock();
+        state.has_reserve = writer.reserve.is_there();
+        let segments = state.segments.iter();
+        let mut begun: Vec<_> = segments
+            .filter_map(|segment| {
+                let early = segment.early?;
+                Some((segment.number, segment.path.clone(), segment.bytes, early))
+            })
+            .collect();
+        if writer.reserve.is_missing()
+            && let Some((number, path, bytes, early)) = begun.last()
+            && writer.resume(*number, path, *bytes, *early).is_ok()
+        {
+            begun.pop();
+        }
+        for (number, path, _, early) in begun {
+            let file = writer.disk.open(&path, Access::Write);
+            if file.and_then(|mut file| file.truncate(early.end)).is_ok() {
+                state.resize(number, early.end);
+            }
+        }
+    }
+
+    /// Makes the reserve, if there is room for it. That there is none is a failure only while the one before is
+    /// in use: then the disk is still full.
+    fn make_reserve(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        let now = writer.clock.monotonic();
+        if !writer.uses_reserve() && writer.next_reserve_at > now {
+            return Ok(());
+        }
+        writer.next_reserve_at = now + RESERVE_PAUSE;
+        // A log that is as large as it may be has no room either.
+        let made = match self.lock().used_bytes() > self.options.max_bytes {
+            true => Err(ErrorKind::StorageFull.into()),
+            false => writer.reserve.make(&*writer.disk),
+        };
+        let Err(source) = made else {
+            writer.is_reserve_missed = false;
+            return Ok(());
+        };
+        let error = write_error("make", writer.reserve.path(), source);
+        if !std::mem::replace(&mut writer.is_reserve_missed, true) {
+            self.tell(Event::NoReserve(error.to_string()));
+        }
+        match writer.uses_reserve() {
+            true => Err(error),
+            false => Ok(()),
+        }
     }
 
     fn set_fault(&self, result: &Result<(), WriteError>) {
@@ -75,27 +170,61 @@ impl Shared {
         }
     }
 
-    fn write_waiting(&self, writer: &mut Writer, only_ends: bool) -> Result<(), WriteError> {
+    fn write_in_order(&self, writer: &mut Writer) -> Result<(), WriteError> {
         loop {
-            let (group, next) = {
-                let state = self.lock();
-                let next = Next {
-                    number: state.next_number,
-                    previous: state.written,
-                };
-                (state.group(writer.segment_bytes, only_ends), next)
-            };
+            let group = self.lock().group(writer.segment_bytes);
             if group.is_empty() {
                 return Ok(());
             }
-            match writer.write(&group, next) {
-                Ok(written) => self.apply(writer, &group, written),
-                Err(Failed { error, used_number }) => {
-                    if used_number {
-                        self.lock().next_number += 1;
+            self.write_group(writer, &group, Turn::InOrder)?;
+        }
+    }
+
+    /// Writes what can be written before its turn.
+    fn write_early(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        loop {
+            let (room, request_room) = writer.early_room();
+            let group = self.lock().early_group(room, request_room);
+            match group {
+                Some(group) if group.is_empty() => return Ok(()),
+                Some(group) => self.write_group(writer, &group, Turn::Early)?,
+                // The segment is full. There may be another reserve.
+                None => match writer.close_early() {
+                    Some((number, bytes)) => self.lock().resize(number, bytes),
+                    None => {
+                        let source = ErrorKind::StorageFull.into();
+                        return Err(write_error("write to", writer.reserve.path(), source));
                     }
-                    return Err(error);
+                },
+            }
+        }
+    }
+
+    fn write_group(
+        &self,
+        writer: &mut Writer,
+        group: &[Arc<Pending>],
+        turn: Turn,
+    ) -> Result<(), WriteError> {
+        let next = {
+            let state = self.lock();
+            let first = state.buffer.front();
+            Next {
+                number: state.next_number,
+                previous: state.written,
+                has_gaps: first.is_some_and(|first| first.position < state.written),
+            }
+        };
+        match writer.write(group, next, turn) {
+            Ok(written) => {
+                self.apply(writer, group, written);
+                Ok(())
+            }
+            Err(Failed { error, used_number }) => {
+                if used_number {
+                    self.lock().next_number += 1;
                 }
+                Err(error)
             }
         }
     }
@@ -113,6 +242,7 @@ impl Shared {
                 last: 0,
                 unknown: Vec::new(),
                 goes_after: None,
+                early: None,
             });
         }
         // A key is as old as its request, which was received a moment ago: the calendar may have jumped.
@@ -138,12 +268,10 @@ impl Shared {
         }
         remove_group(&mut state, group);
         state.written = state.written.max(last);
-        if let Some(segment) = state.segments.back_mut() {
-            let grown = written.length - segment.bytes;
-            segment.bytes = written.length;
+        state.resize(written.number, written.length);
+        if let Some(segment) = state.segment_mut(written.number) {
             segment.last = segment.last.max(last);
             segment.unknown.append(&mut unknown);
-            state.disk_bytes += grown;
         }
         let Options {
             key_window,
@@ -153,10 +281,18 @@ impl Shared {
         let evicted = state.index.forget_keys(key_window, max_keys, now.monotonic);
         state.keys_evicted += evicted as u64;
         let after = state.durable();
+        let early: Vec<_> = group
+            .iter()
+            .map(|pending| Position(pending.position))
+            .filter(|position| *position > after)
+            .collect();
         drop(state);
         self.progress.notify_all();
         if after > before {
             self.tell(Event::Durable(after));
+        }
+        if !early.is_empty() {
+            self.tell(Event::DurableEarly(early));
         }
         if evicted > 0 {
             self.tell(Event::KeysEvicted(evicted));
@@ -167,11 +303,17 @@ impl Shared {
     /// are still young, and records that only a later version knows, are copied and durable before.
     fn delete_finished(&self, writer: &mut Writer) -> Result<(), WriteError> {
         loop {
-            let Some(step) = self.next_deletion(writer) else {
+            let before = self.lock().keys_evicted;
+            let step = self.next_deletion(writer);
+            let evicted = self.lock().keys_evicted - before;
+            if evicted > 0 {
+                self.tell(Event::KeysEvicted(to_count(evicted)));
+            }
+            let Some(step) = step else {
                 return Ok(());
             };
             match step {
-                Deletion::WriteCopies => self.write_waiting(writer, false)?,
+                Deletion::WriteCopies => self.write_waiting(writer)?,
                 Deletion::Copy(unknown) => self.copy_unknown(writer, unknown),
                 Deletion::Remove => self.remove_oldest(writer)?,
             }
@@ -183,6 +325,10 @@ impl Shared {
         let needed_from = state.index.needed_from();
         let durable = state.durable().0;
         let is_disk_full = state.is_disk_full;
+        // The newest one stays: it says which positions were given, and whose log this is.
+        if state.segments.len() < 2 {
+            return None;
+        }
         let oldest = state.segments.front()?;
         if Some(oldest.number) == writer.active() || oldest.last >= needed_from {
             return None;
@@ -205,7 +351,12 @@ impl Shared {
             if !is_room_needed {
                 return None;
             }
-            state.keys_evicted += state.index.take_keys(last).len() as u64;
+            let now = writer.clock.monotonic();
+            let gone = state.index.take_keys(last);
+            let young = gone
+                .iter()
+                .filter(|key| !key.is_older(self.options.key_window, now));
+            state.keys_evicted += young.count() as u64;
         }
         let before = state.next_position;
         self.copy_keys(&mut state, writer, last);
@@ -220,23 +371,23 @@ impl Shared {
     fn copy_keys(&self, state: &mut State, writer: &Writer, last: u64) {
         let now = writer.clock.monotonic();
         let mut keys = state.index.take_keys(last);
-        keys.retain(|key| key.age(now) <= self.options.key_window);
+        keys.retain(|key| !key.is_older(self.options.key_window, now));
         // One record for each part that fits: a record has a limit.
         let mut rest = keys.into_iter().peekable();
         while rest.peek().is_some() {
             let mut bytes = (FRAME_HEADER + 4) as u64;
             let mut part: Vec<KeptKey> = Vec::new();
             while let Some(key) = rest.next_if(|key| {
-                part.is_empty() || bytes + key.key.encoded_bytes() as u64 <= writer.segment_bytes
+                part.is_empty() || bytes + key.encoded_bytes() <= writer.segment_bytes
             }) {
-                bytes += key.key.encoded_bytes() as u64;
+                bytes += key.encoded_bytes();
                 part.push(key);
             }
             if state.used_bytes() + bytes > self.options.max_bytes {
                 state.keys_evicted += part.len() as u64;
                 continue;
             }
-            let record = Record::Keys(part.iter().map(|key| key.key.clone()).collect());
+            let record = Record::Keys(part.iter().map(KeptKey::key).collect());
             let frame_bytes = record.frame_bytes();
             state.push(Content::Keys(record, part), frame_bytes);
         }
@@ -259,28 +410,41 @@ impl Shared {
         }
     }
 
-    fn remove_oldest(&self, writer: &Writer) -> Result<(), WriteError> {
-        let path = self
-            .lock()
-            .segments
-            .front()
-            .map(|oldest| oldest.path.clone());
-        let Some(path) = path else {
+    fn remove_oldest(&self, writer: &mut Writer) -> Result<(), WriteError> {
+        let oldest = {
+            let state = self.lock();
+            let oldest = state.segments.front();
+            oldest.map(|oldest| (oldest.number, oldest.path.clone(), oldest.bytes))
+        };
+        let Some((number, path, bytes)) = oldest else {
             return Ok(());
         };
-        remove(&*writer.disk, &path).map_err(|source| write_error("delete", &path, source))?;
-        // One at a time: if a later one were gone after a crash and this one were not, its requests would
-        // be delivered again, since the later one says that they are stored.
-        writer
-            .disk
-            .sync_folder(&writer.folder)
-            .map_err(|source| write_error("sync the folder of", &path, source))?;
+        if writer.early() == Some(number) {
+            // Nothing in it is needed; its room is not given away before it is the reserve again.
+            writer.forget_early();
+        }
+        let is_recycled = writer.reserve.is_missing()
+            && bytes >= writer.reserve.bytes()
+            && writer.reserve.recycle(&*writer.disk, &path).is_ok();
+        if !is_recycled {
+            remove(&*writer.disk, &path).map_err(|source| write_error("delete", &path, source))?;
+            // One at a time: if a later one were gone after a crash and this one were not, its requests would
+            // be delivered again, since the later one says that they are stored.
+            writer
+                .disk
+                .sync_folder(&writer.folder)
+                .map_err(|source| write_error("sync the folder of", &path, source))?;
+        }
         let mut state = self.lock();
         if let Some(gone) = state.segments.pop_front() {
             state.disk_bytes -= gone.bytes;
         }
         Ok(())
     }
+}
+
+fn to_count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 enum Deletion {

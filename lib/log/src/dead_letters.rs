@@ -1,21 +1,31 @@
 //! The file of dead letters: rows that the store refused for good, with the reason. It has the format of a
 //! segment, with the number 0.
+//!
+//! It is the only file of a log that another process may change while the log is open: letters that were replayed
+//! are taken out. So each change is made under a lock of its own, and by a new file that takes the place of the
+//! old one. The log looks whether the file is still its own before it writes to it.
 
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::disk::{Access, Disk, DiskFile};
-use crate::error::{DeadLetterError, WriteError};
+use crate::aside::Aside;
+use crate::disk::{Access, Disk, DiskFile, Lock, LockGuard, RealDisk};
+use crate::error::{DeadLetterError, ReadError, WriteError};
 use crate::format::{
     FRAME_HEADER, Fields, HeaderState, SEGMENT_HEADER, Salt, SegmentHeader, VERSION, seal_frame,
 };
-use crate::names::DEAD_LETTERS;
+use crate::names::{DEAD_LETTERS, DEAD_LETTERS_LOCK, DEAD_LETTERS_NEW};
 use crate::record::{BatchId, kind, put_bytes, put_range, take_batch, take_range, take_text};
 use crate::scan::{Scan, read_up_to, scan};
+use crate::writer::{remove, write_error};
 
 /// Rows that the store refused for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +42,14 @@ pub struct DeadLetter {
     pub payload: Bytes,
 }
 
+/// What a letter is known by: its batch, and which of its rows.
+type Name = (BatchId, u32, u32);
+
 impl DeadLetter {
+    fn name(&self) -> Name {
+        (self.batch, self.rows.start, self.rows.end)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.batch.0.to_le_bytes());
         put_range(out, &self.rows);
@@ -59,42 +76,81 @@ pub(crate) fn read(
     folder: &Path,
     on_letter: &mut dyn FnMut(DeadLetter),
 ) -> io::Result<u64> {
-    match disk.open(&folder.join(DEAD_LETTERS), Access::Read) {
-        Ok(file) => {
-            let length = file.length()?;
-            read_file(&*file, length, on_letter)?;
-            Ok(length)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
+    let content = Content::read(disk, &folder.join(DEAD_LETTERS), Access::Read, on_letter)?;
+    Ok(content.map_or(0, |content| content.length))
+}
+
+/// A file that was read.
+struct Content {
+    file: Box<dyn DiskFile>,
+    length: u64,
+    /// `None` for a header that is not one of ours, or is damaged.
+    header: Option<(SegmentHeader, Salt)>,
+    scanned: Scan,
+}
+
+impl Content {
+    /// `None` if there is no file.
+    fn read(
+        disk: &dyn Disk,
+        path: &Path,
+        access: Access,
+        on_letter: &mut dyn FnMut(DeadLetter),
+    ) -> io::Result<Option<Self>> {
+        let file = match disk.open(path, access) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = file.length()?;
+        let (salts, header) = match read_header(&*file)? {
+            HeaderState::Good(header, salt) if header.version <= VERSION => {
+                (vec![salt], Some((header, salt)))
+            }
+            HeaderState::Damaged(salts) => (salts.to_vec(), None),
+            HeaderState::Good(..) | HeaderState::Short => (Vec::new(), None),
+        };
+        let scanned = match salts.is_empty() {
+            true => Scan::default(),
+            false => scan(&*file, length, &salts, &mut |frame| {
+                if frame.kind == kind::DEAD_LETTER {
+                    DeadLetter::decode(frame.payload)
+                        .into_iter()
+                        .for_each(&mut *on_letter);
+                }
+            }),
+        };
+        Ok(Some(Self {
+            file,
+            length,
+            header,
+            scanned,
+        }))
     }
 }
 
-/// `None` for a file whose header is not one of ours.
-fn read_file(
-    file: &dyn DiskFile,
-    length: u64,
-    on_letter: &mut dyn FnMut(DeadLetter),
-) -> io::Result<Option<(Salt, Scan)>> {
+fn read_header(file: &dyn DiskFile) -> io::Result<HeaderState> {
     let mut header = vec![0; SEGMENT_HEADER];
     let read = read_up_to(file, &mut header, 0)?;
     header.truncate(read);
-    let (salts, salt) = match SegmentHeader::decode(&header) {
-        HeaderState::Good(header, salt) if header.version <= VERSION => (vec![salt], Some(salt)),
-        HeaderState::Damaged(salts) => (salts.to_vec(), None),
-        HeaderState::Good(..) | HeaderState::Short => return Ok(None),
-    };
-    let scanned = scan(file, length, &salts, &mut |frame| {
-        if frame.kind == kind::DEAD_LETTER {
-            DeadLetter::decode(frame.payload)
-                .into_iter()
-                .for_each(&mut *on_letter);
-        }
-    });
-    Ok(salt.map(|salt| (salt, scanned)))
+    Ok(SegmentHeader::decode(&header))
 }
 
-/// The file, to be written to.
+/// Nobody else changes the file while this is held.
+fn take_lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn LockGuard>, DeadLetterError> {
+    let path = folder.join(DEAD_LETTERS_LOCK);
+    let owner = format!("pid {}\n", process::id());
+    match disk.lock(&path, &owner) {
+        Ok(Lock::Taken(guard)) => Ok(guard),
+        Ok(Lock::Held(owner)) => Err(DeadLetterError::InUse {
+            path: folder.join(DEAD_LETTERS),
+            owner: owner.trim().to_owned(),
+        }),
+        Err(source) => Err(write_error("lock", &path, source).into()),
+    }
+}
+
+/// The file, to be written to by the log that it belongs to.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     path: PathBuf,
@@ -102,7 +158,7 @@ pub(crate) struct DeadLetters {
     log_id: u128,
     open: Option<Open>,
     /// What is in it: a batch that is sent again after a crash is refused again.
-    known: HashSet<(BatchId, u32, u32)>,
+    known: HashSet<Name>,
 }
 
 #[derive(Debug)]
@@ -115,30 +171,55 @@ struct Open {
 }
 
 impl DeadLetters {
-    /// Reads what is there. A file that cannot be read on is left as it is until it is cleared, and counts
-    /// as full.
+    /// Reads what is there.
     pub(crate) fn new(disk: &dyn Disk, folder: &Path, log_id: u128, max_bytes: u64) -> Self {
-        let path = folder.join(DEAD_LETTERS);
-        let mut known = HashSet::new();
-        let open = disk.open(&path, Access::Write).and_then(|file| {
-            let length = file.length()?;
-            let read = read_file(&*file, length, &mut |letter| {
-                known.insert((letter.batch, letter.rows.start, letter.rows.end));
-            })?;
-            Ok(read.map(|(salt, scanned)| Open {
-                file,
-                salt,
-                end: scanned.end,
-                letters: scanned.frames,
-            }))
-        });
-        Self {
-            path,
+        let mut letters = Self {
+            path: folder.join(DEAD_LETTERS),
             max_bytes,
             log_id,
-            open: open.ok().flatten(),
-            known,
+            open: None,
+            known: HashSet::new(),
+        };
+        // It is read again before it is written to.
+        let _ = letters.load(disk);
+        letters
+    }
+
+    /// Reads the file. One that cannot be read on is left as it is until it is cleared, and counts as full.
+    fn load(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        self.open = None;
+        self.known.clear();
+        let known = &mut self.known;
+        let content = Content::read(disk, &self.path, Access::Write, &mut |letter| {
+            known.insert(letter.name());
+        })?;
+        if let Some(content) = content
+            && let Some((_, salt)) = content.header
+        {
+            self.open = Some(Open {
+                file: content.file,
+                salt,
+                end: content.scanned.end,
+                letters: content.scanned.frames,
+            });
         }
+        Ok(())
+    }
+
+    /// Whether the file is the one that is open: another process may have put a new one in its place.
+    fn is_current(&self, disk: &dyn Disk) -> io::Result<bool> {
+        let file = match disk.open(&self.path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(self.open.is_none());
+            }
+            Err(error) => return Err(error),
+        };
+        let salt = match read_header(&*file)? {
+            HeaderState::Good(_, salt) => Some(salt),
+            HeaderState::Damaged(_) | HeaderState::Short => None,
+        };
+        Ok(salt.is_some() && salt == self.open.as_ref().map(|open| open.salt))
     }
 
     /// Writes a letter, and returns when it is durable.
@@ -148,8 +229,14 @@ impl DeadLetters {
         folder: &Path,
         letter: &DeadLetter,
     ) -> Result<(), DeadLetterError> {
-        let name = (letter.batch, letter.rows.start, letter.rows.end);
-        if self.known.contains(&name) {
+        let _lock = take_lock(disk, folder)?;
+        let path = self.path.clone();
+        let is_current = self.is_current(disk);
+        if !is_current.map_err(|error| write_error("read", &path, error))? {
+            self.load(disk)
+                .map_err(|error| write_error("read", &path, error))?;
+        }
+        if self.known.contains(&letter.name()) {
             return Ok(());
         }
         let mut frame = vec![0; FRAME_HEADER];
@@ -161,60 +248,55 @@ impl DeadLetters {
             .map_or(SEGMENT_HEADER as u64, |open| open.end);
         if end.saturating_add(bytes) > self.max_bytes {
             return Err(DeadLetterError::Full {
-                path: self.path.clone(),
+                path,
                 bytes,
                 max_bytes: self.max_bytes,
             });
         }
-        let path = &self.path;
-        let failed = |action, source| WriteError {
-            action,
-            path: path.clone(),
-            source,
-        };
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let made = make(disk, folder, path, self.log_id, letter.at_ms);
+                let made = make(disk, folder, &path, self.log_id, letter.at_ms);
                 self.open
-                    .insert(made.map_err(|error| failed("make", error))?)
+                    .insert(made.map_err(|error| write_error("make", &path, error))?)
             }
         };
-        let position = open.letters + 1;
-        seal_frame(
-            &mut frame,
-            &[],
-            open.salt,
-            open.end,
-            kind::DEAD_LETTER,
-            position,
-        );
-        // After a failure the next letter goes to the same place.
-        open.file
-            .write_at(&frame, open.end)
-            .and_then(|()| open.file.sync())
-            .map_err(|error| failed("write", error))?;
-        open.end += bytes;
-        open.letters = position;
-        self.known.insert(name);
+        let before = (open.end, open.letters);
+        if let Err(error) = open.append(frame).and_then(|()| open.file.sync()) {
+            // The next letter goes to the same place.
+            (open.end, open.letters) = before;
+            return Err(write_error("write", &path, error).into());
+        }
+        self.known.insert(letter.name());
         Ok(())
     }
 
     /// Removes the file.
     pub(crate) fn clear(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), WriteError> {
-        let removed = match disk.remove(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        };
-        removed
+        remove(disk, &self.path)
             .and_then(|()| disk.sync_folder(folder))
-            .map_err(|source| WriteError {
-                action: "remove",
-                path: self.path.clone(),
-                source,
-            })?;
+            .map_err(|source| write_error("remove", &self.path, source))?;
         self.open = None;
         self.known.clear();
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Appends a letter; it is durable once the file is synced.
+    fn append(&mut self, mut frame: Vec<u8>) -> io::Result<()> {
+        let position = self.letters + 1;
+        seal_frame(
+            &mut frame,
+            &[],
+            self.salt,
+            self.end,
+            kind::DEAD_LETTER,
+            position,
+        );
+        self.file.write_at(&frame, self.end)?;
+        self.end += frame.len() as u64;
+        self.letters = position;
         Ok(())
     }
 }
@@ -234,29 +316,177 @@ fn make(
         // A crash left half a header.
         disk.remove(path)?;
     }
-    let mut file = disk.create(path)?;
-    let (header, salt) = SegmentHeader {
+    let made = begin(disk, path, header(log_id, created_ms, 0));
+    made.and_then(|open| disk.sync_folder(folder).map(|()| open))
+        .inspect_err(|error| {
+            // Half a header would be in the way of the next try.
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                let _ = disk.remove(path);
+            }
+        })
+}
+
+/// `generation` makes a file that takes another's place differ from it.
+fn header(log_id: u128, created_ms: u64, generation: u64) -> SegmentHeader {
+    SegmentHeader {
         version: VERSION,
         number: 0,
         log_id,
         created_ms,
         first: 1,
-        previous: 0,
+        previous: generation,
+        is_early: false,
+        allocated: 0,
     }
-    .encode();
-    let written = file
-        .write_at(&header, 0)
-        .and_then(|()| file.sync())
-        .and_then(|()| disk.sync_folder(folder));
-    if let Err(error) = written {
-        // Half a header would be in the way of the next try.
-        let _ = disk.remove(path);
-        return Err(error);
-    }
+}
+
+fn begin(disk: &dyn Disk, path: &Path, header: SegmentHeader) -> io::Result<Open> {
+    let mut file = disk.create(path)?;
+    let (header, salt) = header.encode();
+    file.write_at(&header, 0)?;
+    file.sync()?;
     Ok(Open {
         file,
         salt,
         end: SEGMENT_HEADER as u64,
         letters: 0,
     })
+}
+
+/// So often a lock is tried that the log holds for as long as it writes a letter.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// What may be kept of bytes that are damaged.
+const DAMAGED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The dead letters of a log that another process may have open.
+#[derive(Debug, Clone)]
+pub struct DeadLetterFile {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+}
+
+impl DeadLetterFile {
+    /// Those of the log in a folder.
+    pub fn of(folder: &Path) -> Self {
+        Self::on(Arc::new(RealDisk), folder)
+    }
+
+    /// Those of a log on another disk.
+    pub fn on(disk: Arc<dyn Disk>, folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        Self { disk, folder }
+    }
+
+    /// All of them, the oldest first. They are as many bytes as the file, whose limit is in
+    /// [`Options`](crate::Options).
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&self) -> Result<Vec<DeadLetter>, ReadError> {
+        let mut letters = Vec::new();
+        // A folder that is not there has no letters, but is not a log either.
+        self.disk
+            .list(&self.folder)
+            .and_then(|_| {
+                read(&*self.disk, &self.folder, &mut |letter| {
+                    letters.push(letter);
+                })
+            })
+            .map_err(|source| ReadError::Io {
+                path: self.folder.join(DEAD_LETTERS),
+                source,
+            })?;
+        Ok(letters)
+    }
+
+    /// Takes letters out of the file, and puts others at its end. It is all done when it returns, or nothing is.
+    /// What the log has added meanwhile stays.
+    ///
+    /// # Errors
+    /// When the disk fails, a later version wrote the file, or another process holds its lock for long.
+    pub fn replace(
+        &self,
+        gone: &[DeadLetter],
+        added: &[DeadLetter],
+    ) -> Result<(), DeadLetterError> {
+        let (disk, path) = (&*self.disk, self.folder.join(DEAD_LETTERS));
+        let _lock = self.wait_for_lock()?;
+        let gone: HashSet<Name> = gone.iter().map(DeadLetter::name).collect();
+        let mut left = Vec::new();
+        let content = Content::read(disk, &path, Access::Read, &mut |letter| {
+            if !gone.contains(&letter.name()) {
+                left.push(letter);
+            }
+        });
+        let content = content.map_err(|error| write_error("read", &path, error))?;
+        let Some(content) = content else {
+            return Ok(());
+        };
+        if let HeaderState::Good(header, _) =
+            read_header(&*content.file).map_err(|error| write_error("read", &path, error))?
+            && header.version > VERSION
+        {
+            let version = header.version;
+            return Err(DeadLetterError::LaterVersion { path, version });
+        }
+        self.put(&path, &content, left.iter().chain(added))
+            .map_err(|error| write_error("write", &path, error).into())
+    }
+
+    fn put<'l>(
+        &self,
+        path: &Path,
+        old: &Content,
+        letters: impl Iterator<Item = &'l DeadLetter>,
+    ) -> io::Result<()> {
+        let disk = &*self.disk;
+        let mut aside = Aside::new(disk, &self.folder, DAMAGED_BYTES);
+        for bytes in &old.scanned.bad {
+            aside.copy(path, bytes.start, bytes.end)?;
+        }
+        aside.sync()?;
+        let mut letters = letters.peekable();
+        let Some(first) = letters.peek() else {
+            remove(disk, path)?;
+            return disk.sync_folder(&self.folder);
+        };
+        let new = self.folder.join(DEAD_LETTERS_NEW);
+        // A crash may have left it.
+        remove(disk, &new)?;
+        let header = match old.header {
+            Some((header, _)) => SegmentHeader {
+                previous: header.previous.saturating_add(1),
+                ..header
+            },
+            None => header(0, first.at_ms, 1),
+        };
+        let written = begin(disk, &new, header).and_then(|mut open| {
+            for letter in letters {
+                let mut frame = vec![0; FRAME_HEADER];
+                letter.encode(&mut frame);
+                open.append(frame)?;
+            }
+            open.file.sync()?;
+            disk.rename(&new, path)
+        });
+        if let Err(error) = written {
+            let _ = remove(disk, &new);
+            return Err(error);
+        }
+        disk.sync_folder(&self.folder)
+    }
+
+    fn wait_for_lock(&self) -> Result<Box<dyn LockGuard>, DeadLetterError> {
+        let mut tries = 1;
+        loop {
+            match take_lock(&*self.disk, &self.folder) {
+                Err(DeadLetterError::InUse { .. }) if tries < LOCK_TRIES => {
+                    thread::sleep(LOCK_PAUSE)
+                }
+                taken => return taken,
+            }
+            tries += 1;
+        }
+    }
 }

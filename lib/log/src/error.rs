@@ -92,6 +92,9 @@ pub enum Full {
         /// The log's limit.
         max_bytes: u64,
     },
+    /// The disk has no room: what it said.
+    #[error("its disk has no room: {0}")]
+    Disk(String),
     /// There are too many undelivered requests.
     #[error("{0} requests wait for the store, the most that are allowed")]
     Requests(usize),
@@ -165,6 +168,25 @@ pub enum DeadLetterError {
         bytes: u64,
         /// The file's limit.
         max_bytes: u64,
+    },
+    /// Another process changes the file.
+    #[error("{} is being changed by another process ({owner}); try again", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// What the other process wrote about itself, such as `pid 17`.
+        owner: String,
+    },
+    /// A later version wrote the file.
+    #[error(
+        "a later version wrote {} (format {version}); use that version",
+        path.display()
+    )]
+    LaterVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version of the format.
+        version: u32,
     },
     /// The disk failed.
     #[error(transparent)]

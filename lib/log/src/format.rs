@@ -25,6 +25,11 @@ pub(crate) struct SegmentHeader {
     pub(crate) first: u64,
     /// The position before that, of the last frame that earlier segments are known to hold; 0 for none.
     pub(crate) previous: u64,
+    /// Its records, or those before it, were not written in their order: nothing follows from the positions
+    /// that are not there.
+    pub(crate) is_early: bool,
+    /// How long the file was made before anything was written to it; 0 if it grows.
+    pub(crate) allocated: u32,
 }
 
 /// What the first bytes of a file turned out to be.
@@ -73,6 +78,8 @@ impl SegmentHeader {
         out.extend_from_slice(&self.created_ms.to_le_bytes());
         out.extend_from_slice(&self.first.to_le_bytes());
         out.extend_from_slice(&self.previous.to_le_bytes());
+        out.extend_from_slice(&u32::from(self.is_early).to_le_bytes());
+        out.extend_from_slice(&self.allocated.to_le_bytes());
         out.resize(SEGMENT_HEADER - 4, 0);
         let crc = crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -110,6 +117,8 @@ impl SegmentHeader {
             created_ms: fields.u64()?,
             first: fields.u64()?,
             previous: fields.u64()?,
+            is_early: fields.u32()? != 0,
+            allocated: fields.u32()?,
         })
     }
 }
@@ -221,6 +230,8 @@ mod tests {
             created_ms: 11,
             first: 13,
             previous: 12,
+            is_early: true,
+            allocated: 4096,
         }
     }
 

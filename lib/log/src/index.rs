@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::AppendError;
-use crate::record::{BatchId, Key, Position, Record, Request};
+use crate::record::{BatchId, KEY_BYTES, Key, Position, Record, Request};
 
 /// Where a frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +46,60 @@ pub(crate) struct OpenBatch {
     is_ending: bool,
 }
 
-/// A key that is kept, the position of the record that has it, and when it was received on the clock that
-/// does not jump.
+/// A key that is kept, and the position of the record that has it. There are many of them, so they are small: 48
+/// bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct KeptKey {
-    pub(crate) key: Key,
+    key: u128,
     pub(crate) position: u64,
-    pub(crate) age_at_start: Duration,
-    pub(crate) added_at: Duration,
+    received_at_ms: u64,
+    /// Few have more to say than that all is well.
+    answer: Option<Box<Bytes>>,
+    spans: u32,
+    /// When it was received on the clock that does not jump, in tenths of a second. It may be before the clock
+    /// began.
+    born: i32,
 }
 
+const _: () = assert!(size_of::<KeptKey>() == 48);
+
 impl KeptKey {
-    pub(crate) fn age(&self, now: Duration) -> Duration {
-        self.age_at_start + now.saturating_sub(self.added_at)
+    fn new(key: &Key, position: u64, now: Now) -> Self {
+        let age = Duration::from_millis(now.unix_ms.saturating_sub(key.received_at_ms));
+        let born = tenths(now.monotonic).saturating_sub(tenths(age));
+        Self {
+            key: key.key,
+            position,
+            received_at_ms: key.received_at_ms,
+            // A slice of a larger buffer would keep all of it in memory.
+            answer: (!key.answer.is_empty()).then(|| Box::new(Bytes::copy_from_slice(&key.answer))),
+            spans: key.spans,
+            born: i32::try_from(born).unwrap_or(i32::MIN),
+        }
     }
+
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            key: self.key,
+            received_at_ms: self.received_at_ms,
+            spans: self.spans,
+            answer: self.answer.as_deref().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Bytes that it takes in a record.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        let answer = self.answer.as_ref().map_or(0, |answer| answer.len());
+        (KEY_BYTES + answer) as u64
+    }
+
+    pub(crate) fn is_older(&self, window: Duration, now: Duration) -> bool {
+        tenths(now).saturating_sub(i64::from(self.born)) > tenths(window)
+    }
+}
+
+fn tenths(time: Duration) -> i64 {
+    i64::try_from(time.as_millis() / 100).unwrap_or(i64::MAX)
 }
 
 #[derive(Debug, Default)]
@@ -165,7 +205,7 @@ impl Index {
                 } else if let Some(waiting) = self.requests.get_mut(&position) {
                     waiting.place = Some(place);
                 }
-                self.keep(position, key_of(request), now);
+                self.keep(position, &key_of(request), now);
             }
             Record::Cut { batch, pieces } => {
                 if let Some(open) = self.batches.get_mut(batch) {
@@ -190,7 +230,7 @@ impl Index {
             }
             Record::Keys(keys) => {
                 for key in keys {
-                    self.keep(position, key.clone(), now);
+                    self.keep(position, key, now);
                 }
             }
             Record::Batch { id, .. } => {
@@ -207,14 +247,8 @@ impl Index {
         }
     }
 
-    fn keep(&mut self, position: u64, key: Key, now: Now) {
-        let age_ms = now.unix_ms.saturating_sub(key.received_at_ms);
-        self.keys.push_back(KeptKey {
-            key,
-            position,
-            age_at_start: Duration::from_millis(age_ms),
-            added_at: now.monotonic,
-        });
+    fn keep(&mut self, position: u64, key: &Key, now: Now) {
+        self.keys.push_back(KeptKey::new(key, position, now));
     }
 
     /// Keys that were taken are in another record now.
@@ -227,7 +261,11 @@ impl Index {
 
     /// Forgets keys that are too old or too many. Returns how many went before their time.
     pub(crate) fn forget_keys(&mut self, window: Duration, max: usize, now: Duration) -> usize {
-        while self.keys.front().is_some_and(|key| key.age(now) > window) {
+        while self
+            .keys
+            .front()
+            .is_some_and(|key| key.is_older(window, now))
+        {
             self.keys.pop_front();
         }
         let evicted = self.keys.len().saturating_sub(max);
@@ -243,7 +281,7 @@ impl Index {
     /// Bytes of the keys that only records up to `last` have.
     pub(crate) fn key_bytes(&self, last: u64) -> u64 {
         let keys = self.keys.iter().take_while(|key| key.position <= last);
-        keys.map(|key| key.key.encoded_bytes() as u64).sum()
+        keys.map(KeptKey::encoded_bytes).sum()
     }
 
     /// Takes the keys that only records up to `last` have.
@@ -283,7 +321,6 @@ fn key_of(request: &Request) -> Key {
         key: request.key,
         received_at_ms: request.received_at_ms,
         spans: request.spans,
-        // A slice of a larger buffer would keep all of it in memory.
-        answer: Bytes::copy_from_slice(&request.answer),
+        answer: request.answer.clone(),
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::aside;
 use crate::dead_letters;
-use crate::disk::{Clock, Disk, RealClock, RealDisk};
+use crate::disk::{Access, Clock, Disk, RealClock, RealDisk};
 use crate::error::InspectError;
 use crate::finding::Finding;
 use crate::index::Now;
+use crate::names::RESERVE;
 use crate::record::kind;
 use crate::recovered::{RecoveredBatch, RecoveredRequest, batches, requests};
 use crate::survey::survey;
@@ -37,6 +38,8 @@ pub struct Report {
     pub dead_letter_bytes: u64,
     /// Damaged bytes that were kept aside: names and sizes.
     pub kept_aside: Vec<(String, u64)>,
+    /// Bytes of the reserve, which lets the log be delivered while its disk is full. 0 if there is none.
+    pub reserve_bytes: u64,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -121,6 +124,10 @@ pub fn inspect_on(
         dead_letters,
         dead_letter_bytes,
         kept_aside: aside::kept(disk, folder),
+        reserve_bytes: disk
+            .open(&folder.join(RESERVE), Access::Read)
+            .and_then(|file| file.length())
+            .unwrap_or(0),
         findings: survey.findings,
     })
 }
@@ -145,6 +152,10 @@ impl fmt::Display for Report {
             self.keys
         )?;
         self.write_dead_letters(f)?;
+        match self.reserve_bytes {
+            0 => writeln!(f, "reserve: none; on a full disk nothing can be delivered")?,
+            bytes => writeln!(f, "reserve: {bytes} bytes, for a disk that is full")?,
+        }
         let kept: u64 = self.kept_aside.iter().map(|(_, bytes)| bytes).sum();
         writeln!(
             f,

@@ -12,13 +12,17 @@
 //! |---|---|
 //! | `00000001.seg`, … | segments: a header of 80 bytes, then frames; files 0600 in a folder 0700 |
 //! | `dead-letters` | rows that the store refused for good, in the format of a segment |
+//! | `reserve` | zeros: room on the disk that nobody else can take |
+//! | `dead-letters.lock`, `dead-letters.new` | for changing that file while a log is open |
 //! | `damaged/` | bytes that could not be read |
+//! | `told` | what was found to be damaged or lost, so that it is counted once |
 //! | `lock` | is locked while a process has the log open, and names that process |
 //!
 //! All numbers are little endian. A segment's header has the magic `SPANLOG\n`, the format version (4 bytes),
 //! the header's length (4), the segment's number (8), the log's id (16), the time of creation (8), the
-//! position of the first frame (8), the highest position written before (8), zeros (12) and a CRC32C (4). This
-//! layout is the same in every version.
+//! position of the first frame (8), the highest position written before (8), whether records were written before
+//! their turn (4), how long the file was made at first (4), zeros (4) and a CRC32C (4). This layout is the same in
+//! every version.
 //!
 //! A frame's header has a marker (4 bytes), a CRC32C (4) of the segment's checksum, the frame's offset and the
 //! following fields: the payload's length (4), the payload's CRC32C (4), the position (8), the kind (1) and
@@ -26,10 +30,22 @@
 //!
 //! # Limits
 //!
-//! [`Options`] has them all. Bytes of segments and buffer are at most `max_bytes`; an eighth is kept for
+//! [`Options`] has them all. Bytes of segments, buffer and reserve are at most `max_bytes`; an eighth is kept for
 //! records that settle requests. Ends of batches (48 bytes each) are always taken, because they free
 //! space. Memory is bounded by the buffer, the number of undelivered requests and the number of keys. On top
 //! of `max_bytes` come `dead_letter_bytes` and `damaged_bytes`.
+//!
+//! # A full disk
+//!
+//! Requests are refused. Records that settle requests (batches, that they were sent, refused and stored) are
+//! written before their turn, to the reserve, which becomes a segment; those of a batch of 50 requests are
+//! 560 bytes, so 1 MiB lasts for 1,800 such batches. Segments that go on the way become the next reserve: its
+//! blocks never are free for other programs. Requests that waited when the disk became full may use half of the
+//! reserve, once they are in a batch: it could not be sent without them, and may have others that are durable.
+//! A process that is started on a full disk goes on with the reserve's segment where the last one ended.
+//!
+//! A file system that copies what is overwritten can refuse room that was reserved. Without `fallocate` the
+//! reserve is zeros that were written.
 //!
 //! # Recovery
 //!
@@ -40,6 +56,9 @@
 //! * A segment with a damaged header is read under the number in its name; a renamed one under the number in
 //!   its header. A copy is set aside. A segment of another log or of a later version is left alone.
 //! * What was read is synced before it is used, and new records go to a new segment.
+//! * The reserve is renamed only after its first records were synced. What lies in a file of that name was
+//!   never confirmed: it is filled with zeros, or removed if a segment is the same file.
+//! * A segment that was made of the reserve ends in zeros. A torn end in it is overwritten with them.
 //!
 //! Not covered: a process that is killed after a failed sync, before it wrote the records to a new segment,
 //! leaves bytes in the page cache that the next process takes for durable. A disk error in the last block of a
@@ -56,17 +75,20 @@
 //!   new one, under the same positions.
 //! * **I6** A torn end does not keep the log from starting, and takes no good frame with it.
 //! * **I7** A bad frame takes no other frame with it, and is never read as a record.
-//! * **I8** Records that are lost are counted.
+//! * **I8** Records that are lost are counted, once.
 //! * **I9** A batch is recovered with its requests in order, its tokens, its pieces, and whether it was sent.
 //! * **I10** Segments are deleted oldest first, one at a time, when all of their requests are durably stored.
+//!   The newest one stays.
 //! * **I11** Records of unknown kinds and segments of later versions are kept.
 //! * **I12** The keys of the last ten minutes outlive their segments, unless they are too many or the disk is
 //!   full; then they are evicted and counted.
 //! * **I13** A full log refuses requests and drops nothing.
-//! * **I14** Dead letters are written once, within their limit.
+//! * **I14** Dead letters are written once, within their limit. Those that are replayed leave the file all at once,
+//!   also while the log is open.
 //! * **I15** Inspecting changes nothing.
 //! * **I16** One process at a time has a log open.
 //! * **I17** Files of version 1 are read and written as ever (`tests/golden`).
+//! * **I18** What was durable can be delivered while the disk is full, if there was a reserve.
 //!
 //! Each is named by a test in `tests/`.
 
@@ -89,13 +111,15 @@ mod read;
 mod record;
 mod recovered;
 mod repair;
+mod reserve;
 mod scan;
 mod state;
 mod status;
 mod survey;
+mod told;
 mod writer;
 
-pub use dead_letters::DeadLetter;
+pub use dead_letters::{DeadLetter, DeadLetterFile};
 pub use error::{
     AppendError, DeadLetterError, Full, InspectError, OpenError, ReadError, WaitError, WriteError,
 };

@@ -19,9 +19,11 @@ use crate::read::read_frame;
 use crate::record::{Decoded, Position, Record, Request, kind};
 use crate::recovered::Recovered;
 use crate::repair::repair;
+use crate::reserve::Reserve;
 use crate::state::{Content, State};
 use crate::status::Status;
 use crate::survey::survey;
+use crate::told;
 use crate::writer::Writer;
 
 /// After a failed commit the next one follows so much later; twice as much after each, up to the most.
@@ -74,10 +76,14 @@ impl Log {
             source,
         })?;
         repair(&*disk, folder, options.damaged_bytes, &mut survey);
+        told::remember(&*disk, folder, &mut survey.findings);
         survey
             .index
             .forget_keys(options.key_window, options.max_keys, now.monotonic);
         let recovered = Recovered::new(&survey);
+        let mut reserve = Reserve::new(folder, options.reserve_bytes);
+        // One that cannot be used is made again.
+        let _ = reserve.adopt(&*disk, |header| survey.headers.contains(header));
         let log_id = survey.log_id.unwrap_or_else(|| clock.random_id());
         let dead_letters = DeadLetters::new(&*disk, folder, log_id, options.dead_letter_bytes);
         let writer = Writer::new(
@@ -86,15 +92,18 @@ impl Log {
             folder.to_owned(),
             log_id,
             options.segment_bytes,
+            reserve,
         );
         let committer = options.committer;
+        let state = State::new(&mut survey, options.reserve_bytes);
         let shared = Arc::new(Shared {
             options,
-            state: Mutex::new(State::new(&mut survey)),
+            state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
             writer: Mutex::new(writer),
         });
+        shared.open_reserve();
         let mut log = Self {
             folder: folder.to_owned(),
             id: log_id,
@@ -154,7 +163,7 @@ impl Log {
     pub fn wait_durable(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
-        while state.durable() < position {
+        while !state.is_durable(position) {
             if state.is_closed {
                 return Err(WaitError::Closed);
             }
@@ -252,7 +261,7 @@ impl Log {
     /// say.
     pub fn free_bytes(&self) -> u64 {
         let status = self.status();
-        let used = status.disk_bytes + status.buffered_bytes;
+        let used = self.shared.lock().used_bytes();
         let left = status.max_bytes.saturating_sub(used);
         left.min(self.disk.free_bytes(&self.folder).unwrap_or(0))
     }
@@ -298,6 +307,9 @@ fn within_bounds(mut options: Options) -> Options {
     options.segment_bytes = options.segment_bytes.clamp(1024, options.max_bytes / 8);
     let most = (options.max_bytes / 4).min(u64::from(u32::MAX));
     options.record_bytes = options.record_bytes.min(most);
+    // A segment's header says how long its file was made, in 4 bytes.
+    let most = (options.max_bytes / 32).min(u64::from(u32::MAX));
+    options.reserve_bytes = options.reserve_bytes.min(most);
     options
 }
 
@@ -320,12 +332,7 @@ fn take_folder(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn LockGuard>, Ope
 
 /// A request that is not durable yet.
 fn buffered(state: &State, position: Position) -> Result<Request, ReadError> {
-    let found = state
-        .buffer
-        .binary_search_by_key(&position.0, |pending| pending.position)
-        .ok()
-        .and_then(|index| state.buffer.get(index));
-    match found.map(|pending| &pending.content) {
+    match state.buffered(position.0).map(|pending| &pending.content) {
         Some(Content::Record(Record::Request(request))) => Ok(Request {
             payload: Bytes::clone(&request.payload),
             ..request.clone()
@@ -351,9 +358,10 @@ fn run(shared: &Shared) {
     loop {
         let mut state = shared.lock();
         if result.is_err() {
-            let waited = shared
-                .work
-                .wait_timeout_while(state, retry, |state| !state.is_closed);
+            let waited = shared.work.wait_timeout_while(state, retry, |state| {
+                let is_early = state.takes_early && state.has_early();
+                !state.is_closed && !is_early
+            });
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             retry = (retry * 2).min(RETRY_MOST);
         } else {

@@ -6,8 +6,18 @@ use std::path::{Path, PathBuf};
 pub(crate) const LOCK: &str = "lock";
 /// The file of rows that the store refused for good.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+/// Is locked while that file is changed.
+pub(crate) const DEAD_LETTERS_LOCK: &str = "dead-letters.lock";
+/// What takes its place.
+pub(crate) const DEAD_LETTERS_NEW: &str = "dead-letters.new";
 /// The folder of bytes that could not be read as what they should be.
 pub(crate) const DAMAGED: &str = "damaged";
+
+/// The file whose room only records that settle requests may use.
+pub(crate) const RESERVE: &str = "reserve";
+
+/// The file that says what was found to be damaged by earlier starts.
+pub(crate) const TOLD: &str = "told";
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +30,16 @@ pub(crate) enum Name {
 
 impl Name {
     pub(crate) fn parse(name: &str) -> Self {
-        if [LOCK, DEAD_LETTERS, DAMAGED].contains(&name) {
+        const OWN: [&str; 7] = [
+            LOCK,
+            DEAD_LETTERS,
+            DEAD_LETTERS_LOCK,
+            DEAD_LETTERS_NEW,
+            DAMAGED,
+            RESERVE,
+            TOLD,
+        ];
+        if OWN.contains(&name) {
             return Self::Own;
         }
         let number = name
@@ -59,5 +78,7 @@ mod tests {
         check("lock", Name::Own);
         check("damaged", Name::Own);
         check("dead-letters", Name::Own);
+        check("reserve", Name::Own);
+        check("dead-letters.new", Name::Own);
     }
 }

@@ -21,8 +21,12 @@ pub struct Options {
     pub max_requests: usize,
     /// How long a request's key is kept.
     pub key_window: Duration,
-    /// Keys that are kept: each takes about 90 bytes of memory. The oldest go first.
+    /// Keys that are kept: each takes about 50 bytes of memory. The oldest go first. All keys of a window are
+    /// kept up to `max_keys / key_window` requests a second.
     pub max_keys: usize,
+    /// Bytes on disk that only records that settle requests may use, so that the log can be delivered while its
+    /// disk is full. They are part of `max_bytes`, and at most 1/32 of it.
+    pub reserve_bytes: u64,
     /// Bytes of the file of dead letters.
     pub dead_letter_bytes: u64,
     /// Bytes of the folder of damaged bytes.
@@ -46,6 +50,7 @@ impl Default for Options {
             max_requests: 262_144,
             key_window: Duration::from_secs(600),
             max_keys: 131_072,
+            reserve_bytes: MIB,
             dead_letter_bytes: 16 * MIB,
             damaged_bytes: 16 * MIB,
             commit_wait: Duration::from_millis(1),
@@ -72,10 +77,15 @@ pub enum Event {
     Appended,
     /// Everything up to this position is durable.
     Durable(Position),
+    /// These are durable, and others before them are not: the disk is full, and they settle requests.
+    DurableEarly(Vec<Position>),
     /// The disk failed; what it did not take is tried again. Said once until it works again.
     Failing(String),
     /// The disk works again.
     Working,
+    /// The disk has no room for the reserve: if it becomes full, nothing can be delivered. Said once until there
+    /// is one.
+    NoReserve(String),
     /// So many keys went before their time, because there are too many.
     KeysEvicted(usize),
 }

@@ -26,14 +26,15 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    /// A segment begins with `first`, and its writer knew that `previous` was written before.
-    pub(crate) fn segment(&mut self, first: u64, previous: u64) {
-        // On a full disk ends of batches are written before their turn, so `first` may be the lower one.
+    /// A segment begins with `first`, and its writer knew that `previous` was written before. On a full disk
+    /// some records are written before their turn (`is_early`): those before them may follow, or never.
+    pub(crate) fn segment(&mut self, first: u64, previous: u64, is_early: bool) {
+        // `first` may be the lower one, of a record that others did not wait for.
         let low = first.max(previous.saturating_add(1));
         let oldest = *self.oldest.get_or_insert(low);
         self.bounds.entry(epoch(low)).or_insert((low, 0));
         // What lies before the oldest segment was stored and is gone.
-        if previous >= oldest {
+        if previous >= oldest && !is_early {
             self.must_have(previous);
         }
     }
@@ -46,14 +47,17 @@ impl Positions {
         bounds.1 = bounds.1.max(position);
     }
 
-    /// Returns false for a position that was seen before.
-    pub(crate) fn insert(&mut self, position: u64) -> bool {
+    /// Returns false for a position that was seen before. Those below one that is not `is_early` must have been
+    /// there.
+    pub(crate) fn insert(&mut self, position: u64, is_early: bool) -> bool {
         let below = self.ranges.range(..=position).next_back();
         let below = below.map(|(start, end)| (*start, *end));
         if below.is_some_and(|(_, end)| end >= position) {
             return false;
         }
-        self.must_have(position);
+        if !is_early {
+            self.must_have(position);
+        }
         let joins_above = position
             .checked_add(1)
             .and_then(|next| self.ranges.remove(&next));
@@ -70,6 +74,12 @@ impl Positions {
     /// The highest position that was seen, or 0.
     pub(crate) fn highest(&self) -> u64 {
         self.ranges.values().next_back().copied().unwrap_or(0)
+    }
+
+    /// The highest position that was seen and below which all must have been there, or 0.
+    pub(crate) fn highest_in_order(&self) -> u64 {
+        let bounds = self.bounds.values().map(|(_, high)| *high);
+        bounds.max().unwrap_or(0).min(self.highest())
     }
 
     /// The positions that must have been there and were not seen: where each gap begins, and its length.
@@ -99,11 +109,11 @@ mod tests {
     fn check(segments: &[(u64, u64)], seen: &[u64], expected: &[(u64, u64)]) {
         let mut positions = Positions::default();
         for (first, previous) in segments {
-            positions.segment(*first, *previous);
+            positions.segment(*first, *previous, false);
         }
         for position in seen {
-            assert!(positions.insert(*position));
-            assert!(!positions.insert(*position));
+            assert!(positions.insert(*position, false));
+            assert!(!positions.insert(*position, false));
         }
         assert_eq!(positions.missing(), expected, "{segments:?} {seen:?}");
     }
@@ -128,6 +138,22 @@ mod tests {
         check(&[(9, 8)], &[9, 7, 8, 10], &[]);
         // A segment between is lost.
         check(&[(5, 4), (20, 19)], &[5, 6, 20], &[(7, 13)]);
+    }
+
+    #[test]
+    fn nothing_follows_from_what_was_written_before_its_turn() {
+        let mut positions = Positions::default();
+        positions.segment(5, 4, false);
+        assert!(positions.insert(5, false));
+        positions.segment(8, 5, true);
+        assert!(positions.insert(8, true) && positions.insert(9, true));
+        assert_eq!(positions.missing(), []);
+        assert_eq!((positions.highest(), positions.highest_in_order()), (9, 5));
+        // They came in the end, but for one; the next segment knows of all.
+        assert!(positions.insert(6, true));
+        assert_eq!(positions.missing(), []);
+        positions.segment(10, 9, false);
+        assert_eq!(positions.missing(), [(7, 1)]);
     }
 
     #[test]

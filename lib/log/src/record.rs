@@ -143,7 +143,7 @@ pub(crate) enum Decoded {
 }
 
 /// Bytes of a key within a `Keys` record, without its answer.
-const KEY_BYTES: usize = 16 + 8 + 4 + 4;
+pub(crate) const KEY_BYTES: usize = 16 + 8 + 4 + 4;
 
 impl Key {
     pub(crate) fn encoded_bytes(&self) -> usize {

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::finding::Finding;
-use crate::index::Index;
+use crate::finding::{Finding, Problem};
+use crate::index::{Index, KeptKey};
 use crate::record::{BatchId, Key, Position};
 use crate::survey::Survey;
 
@@ -61,25 +61,29 @@ pub struct RecoveredBatch {
 impl Recovered {
     pub(crate) fn new(survey: &Survey) -> Self {
         let mut seen = HashSet::new();
-        let keys = survey.index.keys.iter().map(|kept| &kept.key);
+        let keys = survey.index.keys.iter().map(KeptKey::key);
         Self {
             requests: requests(&survey.index),
             batches: batches(&survey.index),
-            keys: keys.filter(|key| seen.insert(key.key)).cloned().collect(),
+            keys: keys.filter(|key| seen.insert(key.key)).collect(),
             findings: survey.findings.clone(),
         }
     }
 
-    /// Records that are lost for sure. Records that were written and never acknowledged can be among them.
+    /// Records that are lost for sure, and were not found to be by an earlier start. Records that were written and
+    /// never acknowledged can be among them.
     pub fn lost_records(&self) -> u64 {
-        let problems = self.findings.iter().map(|finding| &finding.problem);
-        problems.map(|problem| problem.lost_records()).sum()
+        self.new_problems().map(Problem::lost_records).sum()
     }
 
-    /// Bytes that are damaged, of files that are there.
+    /// Bytes that are damaged, of files that are there, and were not found to be by an earlier start.
     pub fn damaged_bytes(&self) -> u64 {
-        let problems = self.findings.iter().map(|finding| &finding.problem);
-        problems.map(|problem| problem.damaged_bytes()).sum()
+        self.new_problems().map(Problem::damaged_bytes).sum()
+    }
+
+    fn new_problems(&self) -> impl Iterator<Item = &Problem> {
+        let new = self.findings.iter().filter(|finding| finding.is_new);
+        new.map(|finding| &finding.problem)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::aside::{Aside, Kept};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, write_zeros};
 use crate::finding::{Finding, Problem};
 use crate::format::SEGMENT_HEADER;
 use crate::scan::{BadBytes, BadState};
@@ -18,6 +18,7 @@ pub(crate) fn repair(disk: &dyn Disk, folder: &Path, max_damaged_bytes: u64, sur
     for step in std::mem::take(&mut survey.repairs) {
         let (Repair::KeepAside { finding, .. }
         | Repair::Cut { finding, .. }
+        | Repair::Wipe { finding, .. }
         | Repair::SetAside { finding }
         | Repair::Remove { finding }) = &step;
         let Some(found) = survey.findings.get_mut(*finding) else {
@@ -47,6 +48,11 @@ fn carry_out(
             let kept = aside.take(&found.path, bytes)?;
             say(found, kept);
             Ok(())
+        }
+        // Nobody was told that these records are durable, and on a full disk a copy has no room.
+        Repair::Wipe { bytes, .. } => {
+            let mut file = disk.open(&found.path, Access::Write)?;
+            write_zeros(&mut *file, bytes.start, bytes.end)
         }
         Repair::KeepAside { bytes, .. } => keep(aside, bytes, found),
         Repair::Cut { bytes, .. } => {

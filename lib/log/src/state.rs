@@ -1,6 +1,6 @@
 //! What callers and the committing thread share: records that wait, the index, and the limits.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,9 @@ use crate::survey::{Segment, Survey};
 const SETTLING_BYTES: u64 = 256;
 /// What the end of a batch takes: it is always taken, since it is what gives room.
 const END_BYTES: u64 = 64;
+
+/// Records that settle requests may wait beyond the limit of what waits, by this part of it.
+const SETTLING_SHARE: u64 = 8;
 
 /// A record that waits to be durable.
 #[derive(Debug)]
@@ -40,6 +43,10 @@ impl Pending {
             Content::Record(record) | Content::Keys(record, _) => record.kind(),
             Content::Unknown(kind, _) => *kind,
         }
+    }
+
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.content, Content::Record(Record::Request(_)))
     }
 
     /// Appends its bytes to `out`, but for the last ones, which it returns.
@@ -69,12 +76,18 @@ pub(crate) struct State {
     pub(crate) fault: Option<String>,
     /// The fault is that the disk has no room.
     pub(crate) is_disk_full: bool,
+    /// Records that settle requests are taken by the disk all the same.
+    pub(crate) takes_early: bool,
+    /// The reserve is there.
+    pub(crate) has_reserve: bool,
+    /// Bytes of the reserve: kept free for it while it is not there.
+    pub(crate) reserve_bytes: u64,
     pub(crate) keys_evicted: u64,
     pub(crate) is_closed: bool,
 }
 
 impl State {
-    pub(crate) fn new(survey: &mut Survey) -> Self {
+    pub(crate) fn new(survey: &mut Survey, reserve_bytes: u64) -> Self {
         let segments: VecDeque<Segment> = std::mem::take(&mut survey.segments).into();
         let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         Self {
@@ -85,9 +98,12 @@ impl State {
             disk_bytes: bytes + survey.left_alone_bytes,
             next_position: next_epoch(survey.highest_position),
             next_number: survey.highest_number.saturating_add(1),
-            written: survey.highest_seen,
+            written: survey.highest_in_order,
             fault: None,
             is_disk_full: false,
+            takes_early: false,
+            has_reserve: false,
+            reserve_bytes,
             keys_evicted: 0,
             is_closed: false,
         }
@@ -100,7 +116,36 @@ impl State {
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.disk_bytes + self.buffered_bytes
+        self.disk_bytes + self.buffered_bytes + self.reserve_bytes
+    }
+
+    pub(crate) fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {
+        let segments = self.segments.iter_mut().rev();
+        segments
+            .into_iter()
+            .find(|segment| segment.number == number)
+    }
+
+    /// A segment's file has this length now.
+    pub(crate) fn resize(&mut self, number: u64, bytes: u64) {
+        if let Some(segment) = self.segment_mut(number) {
+            let before = std::mem::replace(&mut segment.bytes, bytes);
+            self.disk_bytes = self.disk_bytes - before + bytes;
+        }
+    }
+
+    /// Whether a record that was appended is durable. On a full disk others before it may not be.
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        position <= self.durable()
+            || (position.0 < self.next_position && self.buffered(position.0).is_none())
+    }
+
+    /// A record that is not durable.
+    pub(crate) fn buffered(&self, position: u64) -> Option<&Arc<Pending>> {
+        let found = self
+            .buffer
+            .binary_search_by_key(&position, |pending| pending.position);
+        found.ok().and_then(|index| self.buffer.get(index))
     }
 
     /// Takes a record, if there is room and it may follow what was taken before.
@@ -141,7 +186,7 @@ impl State {
     /// Bytes of the largest request that there is room for.
     pub(crate) fn room(&self, options: &Options) -> u64 {
         let waiting = self.index.requests.len();
-        if waiting >= options.max_requests {
+        if waiting >= options.max_requests || self.is_disk_full {
             return 0;
         }
         let buffer = match self.buffer.is_empty() {
@@ -168,17 +213,26 @@ impl State {
 
     fn check_room(&self, record: &Record, bytes: u64, options: &Options) -> Result<(), Full> {
         let waiting = self.index.requests.len();
+        let mut buffer_bytes = options.buffer_bytes;
         let kept_free = match record {
             Record::Stored { .. } => return Ok(()),
             Record::Request(_) => {
+                // What is taken now could share a batch with requests that are durable, and hold it up.
+                if let (true, Some(fault)) = (self.is_disk_full, &self.fault) {
+                    return Err(Full::Disk(fault.clone()));
+                }
                 if waiting >= options.max_requests {
                     return Err(Full::Requests(waiting));
                 }
                 self.kept_free_by_request(options)
             }
-            _ => self.ends(),
+            _ => {
+                // They go first when the disk is full, and must not be refused for those that wait.
+                buffer_bytes += buffer_bytes / SETTLING_SHARE;
+                self.ends()
+            }
         };
-        if !self.buffer.is_empty() && self.buffered_bytes + bytes > options.buffer_bytes {
+        if !self.buffer.is_empty() && self.buffered_bytes + bytes > buffer_bytes {
             return Err(Full::Buffer {
                 buffered_bytes: self.buffered_bytes,
                 fault: self.fault.clone(),
@@ -194,25 +248,11 @@ impl State {
         Ok(())
     }
 
-    /// Whether a record ends a batch that is durable: it can be written before those that wait longer.
-    fn is_end(&self, pending: &Pending) -> bool {
-        match &pending.content {
-            Content::Record(Record::Stored { batch }) => {
-                let open = self.index.batches.get(batch);
-                open.is_some_and(|open| open.is_durable)
-            }
-            _ => false,
-        }
-    }
-
     /// The first records that wait, up to `max_bytes`, or one.
-    pub(crate) fn group(&self, max_bytes: u64, only_ends: bool) -> Vec<Arc<Pending>> {
+    pub(crate) fn group(&self, max_bytes: u64) -> Vec<Arc<Pending>> {
         let mut bytes = 0;
-        let wanted = self
-            .buffer
+        self.buffer
             .iter()
-            .filter(|pending| !only_ends || self.is_end(pending));
-        wanted
             .take_while(|pending| {
                 let is_first = bytes == 0;
                 bytes += pending.frame_bytes;
@@ -220,5 +260,71 @@ impl State {
             })
             .cloned()
             .collect()
+    }
+
+    /// Whether a record waits that can be written before its turn.
+    pub(crate) fn has_early(&self) -> bool {
+        !self.early_positions(0).is_empty()
+    }
+
+    /// The records that can be written before others that wait longer, up to `max_bytes`: those that settle
+    /// requests. Requests that wait would keep a batch from being sent that has durable ones too, so those in
+    /// batches are among them, up to `request_bytes`. `None` if there are some and none fits.
+    pub(crate) fn early_group(
+        &self,
+        max_bytes: u64,
+        request_bytes: u64,
+    ) -> Option<Vec<Arc<Pending>>> {
+        let wanted = self.early_positions(request_bytes);
+        let mut bytes = 0;
+        let group: Vec<_> = self
+            .buffer
+            .iter()
+            .filter(|pending| wanted.contains(&pending.position))
+            .take_while(|pending| {
+                bytes += pending.frame_bytes;
+                bytes <= max_bytes
+            })
+            .cloned()
+            .collect();
+        (wanted.is_empty() || !group.is_empty()).then_some(group)
+    }
+
+    fn early_positions(&self, mut request_bytes: u64) -> HashSet<u64> {
+        let mut wanted = HashSet::new();
+        let mut named = HashSet::new();
+        for pending in &self.buffer {
+            let Content::Record(record) = &pending.content else {
+                continue;
+            };
+            let is_early = match record {
+                Record::Batch { id, requests, .. } => {
+                    let waiting: Vec<_> = requests
+                        .iter()
+                        .filter_map(|position| self.buffered(position.0))
+                        .collect();
+                    let bytes: u64 = waiting.iter().map(|request| request.frame_bytes).sum();
+                    let fits = bytes <= request_bytes;
+                    if fits {
+                        request_bytes -= bytes;
+                        wanted.extend(waiting.iter().map(|request| request.position));
+                        named.insert(*id);
+                    }
+                    fits
+                }
+                Record::Cut { batch, .. }
+                | Record::Sent { batch, .. }
+                | Record::Refused { batch, .. }
+                | Record::Stored { batch } => {
+                    let open = self.index.batches.get(batch);
+                    named.contains(batch) || open.is_some_and(|open| open.is_durable)
+                }
+                Record::Request(_) | Record::Keys(_) => false,
+            };
+            if is_early {
+                wanted.insert(pending.position);
+            }
+        }
+        wanted
     }
 }

@@ -10,6 +10,8 @@ pub struct Status {
     pub max_bytes: u64,
     /// Bytes of all segments.
     pub disk_bytes: u64,
+    /// Bytes on disk that only records that settle requests may use now.
+    pub reserve_bytes: u64,
     /// Bytes that wait to be written.
     pub buffered_bytes: u64,
     /// Bytes of the largest request that there is room for.
@@ -41,6 +43,10 @@ impl Status {
         Self {
             max_bytes: options.max_bytes,
             disk_bytes: state.disk_bytes,
+            reserve_bytes: match state.has_reserve {
+                true => state.reserve_bytes,
+                false => 0,
+            },
             buffered_bytes: state.buffered_bytes,
             room_bytes: state.room(options),
             segments: state.segments.len(),

@@ -26,6 +26,16 @@ pub(crate) struct Segment {
     pub(crate) unknown: Vec<UnknownFrame>,
     /// It can go when this position, of what was copied from it, is durable.
     pub(crate) goes_after: Option<u64>,
+    /// It was made of the reserve, and its file is longer than its records.
+    pub(crate) early: Option<EarlySegment>,
+}
+
+/// What it takes to go on with a segment that was made of the reserve.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EarlySegment {
+    pub(crate) salt: Salt,
+    /// Where its records end.
+    pub(crate) end: u64,
 }
 
 /// A record of a kind that a later version writes.
@@ -43,6 +53,8 @@ pub(crate) enum Repair {
     KeepAside { finding: usize, bytes: BadBytes },
     /// Keep what is behind `end` aside, unless it is zeros, and cut it.
     Cut { finding: usize, bytes: BadBytes },
+    /// Overwrite what is behind the end with zeros: the file keeps its length.
+    Wipe { finding: usize, bytes: BadBytes },
     /// Keep the whole file aside, away from its place.
     SetAside { finding: usize },
     /// Nothing in it is worth keeping.
@@ -60,8 +72,10 @@ pub(crate) struct Survey {
     pub(crate) highest_number: u64,
     /// The highest position that may be in use.
     pub(crate) highest_position: u64,
-    /// The highest position of a record that was read.
-    pub(crate) highest_seen: u64,
+    /// The highest position of a record that was read, and that was written in its order.
+    pub(crate) highest_in_order: u64,
+    /// Headers of the segments, as they are in the files.
+    pub(crate) headers: Vec<SegmentHeader>,
     /// Bytes of segments that are left alone.
     pub(crate) left_alone_bytes: u64,
     /// Records by kind, with their bytes.
@@ -109,8 +123,8 @@ pub(crate) fn survey(disk: &dyn Disk, folder: &Path, now: Now) -> io::Result<Sur
         survey.read_segment(candidate, &mut positions, now);
     }
     survey.index.sort_keys();
-    survey.highest_seen = positions.highest();
-    survey.highest_position = survey.highest_position.max(survey.highest_seen);
+    survey.highest_in_order = positions.highest_in_order();
+    survey.highest_position = survey.highest_position.max(positions.highest());
     for (from, records) in positions.missing() {
         survey.found(folder, Problem::Missing { from, records });
     }
@@ -247,7 +261,8 @@ impl Survey {
 
     fn read_segment(&mut self, candidate: Candidate, positions: &mut Positions, now: Now) {
         if let Some(header) = candidate.header {
-            positions.segment(header.first, header.previous);
+            positions.segment(header.first, header.previous, header.is_early);
+            self.headers.push(header);
             self.highest_number = self.highest_number.max(header.number);
             self.highest_position = self.highest_position.max(header.previous);
         }
@@ -258,12 +273,14 @@ impl Survey {
             last: 0,
             unknown: Vec::new(),
             goes_after: None,
+            early: None,
         };
+        let is_early = candidate.header.is_some_and(|header| header.is_early);
         let scanned = scan(
             &*candidate.file,
             candidate.length,
             &candidate.salts,
-            &mut |frame| self.replay(&mut segment, &frame, positions, now),
+            &mut |frame| self.replay(&mut segment, &frame, positions, is_early, now),
         );
         if candidate.header.is_none() {
             if scanned.frames == 0 {
@@ -274,15 +291,26 @@ impl Survey {
             }
             self.found(&segment.path, Problem::BadHeader);
         }
+        let is_allocated = candidate.header.is_some_and(|header| header.allocated > 0);
+        if let (true, [salt]) = (is_allocated, &*candidate.salts) {
+            let (salt, end) = (*salt, scanned.end);
+            segment.early = Some(EarlySegment { salt, end });
+        }
         for bytes in scanned.bad {
             let is_end = bytes.start >= scanned.end;
+            if is_end && is_allocated && bytes.state == BadState::Zeros {
+                // Room for more.
+                continue;
+            }
             let finding = self.found(&segment.path, problem(&bytes, is_end));
             self.repairs
-                .push(if is_end && bytes.state != BadState::Unreadable {
-                    segment.bytes = bytes.start;
-                    Repair::Cut { finding, bytes }
-                } else {
-                    Repair::KeepAside { finding, bytes }
+                .push(match is_end && bytes.state != BadState::Unreadable {
+                    true if is_allocated => Repair::Wipe { finding, bytes },
+                    true => {
+                        segment.bytes = bytes.start;
+                        Repair::Cut { finding, bytes }
+                    }
+                    false => Repair::KeepAside { finding, bytes },
                 });
         }
         if !segment.unknown.is_empty() {
@@ -297,11 +325,12 @@ impl Survey {
         segment: &mut Segment,
         frame: &Frame<'_>,
         positions: &mut Positions,
+        is_early: bool,
         now: Now,
     ) {
         segment.last = segment.last.max(frame.position);
         // After a failed write the same records are in the next segment again.
-        if !positions.insert(frame.position) {
+        if !positions.insert(frame.position, is_early) {
             return;
         }
         let place = Place {

@@ -1,5 +1,8 @@
 //! Writes what waits into segments, and makes it durable.
 //!
+//! Records are written in the order in which they were appended. On a full disk those that settle requests are
+//! written before their turn, to segments of their own which are made of the reserve.
+//!
 //! A segment whose write or sync failed is not trusted any more: after a failed sync the system may show
 //! bytes that the disk does not have. It is cut to what was durable and closed, and what memory still has
 //! goes to a new one.
@@ -8,16 +11,22 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::disk::{Clock, Disk, DiskFile};
+use crate::disk::{Access, Clock, Disk, DiskFile};
 use crate::error::WriteError;
-use crate::format::{FRAME_HEADER, Salt, SegmentHeader, VERSION, seal_frame};
+use crate::format::{FRAME_HEADER, SEGMENT_HEADER, Salt, SegmentHeader, VERSION, seal_frame};
 use crate::index::Place;
 use crate::names::segment_path;
+use crate::reserve::Reserve;
 use crate::state::Pending;
+use crate::survey::EarlySegment;
 
 /// The buffer that groups are encoded in is given back when it was larger than this.
 const KEPT_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What was tried when the reserve did not become a segment.
+const RENAME: &str = "rename";
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -26,9 +35,17 @@ pub(crate) struct Writer {
     pub(crate) folder: PathBuf,
     pub(crate) log_id: u128,
     pub(crate) segment_bytes: u64,
+    pub(crate) reserve: Reserve,
     active: Option<Active>,
+    /// For records that are written before their turn.
+    early: Option<Active>,
     /// A segment with nothing in it that could not be removed.
     leftover: Option<PathBuf>,
+    /// The disk has no room: the reserve is for that, and not for a disk that fails.
+    pub(crate) is_disk_full: bool,
+    /// When to try again to make the reserve, and whether it was said that there is none.
+    pub(crate) next_reserve_at: Duration,
+    pub(crate) is_reserve_missed: bool,
     encoded: Vec<u8>,
 }
 
@@ -40,6 +57,19 @@ struct Active {
     salt: Salt,
     /// Bytes that are durable.
     length: u64,
+    /// How long its file is from the beginning; 0 if it grows.
+    allocated: u64,
+    /// Bytes of requests in it, if they were written before their turn.
+    request_bytes: u64,
+}
+
+/// Which records are written, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The first that wait.
+    InOrder,
+    /// Some, before their turn.
+    Early,
 }
 
 /// What the state knows that a new segment's header says.
@@ -48,6 +78,8 @@ pub(crate) struct Next {
     pub(crate) number: u64,
     /// The highest position that is written.
     pub(crate) previous: u64,
+    /// Some positions below that are not.
+    pub(crate) has_gaps: bool,
 }
 
 /// A group that is durable.
@@ -57,7 +89,7 @@ pub(crate) struct Written {
     pub(crate) path: PathBuf,
     /// Whether the segment was made for it.
     pub(crate) is_new_segment: bool,
-    /// Of the segment.
+    /// Of the segment's file.
     pub(crate) length: u64,
     /// In the order of the group.
     pub(crate) places: Vec<Place>,
@@ -77,6 +109,7 @@ impl Writer {
         folder: PathBuf,
         log_id: u128,
         segment_bytes: u64,
+        reserve: Reserve,
     ) -> Self {
         Self {
             disk,
@@ -84,8 +117,13 @@ impl Writer {
             folder,
             log_id,
             segment_bytes,
+            reserve,
             active: None,
+            early: None,
             leftover: None,
+            is_disk_full: false,
+            next_reserve_at: Duration::ZERO,
+            is_reserve_missed: false,
             encoded: Vec::new(),
         }
     }
@@ -95,18 +133,90 @@ impl Writer {
         self.active.as_ref().map(|active| active.number)
     }
 
-    /// Writes a group to the end of a segment, and returns when it is durable.
-    pub(crate) fn write(&mut self, group: &[Arc<Pending>], next: Next) -> Result<Written, Failed> {
-        if let Some(full) = &self.active
-            && full.length >= self.segment_bytes
-        {
-            self.active = None;
+    /// Goes on with a segment of the reserve that an earlier process left, for records before their turn.
+    pub(crate) fn resume(
+        &mut self,
+        number: u64,
+        path: &Path,
+        allocated: u64,
+        early: EarlySegment,
+    ) -> io::Result<()> {
+        self.early = Some(Active {
+            number,
+            path: path.to_owned(),
+            file: self.disk.open(path, Access::Write)?,
+            salt: early.salt,
+            length: early.end,
+            allocated,
+            // How many are requests is not known: no more of them.
+            request_bytes: allocated,
+        });
+        Ok(())
+    }
+
+    /// The segment that is open for records before their turn.
+    pub(crate) fn early(&self) -> Option<u64> {
+        self.early.as_ref().map(|early| early.number)
+    }
+
+    /// It is open, and a part of the reserve.
+    pub(crate) fn uses_reserve(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.allocated > 0)
+    }
+
+    fn takes_reserve(&self) -> bool {
+        self.is_disk_full && self.reserve.is_there()
+    }
+
+    /// Bytes of records that can be written before their turn now, and how many of them may be requests: so many
+    /// that there is room for what settles others.
+    pub(crate) fn early_room(&self) -> (u64, u64) {
+        match &self.early {
+            Some(early) if early.allocated > 0 => (
+                early.allocated.saturating_sub(early.length),
+                (early.allocated / 2).saturating_sub(early.request_bytes),
+            ),
+            None if self.takes_reserve() => {
+                let bytes = self.reserve.bytes();
+                (bytes.saturating_sub(SEGMENT_HEADER as u64), bytes / 2)
+            }
+            _ => (self.segment_bytes, 0),
         }
+    }
+
+    /// The segment for records before their turn is going.
+    pub(crate) fn forget_early(&mut self) {
+        self.early = None;
+    }
+
+    /// Ends the segment for records before their turn, and gives the disk what is left of it. Returns its number
+    /// and the length of its file.
+    pub(crate) fn close_early(&mut self) -> Option<(u64, u64)> {
+        let mut early = self.early.take()?;
+        let length = match early.file.truncate(early.length) {
+            Ok(()) => early.length,
+            Err(_) => early.length.max(early.allocated),
+        };
+        Some((early.number, length))
+    }
+
+    /// Writes a group to the end of a segment, and returns when it is durable.
+    pub(crate) fn write(
+        &mut self,
+        group: &[Arc<Pending>],
+        next: Next,
+        turn: Turn,
+    ) -> Result<Written, Failed> {
         self.encoded.clear();
-        let is_new_segment = self.active.is_none();
-        let mut active = match self.active.take() {
+        let open = match turn {
+            Turn::InOrder => self.active.take(),
+            Turn::Early => self.early.take(),
+        };
+        let open = open.filter(|open| turn == Turn::Early || open.length < self.segment_bytes);
+        let is_new_segment = open.is_none();
+        let mut active = match open {
             Some(active) => active,
-            None => self.begin_segment(group, next)?,
+            None => self.begin_segment(group, next, turn)?,
         };
         let Frames { places, pieces } = encode_frames(&mut self.encoded, &active, group);
         let group_bytes: usize = pieces.iter().map(Piece::bytes).sum();
@@ -119,39 +229,63 @@ impl Writer {
             .write_parts_at(&mut parts, active.length)
             .map_err(|source| ("write to", source))
             .and_then(|()| active.file.sync().map_err(|source| ("sync", source)))
-            .and_then(|()| {
-                // A segment is there after a crash only if its name is.
-                if is_new_segment {
-                    let synced = self.disk.sync_folder(&self.folder);
-                    synced.map_err(|source| ("sync the name of", source))?;
-                }
-                Ok(())
+            .and_then(|()| match is_new_segment {
+                true => self.name(&mut active),
+                false => Ok(()),
             });
         if self.encoded.capacity() > KEPT_BUFFER_BYTES {
             self.encoded = Vec::new();
         }
         if let Err((action, source)) = written {
             let path = active.path.clone();
-            self.give_up(active);
+            // What is in a reserve that could not be renamed is written over by the next try.
+            if action != RENAME {
+                self.give_up(active);
+            }
             return Err(Failed {
                 error: write_error(action, &path, source),
                 used_number: is_new_segment,
             });
         }
         active.length += group_bytes as u64;
+        if turn == Turn::Early {
+            let requests = group.iter().filter(|pending| pending.is_request());
+            active.request_bytes += requests.map(|pending| pending.frame_bytes).sum::<u64>();
+        }
         let written = Written {
             number: active.number,
             path: active.path.clone(),
             is_new_segment,
-            length: active.length,
+            length: active.length.max(active.allocated),
             places,
         };
-        self.active = Some(active);
+        match turn {
+            Turn::InOrder => self.active = Some(active),
+            Turn::Early => self.early = Some(active),
+        }
         Ok(written)
     }
 
-    /// Makes a segment's file; its header is written together with the first group.
-    fn begin_segment(&mut self, group: &[Arc<Pending>], next: Next) -> Result<Active, Failed> {
+    /// Makes a new segment's name durable: it is there after a crash only if its name is.
+    fn name(&mut self, active: &mut Active) -> Result<(), (&'static str, io::Error)> {
+        if active.path == self.reserve.path() {
+            let path = segment_path(&self.folder, active.number);
+            let renamed = self.disk.rename(&active.path, &path);
+            renamed.map_err(|source| (RENAME, source))?;
+            active.path = path;
+            self.reserve.is_gone();
+        }
+        let synced = self.disk.sync_folder(&self.folder);
+        synced.map_err(|source| ("sync the name of", source))
+    }
+
+    /// Makes a segment's file, or takes the reserve; its header is written together with the first group.
+    fn begin_segment(
+        &mut self,
+        group: &[Arc<Pending>],
+        next: Next,
+        turn: Turn,
+    ) -> Result<Active, Failed> {
         let failed = |action, path: &Path, source, used_number| Failed {
             error: write_error(action, path, source),
             used_number,
@@ -164,11 +298,16 @@ impl Writer {
             self.leftover = Some(path);
             return Err(failed);
         }
-        let path = segment_path(&self.folder, next.number);
-        let file = self
-            .disk
-            .create(&path)
-            .map_err(|source| failed("make", &path, source, true))?;
+        let is_reserve = turn == Turn::Early && self.takes_reserve();
+        let (path, allocated) = match is_reserve {
+            true => (self.reserve.path().to_owned(), self.reserve.bytes()),
+            false => (segment_path(&self.folder, next.number), 0),
+        };
+        let file = match is_reserve {
+            true => self.disk.open(&path, Access::Write),
+            false => self.disk.create(&path),
+        };
+        let file = file.map_err(|source| failed("make", &path, source, true))?;
         let first = group.first().map_or(0, |pending| pending.position);
         let (header, salt) = SegmentHeader {
             version: VERSION,
@@ -177,6 +316,8 @@ impl Writer {
             created_ms: self.clock.unix_ms(),
             first,
             previous: next.previous,
+            is_early: turn == Turn::Early || next.has_gaps,
+            allocated: u32::try_from(allocated).unwrap_or(u32::MAX),
         }
         .encode();
         self.encoded.extend_from_slice(&header);
@@ -186,6 +327,8 @@ impl Writer {
             file,
             salt,
             length: 0,
+            allocated,
+            request_bytes: 0,
         })
     }
 
@@ -195,7 +338,12 @@ impl Writer {
             // If this fails too, the next start finds a torn end, or records that are in the next segment
             // as well.
             let _ = failed.file.truncate(failed.length);
-        } else if remove(&*self.disk, &failed.path).is_err() {
+            return;
+        }
+        if failed.path == self.reserve.path() {
+            self.reserve.is_gone();
+        }
+        if remove(&*self.disk, &failed.path).is_err() {
             self.leftover = Some(failed.path);
         }
     }

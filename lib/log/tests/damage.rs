@@ -25,6 +25,8 @@ fn check(rig: &Rig, expected_keys: &[u128], expected: &[&str]) -> Recovered {
     let mut with_new = expected_keys.to_vec();
     with_new.push(999);
     assert_eq!(keys(&again), with_new);
+    // What is damaged or lost is counted once.
+    assert_eq!((again.lost_records(), again.damaged_bytes()), (0, 0));
     recovered
 }
 

@@ -29,6 +29,7 @@ fn failing(faults: Faults, expected: &str) {
     assert!(log.status().fault.unwrap().contains(expected));
     assert_eq!(log.read(second).unwrap().key, 2);
     rig.fail(Faults::default());
+    log.commit().unwrap();
     let third = append_durable(&log, request(3));
     assert_eq!(log.status().fault, None);
     let names = rig.names();
@@ -51,14 +52,15 @@ fn failing(faults: Faults, expected: &str) {
         Event::Durable(one),
         Event::Appended,
         Event::Failing(said),
+        Event::Durable(two),
+        Event::Working,
         Event::Appended,
         Event::Durable(_),
-        Event::Working,
     ] = &events[..]
     else {
         panic!("{events:?}");
     };
-    assert_eq!(*one, first);
+    assert_eq!((*one, *two), (first, second));
     assert!(said.contains(expected) && third > second);
 }
 

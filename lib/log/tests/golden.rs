@@ -5,6 +5,7 @@ mod support;
 
 use std::path::PathBuf;
 
+use spanloom_log::disk::simulated::Faults;
 use spanloom_log::{BatchId, Problem, Record};
 use support::*;
 
@@ -113,6 +114,39 @@ fn keys_of_version_1_are_read() {
     let mut found: Vec<_> = recovered.keys.iter().map(|key| key.key).collect();
     found.sort_unstable();
     assert!(found.contains(&1) && found.len() >= 6, "{found:?}");
+}
+
+/// Records that were written before their turn, while the disk was full, to a segment made of the reserve.
+#[test]
+fn a_segment_of_the_reserve_of_version_1_is_read_and_written_as_ever() {
+    let mut rig = Rig::default();
+    rig.options.reserve_bytes = 512;
+    let (log, _) = rig.open();
+    let position = append_durable(&log, request(1));
+    rig.fail(Faults {
+        capacity_bytes: Some(rig.disk.bytes_in(folder())),
+        ..Faults::default()
+    });
+    log.append(request(2)).unwrap();
+    log.commit().unwrap_err();
+    log.append(batch(1, &[position])).unwrap();
+    log.append(sent(1)).unwrap();
+    log.commit().unwrap_err();
+    drop(log);
+    let name = rig
+        .names()
+        .into_iter()
+        .rfind(|name| name.ends_with(".seg"))
+        .unwrap();
+    let written = rig.bytes_of(&folder().join(&name));
+    assert!(std::fs::read(golden("v1-reserve.seg")).unwrap() == written);
+    rig.put(
+        &folder().join(name),
+        &std::fs::read(golden("v1-reserve.seg")).unwrap(),
+    );
+    let (_, recovered) = rig.open();
+    assert_eq!(recovered.findings, []);
+    assert_eq!(recovered.batches[0].sent_at_ms, Some(START_MS + 5));
 }
 
 /// I11. The file has the header of every version, and frames that are version 2's own matter.

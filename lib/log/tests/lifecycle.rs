@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanloom_log::{
-    AppendError, BatchId, DeadLetter, DeadLetterError, Full, Position, Record, Request, inspect_on,
+    AppendError, BatchId, DeadLetter, DeadLetterError, Event, Full, Observer, Position, Record,
+    Request, inspect_on,
 };
 use support::*;
 
@@ -210,6 +212,35 @@ fn too_many_keys_evict_the_oldest() {
     drop(log);
     let found: Vec<_> = rig.open().1.keys.iter().map(|key| key.key).collect();
     assert_eq!(found, (20..30).collect::<Vec<_>>());
+}
+
+/// Keys that go with a segment, since there is no room to copy them, are said too.
+#[test]
+fn keys_that_go_with_their_segment_are_said() {
+    let mut rig = Rig::with_segments(1024);
+    rig.options.max_bytes = 64 * 1024;
+    let evicted = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&evicted);
+    rig.options.observer = Some(Observer::new(move |event| {
+        if let Event::KeysEvicted(count) = event {
+            *seen.lock().unwrap() += count as u64;
+        }
+    }));
+    let (log, _) = rig.open();
+    // Requests that are nearly all key: half of the log is keys soon.
+    for key in 0..1500_u128 {
+        let empty = Request {
+            key,
+            received_at_ms: START_MS,
+            spans: 0,
+            answer: [][..].into(),
+            payload: [][..].into(),
+        };
+        append_durable(&log, Record::Request(empty));
+        assert_eq!(*evicted.lock().unwrap(), log.status().keys_evicted);
+    }
+    assert!(log.status().keys_evicted > 0);
+    assert!(log.status().keys as u64 + log.status().keys_evicted == 1500);
 }
 
 #[test]

@@ -5,10 +5,11 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use spanloom_log::disk::simulated::Faults;
-use spanloom_log::{AppendError, BatchId, Log, Position, Recovered};
+use spanloom_log::{AppendError, BatchId, Event, Log, Observer, Position, Recovered};
 use support::*;
 
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4_usize).prop_map(Step::Sent),
         3 => (0..4_usize).prop_map(Step::Stored),
         8 => Just(Step::Commit),
-        2 => (0..6_u8).prop_map(Step::Fault),
+        3 => (0..8_u8).prop_map(Step::Fault),
         1 => any::<u64>().prop_map(Step::Crash),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
@@ -58,6 +59,8 @@ struct Model {
     batches: BTreeMap<u128, ModelBatch>,
     /// Positions that the log said are durable.
     durable: BTreeSet<Position>,
+    /// Of these, what was said of single ones.
+    early: Arc<Mutex<Vec<Position>>>,
     /// The log said that keys went before their time, or the disk was full: then they may.
     keys_may_go: bool,
     next_key: u128,
@@ -66,6 +69,7 @@ struct Model {
 
 impl Model {
     fn announce(&mut self, durable: Position) {
+        self.durable.extend(self.early.lock().unwrap().drain(..));
         let batches = self.batches.values();
         let all = batches
             .flat_map(|batch| [Some(batch.appended), batch.sent, batch.stored])
@@ -221,8 +225,13 @@ fn faults(number: u8) -> Faults {
             read_only: true,
             ..none
         },
+        // Full at some time, and at once.
         3 => Faults {
             capacity_bytes: Some(8000),
+            ..none
+        },
+        4 => Faults {
+            capacity_bytes: Some(0),
             ..none
         },
         _ => none,
@@ -233,7 +242,14 @@ fn run(steps: Vec<Step>) {
     let mut rig = Rig::with_segments(1024);
     rig.options.max_bytes = 64 * 1024;
     rig.options.buffer_bytes = 3000;
+    rig.options.reserve_bytes = 2048;
     let mut model = Model::default();
+    let early = Arc::clone(&model.early);
+    rig.options.observer = Some(Observer::new(move |event| {
+        if let Event::DurableEarly(positions) = event {
+            early.lock().unwrap().extend(positions);
+        }
+    }));
     let (mut log, _) = rig.open();
     let mut has_failed_sync = false;
     for step in steps {
@@ -285,7 +301,7 @@ fn run(steps: Vec<Step>) {
             }
             Step::Fault(number) => {
                 has_failed_sync |= number == 1;
-                model.keys_may_go |= number == 3;
+                model.keys_may_go |= number == 3 || number == 4;
                 rig.fail(faults(number));
             }
             Step::Crash(_) | Step::Kill | Step::Close => {

@@ -104,6 +104,15 @@ pub trait DiskFile: Debug + Send {
     /// When it cannot; some of them may be written then.
     fn write_parts_at(&mut self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
+    /// Makes the file `length` bytes long, unless it is longer, and takes the room for all of them from the disk:
+    /// writing to them needs no more. Bytes that are new are zeros.
+    ///
+    /// # Errors
+    /// When it cannot; the file may be longer then.
+    fn allocate(&mut self, length: u64) -> io::Result<()> {
+        fill_with_zeros(self, length)
+    }
+
     /// Cuts the file to `length`.
     ///
     /// # Errors
@@ -115,6 +124,28 @@ pub trait DiskFile: Debug + Send {
     /// # Errors
     /// When it is not known that they are.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Writes zeros behind the end of a file until it has `length` bytes.
+fn fill_with_zeros<F: DiskFile + ?Sized>(file: &mut F, length: u64) -> io::Result<()> {
+    let end = file.length()?;
+    write_zeros(file, end, length)
+}
+
+/// Writes zeros from `start` to before `end`.
+pub(crate) fn write_zeros<F: DiskFile + ?Sized>(
+    file: &mut F,
+    start: u64,
+    end: u64,
+) -> io::Result<()> {
+    const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+    let mut at = start;
+    while at < end {
+        let count = usize::try_from(end - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        file.write_at(ZEROS.get(..count).unwrap_or_default(), at)?;
+        at += count as u64;
+    }
+    Ok(())
 }
 
 /// What became of taking a lock.

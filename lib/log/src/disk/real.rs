@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Access, Clock, Disk, DiskFile, Lock, LockGuard};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::{Access, Clock, Disk, DiskFile, Lock, LockGuard, fill_with_zeros};
 
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
@@ -128,6 +131,15 @@ impl DiskFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn allocate(&mut self, length: u64) -> io::Result<()> {
+        match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+            Ok(()) => Ok(()),
+            // This file system cannot: what was written has its room on most.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill_with_zeros(self, length),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {

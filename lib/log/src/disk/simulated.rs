@@ -354,6 +354,25 @@ impl DiskFile for SimulatedFile {
         result
     }
 
+    fn allocate(&mut self, length: u64) -> io::Result<()> {
+        let state = self.changing()?;
+        if state.faults.write {
+            return Err(error(EIO));
+        }
+        let used = state.used_bytes() as u64;
+        let mut contents = lock(&self.inode);
+        let start = contents.seen.len();
+        let more = length.saturating_sub(start as u64);
+        let capacity = state.faults.capacity_bytes.unwrap_or(u64::MAX);
+        if more > capacity.saturating_sub(used) {
+            return Err(error(ENOSPC));
+        }
+        let zeros = vec![0; usize::try_from(more).map_err(|_| error(ENOSPC))?];
+        put(&mut contents.seen, start, &zeros);
+        contents.pending.push((start, zeros));
+        Ok(())
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         let _state = self.changing()?;
         let mut contents = lock(&self.inode);

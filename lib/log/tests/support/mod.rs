@@ -31,6 +31,8 @@ impl Default for Rig {
             clock: SimulatedClock::at(START_MS),
             options: Options {
                 committer: Committer::Caller,
+                // Tests of the reserve set it.
+                reserve_bytes: 0,
                 ..Options::default()
             },
         }

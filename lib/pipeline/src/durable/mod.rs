@@ -9,6 +9,7 @@
 mod answer;
 mod backlog;
 mod history;
+mod letters;
 mod payload;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ pub(crate) use backlog::Replay;
 use backlog::{Backlog, Item};
 pub(crate) use history::Past;
 pub use history::{History, Piece};
+pub use letters::{LettersStay, ReplayError, ReplayedLetters, replay_letters};
 pub(crate) use payload::{Payload, Recording};
 use payload::{PayloadError, replay};
 
@@ -348,8 +350,10 @@ impl DurableLog {
         };
         match self.log.keep_dead_letter(&letter) {
             Ok(()) => Ok(true),
-            Err(DeadLetterError::Write(error)) => Err(NotKept(error.to_string())),
-            Err(error @ DeadLetterError::Full { .. }) => {
+            Err(error @ (DeadLetterError::Write(_) | DeadLetterError::InUse { .. })) => {
+                Err(NotKept(error.to_string()))
+            }
+            Err(error @ (DeadLetterError::Full { .. } | DeadLetterError::LaterVersion { .. })) => {
                 tracing::error!(%error, "rejected rows cannot be kept");
                 Ok(false)
             }
@@ -503,6 +507,7 @@ impl Waiting {
     fn hear(&self, event: Event) {
         match event {
             Event::Durable(up_to) => self.durable(up_to),
+            Event::DurableEarly(positions) => self.durable_early(&positions),
             Event::Failing(error) => {
                 self.failing.store(true, Ordering::Relaxed);
                 tracing::error!(error, "the log cannot be written; trying again");
@@ -512,6 +517,10 @@ impl Waiting {
                 tracing::info!("the log can be written again");
             }
             Event::Appended => {}
+            Event::NoReserve(error) => tracing::warn!(
+                error,
+                "the log has no reserve: if its disk becomes full, nothing is delivered until it has room"
+            ),
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }
@@ -521,6 +530,22 @@ impl Waiting {
         let count = waiting.partition_point(|(position, _)| *position <= up_to);
         let done: Vec<_> = waiting.drain(..count).collect();
         drop(waiting);
+        Self::tell(done);
+    }
+
+    /// On a full disk some records do not wait for those before them.
+    fn durable_early(&self, positions: &[Position]) {
+        let mut waiting = self.lock();
+        let all = std::mem::take(&mut *waiting);
+        let (done, rest): (VecDeque<_>, _) = all
+            .into_iter()
+            .partition(|(position, _)| positions.binary_search(position).is_ok());
+        *waiting = rest;
+        drop(waiting);
+        Self::tell(done);
+    }
+
+    fn tell(done: impl IntoIterator<Item = (Position, Waiter)>) {
         for (_, waiter) in done {
             match waiter {
                 Waiter::Receipt { ticket, outcome } => drop(ticket.answer(outcome)),

@@ -92,24 +92,31 @@ pub(crate) fn replay<S: SpanSink>(
     Ok(count)
 }
 
+/// Writes a payload's spans to a batch, without measures.
+pub(crate) fn spans<S: SpanSink>(payload: &[u8], batch: &mut S) -> Result<u64, PayloadError> {
+    let (spans, _) = split(payload)?;
+    Ok(records::read(spans, batch)?)
+}
+
+/// The payload of some rows of another payload.
+pub(crate) fn part(wanted: &Range<usize>, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    let mut picked = Picked::new(wanted);
+    spans(payload, &mut picked)?;
+    Ok(picked.finish())
+}
+
 /// The payload of some rows of a batch, without measures: these are stored.
 pub(crate) fn rows(
     wanted: &Range<usize>,
     requests: &[Position],
     read: impl Fn(Position) -> Result<Request, ReadError>,
 ) -> Result<Vec<u8>, PayloadError> {
-    let mut picked = Picked {
-        wanted,
-        row: 0,
-        out: RecordWriter::new(),
-    };
+    let mut picked = Picked::new(wanted);
     for position in requests {
         let request = read(*position)?;
-        let (spans, _) = split(&request.payload)?;
-        records::read(spans, &mut picked)?;
+        spans(&request.payload, &mut picked)?;
     }
-    let Picked { out, .. } = picked;
-    Ok(Payload { records: out }.finish(&Measures::default(), &mut Recorder::default()))
+    Ok(picked.finish())
 }
 
 /// Hands on the rows that are wanted; a resource or scope without any costs a few bytes.
@@ -117,6 +124,20 @@ struct Picked<'w> {
     wanted: &'w Range<usize>,
     row: usize,
     out: RecordWriter,
+}
+
+impl<'w> Picked<'w> {
+    fn new(wanted: &'w Range<usize>) -> Self {
+        Self {
+            wanted,
+            row: 0,
+            out: RecordWriter::new(),
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        Payload { records: self.out }.finish(&Measures::default(), &mut Recorder::default())
+    }
 }
 
 impl SpanSink for Picked<'_> {

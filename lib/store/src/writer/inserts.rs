@@ -67,7 +67,8 @@ pub struct Http {
 }
 
 impl Http {
-    pub(super) fn new(config: &WriterConfig) -> Self {
+    /// To the database that the configuration names.
+    pub fn new(config: &WriterConfig) -> Self {
         Self {
             access: config.access.clone(),
             database: config.database.clone(),
