@@ -33,7 +33,16 @@ impl Disk {
 
     /// Takes space away, so many bytes or what there is.
     pub fn put(&self, bytes: usize) {
-        let mut file = File::create(self.ballast()).unwrap();
+        Self::write(File::create(self.ballast()).unwrap(), bytes);
+    }
+
+    /// Takes what there is.
+    pub fn put_more(&self) {
+        let ballast = File::options().append(true).open(self.ballast());
+        Self::write(ballast.unwrap(), usize::MAX);
+    }
+
+    fn write(mut file: File, bytes: usize) {
         let part = [0; 4096];
         for _ in 0..bytes / part.len() {
             match file.write_all(&part) {
