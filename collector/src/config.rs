@@ -135,12 +135,11 @@ pub struct LogConfig {
 impl LogConfig {
     /// Opens the log, which may use so many bytes of memory.
     pub(crate) fn open(&self, memory: usize) -> Result<Arc<DurableLog>, OpenError> {
-        let requests = (memory / 2 / LOGGED_REQUEST_BYTES).min(LOG_REQUESTS);
         let options = LogOptions {
             max_bytes: self.max_bytes,
-            buffer_bytes: (memory as u64 / 2).min(LOG_BUFFER_BYTES),
-            max_requests: requests,
-            max_keys: requests,
+            buffer_bytes: (memory as u64 / 8 * 3).min(LOG_BUFFER_BYTES),
+            max_requests: (memory / 8 * 3 / LOG_REQUEST_BYTES).min(LOG_REQUESTS),
+            max_keys: (memory / 4 / LOG_KEY_BYTES).min(LOG_KEYS),
             ..LogOptions::default()
         };
         DurableLog::open(&self.folder, options)
@@ -176,9 +175,13 @@ const LOCK_EVERY: Duration = Duration::from_millis(200);
 const LOG_SHARE: usize = 8;
 /// What waits to be written, at most.
 const LOG_BUFFER_BYTES: u64 = 8 << 20;
-/// Requests that are not stored, and keys of others, at most; each request takes that much memory.
+/// Requests that are not stored, at most, and the memory of each.
 const LOG_REQUESTS: usize = 65_536;
-const LOGGED_REQUEST_BYTES: usize = 220;
+const LOG_REQUEST_BYTES: usize = 130;
+/// Keys of requests that are stored, at most, and the memory of each: enough for ten minutes with 437 requests a
+/// second.
+const LOG_KEYS: usize = 262_144;
+const LOG_KEY_BYTES: usize = 50;
 
 impl CollectorConfig {
     /// What block builders keep between batches.
