@@ -65,7 +65,10 @@ fuzz_target!(|bytes: &[u8]| {
             let mut same = gone.iter().map(|gone| (gone.batch, &gone.rows));
             same.any(|name| name == (letter.batch, &letter.rows))
         };
-        assert!(left.iter().all(|letter| after.contains(letter) || is_gone(letter)));
+        assert!(
+            left.iter()
+                .all(|letter| after.contains(letter) || is_gone(letter))
+        );
     }
     let position = log
         .append(Record::Request(Request {
