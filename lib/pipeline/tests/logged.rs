@@ -345,3 +345,27 @@ async fn rows_that_the_store_refuses_are_kept_aside() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].rows, &*letters[0].reason), (2, "bad"));
 }
+
+/// A request that we cannot make a batch of must not end the process, and every one that is started after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_makes_us_panic_is_kept_aside_and_others_are_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.workers = 1;
+    config.batch.max_rows = 3;
+    config.batch.max_age = Duration::from_secs(3600);
+    let p = start_on(config, Arc::clone(&store));
+    let mut poisoned = span(2);
+    "panic when frozen".clone_into(&mut poisoned.name);
+    for body in [spans(1, 1), request_of(vec![poisoned]), spans(3, 1)] {
+        assert_eq!(p.protobuf(body).await.status, 200);
+    }
+    until("all is settled", || log.status().undelivered_requests == 0).await;
+    assert_eq!(p.server.control().broken(), None);
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store), [1, 3]);
+    let letters = spanloom_log::inspect(folder.path()).unwrap().dead_letters;
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].reason.contains("bug"), "{}", letters[0].reason);
+}

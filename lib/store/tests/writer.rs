@@ -437,13 +437,14 @@ async fn a_batch_that_the_server_has_forgotten_is_looked_for() {
     // All of it is.
     write(&Forgotten).await;
     assert_eq!(db.text(COUNTS).await, counts);
-    // One shard has its spans, and another does not.
+    // Some of it is, as where a client repeated a request elsewhere: the other tables may have nothing of it.
     db.execute("DELETE FROM spans WHERE reinterpretAsUInt64(reverse(span_id)) % 10 < 3")
         .await;
     let left = "SELECT count() < 100 AND count() > 0 FROM spans";
     assert_eq!(db.text(left).await, "1");
     write(&Forgotten).await;
-    assert_eq!(db.text(COUNTS).await, counts);
+    let again = "100\t200\t200\t200\t2\t200\t200\t200";
+    assert_eq!(db.text(COUNTS).await, again);
     let unique = "SELECT uniqExact(trace_id, span_id) FROM spans";
     assert_eq!(db.text(unique).await, "100");
     assert_eq!(writer.metrics().looked_up.get(), 3);

@@ -6,9 +6,11 @@
 //! time. When the store fails it waits, longer each time.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use spanloom_log::{AppendError, Position, ReadError, Recovered};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -17,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use super::payload::PayloadError;
 use super::{DurableLog, History, Past, history, replay};
 use crate::accounts::{Accounts, Postings, Stage};
-use crate::batch::{Batch, Export, ExportOutcome};
+use crate::batch::{Batch, Export, ExportOutcome, RefusedRows};
 use crate::config::BatchLimits;
 use crate::measure::Recorder;
 use crate::metrics::Metrics;
 use crate::process::Rules;
+use crate::settlement::BUG;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MOST: Duration = Duration::from_secs(10);
@@ -238,7 +241,10 @@ where
         let is_recovered = item.is_recovered;
         let is_named = item.batch.is_some();
         let past = item.past.clone();
-        let (made, rest) = self.make(item).await;
+        let making = AssertUnwindSafe(self.make(item.clone()));
+        let Ok((made, rest)) = making.catch_unwind().await else {
+            return self.cannot_make(item);
+        };
         let Made {
             id,
             requests,
@@ -309,6 +315,53 @@ where
             self.accounts.post(&postings);
         }
         Ok(rest)
+    }
+
+    /// Making a batch of this item panicked, which is a bug. Of requests that are in no batch yet, each half is tried
+    /// by itself; what cannot be made then is kept aside.
+    fn cannot_make(&self, item: Item) -> Result<Option<Item>, Stuck> {
+        self.metrics.worker_panics.inc();
+        let requests = item.requests.clone();
+        tracing::error!(
+            requests = requests.len(),
+            "making a batch of the log panicked"
+        );
+        if item.batch.is_none() && requests.len() > 1 {
+            let (first, second) = requests.split_at(requests.len() / 2);
+            let half = |requests: &[Position]| Item {
+                requests: requests.to_vec(),
+                ..item.clone()
+            };
+            return Err(Stuck::Later(vec![half(first), half(second)]));
+        }
+        let id = item.batch.unwrap_or_else(rand::random);
+        let spans = requests
+            .iter()
+            .filter_map(|position| self.log.log.spans_of(*position));
+        let all = RefusedRows {
+            range: 0..spans.map(|spans| spans as usize).sum(),
+            reason: BUG.to_owned(),
+        };
+        if item.batch.is_none()
+            && let Err(error) = self.log.name(id, requests.clone())
+        {
+            tracing::warn!(%error, "a batch that cannot be made is not kept aside yet");
+            return Err(Stuck::Later(vec![item]));
+        }
+        match self.log.stored(id, &requests, &[all]) {
+            Ok(0) => Ok(None),
+            Ok(lost) => {
+                self.metrics.lost("internal", lost);
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a batch that cannot be made is not kept aside yet");
+                Err(Stuck::Later(vec![Item {
+                    batch: Some(id),
+                    ..item
+                }]))
+            }
+        }
     }
 
     /// Makes a batch of an item's first requests; all of them if it has an id already.

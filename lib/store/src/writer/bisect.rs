@@ -114,7 +114,7 @@ impl Job {
 
     /// Only these rows are not stored, in pieces that are not kept: nobody sends them again under these tokens
     /// while they are unknown.
-    pub(crate) fn only(&mut self, frozen: &Frozen, missing: Vec<Range<usize>>) {
+    pub(crate) fn only(&mut self, frozen: &Frozen, missing: &[Range<usize>]) {
         self.pieces = missing
             .iter()
             .rev()

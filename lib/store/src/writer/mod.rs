@@ -214,8 +214,8 @@ impl<I: Inserts> Writer<I> {
         }
     }
 
-    /// Inserts what the tables still lack. The spans of a batch that may be sent again are last: so where they
-    /// are, everything is ([`look_up`](Self::look_up)).
+    /// Inserts what the tables still lack. The spans of a batch that may be sent again are last: so where all of
+    /// them are, everything is ([`look_up`](Self::look_up)).
     async fn round(
         &self,
         frozen: &Frozen,
@@ -241,8 +241,10 @@ impl<I: Inserts> Writer<I> {
         failures
     }
 
-    /// Looks for the spans of a batch that the server may have and not know by its tokens any more. Where some
-    /// are, all other tables have theirs, and only the rest of the spans is left to do.
+    /// Looks for the spans of a batch that the server may have and not know by its tokens any more. Where all
+    /// are, all other tables have theirs. Where some are, only the rest of the spans is inserted, and all of the
+    /// other tables: it may be that a client repeated a request to another collector, and nothing of the batch is
+    /// stored.
     async fn look_up(&self, frozen: &Frozen, jobs: &mut [Job]) -> Result<(), Failure> {
         let keys = frozen.span_keys();
         let found = match self.inserts.look_up(&keys).await {
@@ -264,13 +266,13 @@ impl<I: Inserts> Writer<I> {
         tracing::info!(
             spans = keys.len(),
             stored = found.len(),
-            "a batch that was sent long ago is stored already"
+            "spans of a batch that was sent long ago are stored already"
         );
         for job in jobs {
             match job.id {
-                TableId::Spans if missing.len() > MOST_RUNS => {}
-                TableId::Spans => job.only(frozen, missing.clone()),
-                _ => job.skip(),
+                _ if missing.is_empty() => job.skip(),
+                TableId::Spans if missing.len() <= MOST_RUNS => job.only(frozen, &missing),
+                _ => {}
             }
         }
         Ok(())
