@@ -10,6 +10,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_spanloom-collector");
 /// Every variable of the environment that a release reads, and other names with the same beginning.
 const KNOWN: &[&str] = &[
     "SPANLOOM_CLICKHOUSE_CA_FILE",
+    "SPANLOOM_CLICKHOUSE_CREDENTIALS_DIR",
     "SPANLOOM_CLICKHOUSE_DATABASE",
     "SPANLOOM_CLICKHOUSE_PASSWORD",
     "SPANLOOM_CLICKHOUSE_URL",
