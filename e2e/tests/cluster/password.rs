@@ -10,7 +10,10 @@ fn clients(pipeline: &Pipeline) -> Vec<(String, Value)> {
     let of = "app.kubernetes.io/component in (collector, query)";
     let pods = pipeline.namespace.get(&["pods", "--selector", of]);
     let pods = pods["items"].as_array().into_iter().flatten();
+    // Those that are told to end have been replaced before.
+    let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
     let mut all: Vec<_> = pods
+        .filter(stays)
         .map(|pod| {
             let starts = &pod["status"]["containerStatuses"][0]["restartCount"];
             (pod["metadata"]["uid"].to_string(), starts.clone())
