@@ -102,7 +102,7 @@ struct MigrateArgs {
     config_file: Option<PathBuf>,
 }
 
-/// Where ClickHouse is if nobody says it.
+/// The default address of ClickHouse.
 const DEFAULT_URL: &str = "http://127.0.0.1:8123";
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `00000001.seg`, … | segments: a header of 80 bytes, then frames; files 0600 in a folder 0700 |
 //! | `dead-letters` | rows that the store refused for good, in the format of a segment |
-//! | `reserve` | zeros: room on the disk that nobody else can take |
+//! | `reserve` | zeros: reserved disk space |
 //! | `dead-letters.lock`, `dead-letters.new` | for changing that file while a log is open |
 //! | `damaged/` | bytes that could not be read |
 //! | `told` | what was found to be damaged or lost, so that it is counted once |

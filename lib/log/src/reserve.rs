@@ -1,4 +1,4 @@
-//! Room on the disk that nobody else can take: a file that is as long as it may become.
+//! Disk space reserved for the log: a file that has its full length from the start.
 //!
 //! On a full disk it is made the next segment, for the records that settle requests: what is stored can be said,
 //! and its segments go. They are what the next reserve is made of, so the room never passes through the hands

@@ -123,7 +123,7 @@ fn who_changes_the_file_has_its_lock() {
     log.keep_dead_letter(&letter(1, 0)).unwrap();
     let lock = folder().join("dead-letters.lock");
     let Lock::Taken(guard) = rig.disk.lock(&lock, "pid 17").unwrap() else {
-        panic!("nobody has it");
+        panic!("the file is not locked");
     };
     let error = log.keep_dead_letter(&letter(2, 0)).unwrap_err();
     assert!(matches!(error, DeadLetterError::InUse { .. }), "{error}");

@@ -88,7 +88,7 @@ pub struct BatchLimits {
 }
 
 /// Small batches one after the other cost the store much for each span. So only some of them are sent at
-/// [`BatchLimits::max_age`]: whoever tries something out sees it soon, and a trickle makes few parts.
+/// [`BatchLimits::max_age`]: a single request can be searched soon, and a trickle makes few parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quiet {
     /// A batch with fewer spans is small.

@@ -18,7 +18,7 @@ pub fn termination_message(text: &str) {
 fn write(file: &Path, text: &str) {
     let end = text.floor_char_boundary(MAX_BYTES);
     let text = text.get(..end).unwrap_or_default();
-    // Never made here: whoever starts the program in another way has no use for it.
+    // Never created here: only the kubelet reads it.
     let written = OpenOptions::new()
         .write(true)
         .truncate(true)

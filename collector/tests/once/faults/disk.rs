@@ -51,11 +51,7 @@ async fn disk_full() {
         disk.put(24 << 20);
         rig.phase("no space");
         rig.ground.proxy.set(Mood::Away).await;
-        rig.send(&Pace::closed(4, PADDING));
-        let before = rig.load.ledger().pushed_back();
-        rig.load
-            .wait_until("a full disk", |ledger| ledger.pushed_back() >= before + 4)
-            .await;
+        fill_the_disk(&mut rig).await;
         rig.phase("space again");
         disk.take();
         rig.load.wait_acknowledged(8).await;
@@ -79,11 +75,7 @@ async fn disk_stays_full() {
     disk.put(24 << 20);
     rig.phase("no space");
     rig.ground.proxy.set(Mood::Away).await;
-    rig.send(&Pace::closed(4, PADDING));
-    let before = rig.load.ledger().pushed_back();
-    rig.load
-        .wait_until("a full disk", |ledger| ledger.pushed_back() >= before + 4)
-        .await;
+    fill_the_disk(&mut rig).await;
     // Not a byte is left.
     disk.put_more();
     rig.phase("delivered");
@@ -93,6 +85,15 @@ async fn disk_stays_full() {
     let outcome = rig.finish().await;
     drop(disk);
     outcome.assert_all_once();
+}
+
+/// Sends until senders are told to retry.
+async fn fill_the_disk(rig: &mut Rig) {
+    rig.send(&Pace::closed(4, PADDING));
+    let before = rig.load.ledger().pushed_back();
+    rig.load
+        .wait_until("a full disk", |ledger| ledger.pushed_back() >= before + 4)
+        .await;
 }
 
 /// A scenario whose log lies on a disk of 48 MiB; none where that cannot be mounted.
