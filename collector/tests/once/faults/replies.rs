@@ -17,7 +17,8 @@ pub const FAULTS: [u32; 4] = [16, 60, 497, 516];
 /// Spans a second.
 pub const RATE: u32 = 3_000;
 
-/// Does it to so many inserts, in a phase of its own.
+/// Does it to so many inserts, in a phase of its own; to those of all tables, then to those of the spans, which are
+/// inserted when all else of their batch is.
 pub async fn misbehave(
     rig: &Rig,
     name: &str,
@@ -26,9 +27,15 @@ pub async fn misbehave(
     table: Option<&'static str>,
 ) {
     rig.phase(name);
-    let before = rig.ground.proxy.done();
-    rig.ground.proxy.misbehave(misdeed, count, table);
-    rig.ground.proxy.wait_done(before + count).await;
+    let tables = match table {
+        Some(_) => vec![table],
+        None => vec![None, Some("spans")],
+    };
+    for table in tables {
+        let before = rig.ground.proxy.done();
+        rig.ground.proxy.misbehave(misdeed.clone(), count, table);
+        rig.ground.proxy.wait_done(before + count).await;
+    }
     // Its spans are sent again: something of this phase is stored, too.
     rig.ground.proxy.wait_committed(TABLES).await;
 }

@@ -103,6 +103,8 @@ async fn soak() {
 
 async fn inject(rig: &mut Rig, disk: Option<&Disk>, fault: Fault, minute: Duration) {
     let often = rig.random.random_range(1..=4 * TABLES);
+    // The spans of a batch are inserted when all else of it is.
+    let any = rig.random.random_bool(0.5).then_some("spans");
     let one_of = |rig: &mut Rig, codes: &[u32]| {
         let code = codes[rig.random.random_range(0..codes.len())];
         eprintln!("code {code}");
@@ -150,17 +152,17 @@ async fn inject(rig: &mut Rig, disk: Option<&Disk>, fault: Fault, minute: Durati
             rig.send(&Pace::of(RATE));
             return;
         }
-        Fault::ResetMidRequest => (Misdeed::ResetMidRequest, often, None),
-        Fault::ResetAfterCommit => (Misdeed::LoseReply, often, None),
-        Fault::SlowReplies => (Misdeed::SlowReply(TOO_SLOW), often, None),
-        Fault::ServerError => (Misdeed::Answer(Answer::status(503)), often, None),
+        Fault::ResetMidRequest => (Misdeed::ResetMidRequest, often, any),
+        Fault::ResetAfterCommit => (Misdeed::LoseReply, often, any),
+        Fault::SlowReplies => (Misdeed::SlowReply(TOO_SLOW), often, any),
+        Fault::ServerError => (Misdeed::Answer(Answer::status(503)), often, any),
         Fault::ServerErrorAfterCommit => {
-            (Misdeed::CommitAndAnswer(Answer::status(500)), often, None)
+            (Misdeed::CommitAndAnswer(Answer::status(500)), often, any)
         }
-        Fault::Retried => (one_of(rig, &RETRIED), often, None),
+        Fault::Retried => (one_of(rig, &RETRIED), often, any),
         // A row that is refused alone is put aside.
         Fault::BadRows => (one_of(rig, &BAD_ROWS), 2, Some("spans")),
-        Fault::Refused => (one_of(rig, &FAULTS), often, None),
+        Fault::Refused => (one_of(rig, &FAULTS), often, any),
     };
     rig.ground.proxy.misbehave(misdeed, count, table);
 }
