@@ -27,11 +27,11 @@ pub async fn misbehave(
     table: Option<&'static str>,
 ) {
     rig.phase(name);
-    let tables = match table {
-        Some(_) => vec![table],
-        None => vec![None, Some("spans")],
+    let inserts = match table {
+        Some(_) => vec![(table, count)],
+        None => vec![(None, count), (Some("spans"), count.min(either(2, 10)))],
     };
-    for table in tables {
+    for (table, count) in inserts {
         let before = rig.ground.proxy.done();
         rig.ground.proxy.misbehave(misdeed.clone(), count, table);
         rig.ground.proxy.wait_done(before + count).await;
