@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::test::{cargo, sh};
+use crate::test::{cargo, sh, with_faketime};
 
 /// Flags of both commands.
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,7 @@ fn scenarios(names: &[&str], seed: Option<&str>, length: (&str, &str)) -> anyhow
         .args(["--test-threads", "1", "--nocapture"])
         .env(length.0, length.1)
         .env("SPANLOOM_FAULTS_REPORT", &report);
+    with_faketime(&mut command)?;
     if let Some(seed) = seed {
         command.env("SPANLOOM_FAULTS_SEED", seed);
     }

@@ -8,18 +8,24 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::password;
 use super::support::apps::{App, Report, ask, stop_sender, try_ask};
 use super::support::install;
 use super::support::kube::kubectl;
 use super::support::namespace::Namespace;
+use super::support::node;
 use super::support::pipeline::Pipeline;
 use super::support::{LIMIT, await_some, want};
 
 /// Spans a second of each sender.
 pub const RATE: u64 = 40;
+
+/// How long the store is away.
+const MINUTE: Duration = Duration::from_secs(60);
+
+const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
 
 /// A log that is left is delivered within this time.
 const STORED_WITHIN: Duration = Duration::from_secs(90);
@@ -181,12 +187,13 @@ fn a_rollout_of_the_collectors_loses_nothing() {
     let namespace = install::pipeline_namespace();
     let pipeline = Pipeline::ready(&namespace, &json!({}));
     place_senders(&pipeline, &nodes());
-
-    for memory in ["300Mi", "310Mi"] {
-        pipeline.apply(&json!({"collector": {"resources": {
+    let with = |memory: &str| {
+        json!({"collector": {"resources": {
             "requests": {"cpu": "50m", "memory": memory},
             "limits": {"memory": "512Mi"},
-        }}}));
+        }}})
+    };
+    let await_rolled_out = |memory: &str| {
         pipeline.await_ready();
         let requested = namespace.kubectl(&[
             "get",
@@ -201,24 +208,59 @@ fn a_rollout_of_the_collectors_loses_nothing() {
             "--timeout=180s",
         ]);
         await_more(&namespace);
-    }
+    };
+    pipeline.apply(&with("300Mi"));
+    await_rolled_out("300Mi");
+
+    // Pods that are told to end wait for the store with what they have.
+    pipeline.apply(&with("310Mi"));
+    await_some("a rollout that has begun", LIMIT, || {
+        let pods = namespace.try_get(&["pods", COLLECTORS])?;
+        let mut pods = pods["items"].as_array().into_iter().flatten();
+        let ends = pods.any(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        want(ends, || "no pod is being replaced".to_owned())
+    });
+    without_clickhouse(&pipeline, &with("310Mi"), &with("310Mi"), || {
+        await_time("a minute without ClickHouse", MINUTE);
+    });
+    await_rolled_out("310Mi");
     stop_and_check(&pipeline);
 }
 
-/// Has so many servers of the managed store. The pipeline must be `Unmanaged`.
-pub fn scale_clickhouse(namespace: &Namespace, replicas: &str) {
-    namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
-}
-
-/// Returns when ClickHouse is gone. The pipeline must be `Unmanaged`.
-pub fn stop_clickhouse(namespace: &Namespace) {
-    scale_clickhouse(namespace, "--replicas=0");
+/// Stops the managed store, and starts it again in the end: the pipeline, which is of the spec `before`, has
+/// `after` then, and is Ready. The operator leaves everything as it is meanwhile.
+pub fn without_clickhouse(
+    pipeline: &Pipeline,
+    before: &Value,
+    after: &Value,
+    meanwhile: impl FnOnce(),
+) {
+    let namespace = pipeline.namespace;
+    let scale = |replicas| {
+        namespace.kubectl(&["scale", "statefulset/traces-clickhouse", replicas]);
+    };
+    let mut unmanaged = before.clone();
+    unmanaged["managementState"] = json!("Unmanaged");
+    pipeline.apply(&unmanaged);
+    scale("--replicas=0");
     namespace.kubectl(&[
         "wait",
         "--for=delete",
         "pod/traces-clickhouse-0",
         "--timeout=120s",
     ]);
+    meanwhile();
+    scale("--replicas=1");
+    pipeline.apply(after);
+    pipeline.await_ready();
+}
+
+/// Returns when that much time has gone by.
+pub fn await_time(what: &str, time: Duration) {
+    let begun = Instant::now();
+    await_some(what, time + LIMIT, || {
+        want(begun.elapsed() >= time, || "not yet".to_owned())
+    });
 }
 
 #[test]
@@ -229,37 +271,30 @@ fn a_minute_without_clickhouse_loses_nothing() {
     let pipeline = Pipeline::ready(&namespace, &json!({"collector": stored}));
     place_senders(&pipeline, &nodes());
 
-    // Nobody but us touches the store meanwhile.
-    pipeline.apply(&json!({"managementState": "Unmanaged", "collector": stored}));
-    stop_clickhouse(&namespace);
-    let gone = Instant::now();
-    // New exports wait or are refused so that they are sent again; none is acknowledged.
-    let acknowledged = || {
-        SENDERS.map(|name| {
-            ask(&namespace, name, "/")["acknowledgedCount"]
-                .as_u64()
-                .unwrap()
-        })
-    };
-    let at_once = acknowledged();
-    let pending = |name: &str| try_ask(&namespace, name, "/").map(|said| said["pending"].clone());
-    await_some("a minute without ClickHouse", LIMIT, || {
-        want(gone.elapsed() >= Duration::from_secs(60), || {
-            "not yet".to_owned()
-        })
+    let spec = json!({"collector": stored});
+    without_clickhouse(&pipeline, &spec, &spec, || {
+        // New exports wait or are refused so that they are sent again; none is acknowledged.
+        let acknowledged = || {
+            SENDERS.map(|name| {
+                ask(&namespace, name, "/")["acknowledgedCount"]
+                    .as_u64()
+                    .unwrap()
+            })
+        };
+        let at_once = acknowledged();
+        let pending =
+            |name: &str| try_ask(&namespace, name, "/").map(|said| said["pending"].clone());
+        await_time("a minute without ClickHouse", MINUTE);
+        let later = acknowledged();
+        for (before, after) in at_once.iter().zip(&later) {
+            // What ClickHouse had confirmed may have been on its way.
+            assert!(
+                after - before <= 2 * RATE,
+                "{at_once:?} became {later:?} without a store"
+            );
+        }
+        println!("waiting after a minute: {:?}", SENDERS.map(pending));
     });
-    let later = acknowledged();
-    for (before, after) in at_once.iter().zip(&later) {
-        // What ClickHouse had confirmed may have been on its way.
-        assert!(
-            after - before <= 2 * RATE,
-            "{at_once:?} became {later:?} without a store"
-        );
-    }
-    println!("waiting after a minute: {:?}", SENDERS.map(pending));
-    scale_clickhouse(&namespace, "--replicas=1");
-    pipeline.apply(&json!({"managementState": "Managed", "collector": stored}));
-    pipeline.await_ready();
     await_more(&namespace);
     stop_and_check(&pipeline);
 }
@@ -272,21 +307,42 @@ fn with_a_log_senders_are_answered_without_clickhouse_and_nothing_is_lost() {
     let pipeline = Pipeline::ready(&namespace, &json!({"collector": logged}));
     place_senders(&pipeline, &nodes());
 
-    pipeline.apply(&json!({"managementState": "Unmanaged", "collector": logged}));
-    stop_clickhouse(&namespace);
-    // Half a minute's worth of each, all of it in the log.
-    for name in SENDERS {
-        await_acknowledged(&namespace, name, 30 * RATE);
-    }
-    scale_clickhouse(&namespace, "--replicas=1");
     let mut slower = logged.clone();
     slower["resources"] = json!({"requests": {"memory": "300Mi"}, "limits": {"memory": "512Mi"}});
+    let (before, after) = (json!({"collector": logged}), json!({"collector": slower}));
     // The backlog drains while the pods that have it are replaced.
-    pipeline.apply(&json!({"managementState": "Managed", "collector": slower}));
-    pipeline.await_ready();
+    without_clickhouse(&pipeline, &before, &after, || {
+        // Half a minute's worth of each, all of it in the log, which their containers find again.
+        let half = || {
+            for name in SENDERS {
+                await_acknowledged(&namespace, name, 15 * RATE);
+            }
+        };
+        half();
+        restart_collectors(&pipeline);
+        half();
+    });
     await_more(&namespace);
 
     password::rotate(&pipeline);
     await_more(&namespace);
     stop_and_check(&pipeline);
+}
+
+/// Kills the collectors' containers, where they can be reached, and returns when they have started again.
+fn restart_collectors(pipeline: &Pipeline) {
+    if !node::can_be_reached() {
+        println!("no container was killed: only those of `cargo xtask cluster` can be reached");
+        return;
+    }
+    for node in nodes() {
+        let pod = pipeline.collector_on(&node);
+        node::kill_containers(&node, pod["metadata"]["uid"].as_str().unwrap());
+        await_some("a container that was started again", LIMIT, || {
+            let pod = pipeline.collector_on(&node);
+            let status = &pod["status"]["containerStatuses"][0];
+            let started = status["restartCount"].as_u64() > Some(0) && status["ready"] == true;
+            want(started, || status.to_string())
+        });
+    }
 }

@@ -11,6 +11,7 @@
 #[path = "."]
 mod scenario {
     mod bare;
+    mod clock;
     mod configuration;
     mod control;
     mod external;

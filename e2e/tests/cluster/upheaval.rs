@@ -8,14 +8,21 @@ mod dead_node;
 mod rotation;
 mod upgrade;
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use super::loss::{await_more, nodes, place_senders, stop_and_check};
+use super::loss::{
+    await_more, await_time, nodes, place_senders, stop_and_check, without_clickhouse,
+};
 use super::support::apps::{App, ask};
 use super::support::install;
 use super::support::kube::{kubectl, try_get, try_kubectl};
 use super::support::pipeline::{NAME, Pipeline, attribute};
 use super::support::{LIMIT, await_some, want};
+
+/// How long the store is away while nothing else runs. [A rollout](super::loss) is without it for a minute.
+const AWAY: Duration = Duration::from_secs(20);
 
 /// Kills the operator's pods without a chance to tidy up.
 fn kill_operator() {
@@ -122,7 +129,8 @@ fn a_release_that_is_removed_and_comes_back_finds_its_data() {
 fn a_drained_node_loses_nothing() {
     let _installed = install::alone();
     let namespace = install::pipeline_namespace();
-    let pipeline = Pipeline::ready(&namespace, &json!({"query": {"replicas": 2}}));
+    let spec = json!({"query": {"replicas": 2}});
+    let pipeline = Pipeline::ready(&namespace, &spec);
     let nodes = nodes();
     place_senders(&pipeline, &nodes);
     // Not the node of the store, whose pod would have to move too.
@@ -146,6 +154,15 @@ fn a_drained_node_loses_nothing() {
     ]);
     pipeline.await_ready();
     // The collector of a drained node goes on until the node does.
+    await_more(&namespace);
+    // It is deleted while it cannot store what it has.
+    let pod = pipeline.collector_on(&node);
+    let (name, uid) = (&pod["metadata"]["name"], &pod["metadata"]["uid"]);
+    without_clickhouse(&pipeline, &spec, &spec, || {
+        namespace.kubectl(&["delete", "pod", name.as_str().unwrap(), "--wait=false"]);
+        await_time("some time without ClickHouse", AWAY);
+    });
+    assert_ne!(&pipeline.collector_on(&node)["metadata"]["uid"], uid);
     await_more(&namespace);
     stop_and_check(&pipeline);
 }

@@ -26,6 +26,7 @@
 
 mod accounts;
 pub mod admission;
+mod background;
 pub mod batch;
 mod batcher;
 mod buffers;

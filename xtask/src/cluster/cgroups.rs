@@ -33,28 +33,63 @@ fn of(node: Node, hierarchy: &Path) -> PathBuf {
     hierarchy.join(node.cgroup().trim_start_matches('/'))
 }
 
+/// The cgroups of a node's pod, one a hierarchy.
+fn of_pod(node: Node, uid: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies()? {
+        for class in ["", "burstable", "besteffort"] {
+            let pods = of(node, &hierarchy).join("kubepods").join(class);
+            let folder = pods.join(format!("pod{uid}"));
+            if folder.is_dir() {
+                found.push(folder);
+            }
+        }
+    }
+    anyhow::ensure!(!found.is_empty(), "no pod {uid} has a cgroup");
+    Ok(found)
+}
+
 /// Stops the processes of a node's pods with these uids where they are, or lets them go on.
 ///
 /// # Errors
 /// When there is no such pod, or cgroups of version 1 alone.
 pub fn freeze(node: Node, uids: &[String], is_frozen: bool) -> anyhow::Result<()> {
     for uid in uids {
-        let mut found = false;
-        for hierarchy in hierarchies()? {
-            for class in ["", "burstable", "besteffort"] {
-                let pods = of(node, &hierarchy).join("kubepods").join(class);
-                let file = pods.join(format!("pod{uid}")).join("cgroup.freeze");
-                if file.is_file() {
-                    let value = if is_frozen { "1" } else { "0" };
-                    std::fs::write(&file, value)
-                        .with_context(|| format!("cannot write {}", file.display()))?;
-                    found = true;
+        let mut files = of_pod(node, uid)?;
+        files.iter_mut().for_each(|path| path.push("cgroup.freeze"));
+        files.retain(|file| file.is_file());
+        anyhow::ensure!(!files.is_empty(), "the cgroup of {uid} cannot be frozen");
+        for file in files {
+            let value = if is_frozen { "1" } else { "0" };
+            std::fs::write(&file, value)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Kills the containers of a node's pods with these uids: the kubelet starts them again.
+///
+/// # Errors
+/// When there is no such pod.
+pub fn kill_containers(node: Node, uids: &[String]) -> anyhow::Result<()> {
+    for uid in uids {
+        for folder in of_pod(node, uid)? {
+            let containers = folder.read_dir()?.flatten().map(|entry| entry.path());
+            for container in containers.filter(|path| path.is_dir()) {
+                // The one that holds the pod's namespaces stays.
+                if !members(&container).iter().any(|pid| is_pause(pid)) {
+                    kill_below(&container);
                 }
             }
         }
-        anyhow::ensure!(found, "no pod {uid} has a cgroup that can be frozen");
     }
     Ok(())
+}
+
+fn is_pause(pid: &str) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.trim() == "pause")
 }
 
 /// Makes the nodes' cgroups.
@@ -174,10 +209,14 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
 
 /// Only what lives in a node's group: the test cluster's own containers.
 fn kill_members(folder: &Path) {
-    let Ok(members) = std::fs::read_to_string(folder.join("cgroup.procs")) else {
-        return;
-    };
-    for pid in members.lines().filter(|pid| *pid != "0") {
+    for pid in members(folder) {
         let _ = super::sh::line(&format!("kill -KILL {pid}"));
     }
+}
+
+/// The ids of the processes in a group; none where it is gone.
+fn members(folder: &Path) -> Vec<String> {
+    let members = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let seen = members.lines().filter(|pid| *pid != "0");
+    seen.map(str::to_owned).collect()
 }

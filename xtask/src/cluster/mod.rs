@@ -17,7 +17,7 @@ mod layout;
 mod network;
 mod node;
 mod own;
-mod packages;
+pub mod packages;
 mod pki;
 mod process;
 mod remains;
@@ -80,6 +80,13 @@ enum Command {
         /// The uids of the pods
         pods: Vec<String>,
     },
+    /// Kill the containers of some of a node's pods, which then start again
+    Kill {
+        /// The node
+        node: String,
+        /// The uids of the pods
+        pods: Vec<String>,
+    },
 }
 
 /// Runs the command.
@@ -105,6 +112,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         Command::Freeze { node, pods } => freeze(args.provider, node, pods, true),
         Command::Thaw { node, pods } => freeze(args.provider, node, pods, false),
+        Command::Kill { node, pods } => {
+            cgroups::kill_containers(node_of_own(args.provider, node)?, pods)
+        }
     }
 }
 
@@ -131,14 +141,7 @@ pub fn up(provider: Provider) -> anyhow::Result<PathBuf> {
 }
 
 fn freeze(provider: Provider, node: &str, pods: &[String], is_frozen: bool) -> anyhow::Result<()> {
-    if provider != Provider::Own {
-        bail!("only nodes of the cluster of this command can be frozen");
-    }
-    let nodes = layout::NODES;
-    let node = nodes
-        .into_iter()
-        .find(|known| known.name() == node)
-        .with_context(|| format!("there is no node {node}"))?;
+    let node = node_of_own(provider, node)?;
     let kubelet = format!("{}-kubelet", node.name());
     let recorded = process::recorded(&Layout::new()?);
     let kubelet = recorded
@@ -153,6 +156,16 @@ fn freeze(provider: Provider, node: &str, pods: &[String], is_frozen: bool) -> a
         kubelet.thaw();
         thawed
     }
+}
+
+/// A node whose processes can be reached.
+fn node_of_own(provider: Provider, name: &str) -> anyhow::Result<layout::Node> {
+    if provider != Provider::Own {
+        bail!("only processes of the cluster of this command can be reached");
+    }
+    let mut nodes = layout::NODES.into_iter();
+    let node = nodes.find(|node| node.name() == name);
+    node.with_context(|| format!("there is no node {name}"))
 }
 
 /// Whether the cluster of this command is up.

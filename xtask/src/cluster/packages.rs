@@ -1,6 +1,6 @@
-//! Programs that come from the distribution: found, or installed by name where that is possible.
+//! Programs and libraries that come from the distribution: found, or installed by name where that is possible.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -21,23 +21,47 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Where distributions put the CNI plugins.
 const CNI_FOLDERS: &[&str] = &["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 
-/// Installs what is missing.
+/// Where Debian puts the library that sets a clock for one process.
+const FAKETIME: (&str, &str) = ("/usr/lib", "faketime/libfaketime.so.1");
+
+/// Installs what the cluster lacks.
 ///
 /// # Errors
 /// When something is missing and cannot be installed here; names the packages.
 pub fn install() -> anyhow::Result<()> {
-    let missing = missing();
-    if missing.is_empty() {
+    install_missing(missing)
+}
+
+/// Installs the library that sets a clock for one process.
+///
+/// # Errors
+/// When it is missing and cannot be installed here; names the package.
+pub fn install_faketime() -> anyhow::Result<()> {
+    install_missing(|| match faketime() {
+        Some(_) => Vec::new(),
+        None => vec!["libfaketime"],
+    })
+}
+
+/// The library that sets a clock for one process.
+pub fn faketime() -> Option<PathBuf> {
+    // Between the two is the name of the architecture.
+    let (before, after) = FAKETIME;
+    let folders = std::fs::read_dir(before).ok()?;
+    let mut paths = folders.flatten().map(|folder| folder.path().join(after));
+    paths.find(|path| path.is_file())
+}
+
+fn install_missing(missing: impl Fn() -> Vec<&'static str>) -> anyhow::Result<()> {
+    let names = missing();
+    if names.is_empty() {
         return Ok(());
     }
-    let names = missing.join(" ");
+    let words = names.join(" ");
     if sh::which("apt-get").is_none() {
-        bail!(
-            "the cluster needs programs that are not here; install what Debian calls {names}, \
-             then try again"
-        );
+        bail!("what Debian calls {words} is not here; install it, then try again");
     }
-    println!("installing {names} …");
+    println!("installing {words} …");
     let mut update = Command::new("apt-get");
     // An old list may still do; the installation says what is wrong.
     let updated = sh::run(update.args(["update", "-qq"]));
@@ -46,18 +70,18 @@ pub fn install() -> anyhow::Result<()> {
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         // Another installation may be at work.
         .args(["-o", "DPkg::Lock::Timeout=300"])
-        .args(&missing)
+        .args(&names)
         .env("DEBIAN_FRONTEND", "noninteractive")
         // Run level 1: packages do not start their services, of which etcd is one.
         .env("RUNLEVEL", "1");
     sh::run(&mut install).with_context(|| match updated {
-        Ok(()) => format!("cannot install {names}"),
-        Err(error) => format!("cannot install {names} (nor update the list: {error:#})"),
+        Ok(()) => format!("cannot install {words}"),
+        Err(error) => format!("cannot install {words} (nor update the list: {error:#})"),
     })?;
-    let still = self::missing();
+    let still = missing();
     if !still.is_empty() {
         bail!(
-            "{} are installed but their programs are not found",
+            "{} are installed but what they bring is not found",
             still.join(" ")
         );
     }
@@ -96,6 +120,6 @@ pub fn cni_folder() -> anyhow::Result<&'static str> {
 ///
 /// # Errors
 /// When it is missing.
-pub fn program(name: &str) -> anyhow::Result<std::path::PathBuf> {
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     sh::which(name).with_context(|| format!("{name} is missing; install it, then try again"))
 }

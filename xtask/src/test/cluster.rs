@@ -26,7 +26,7 @@ pub fn run() -> anyhow::Result<()> {
         return run_on(provider);
     }
     if let Some(reason) = cluster::why_not_here() {
-        if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+        if super::is_ci() {
             bail!("{reason}, and CI must not pass these scenarios over");
         }
         println!("SKIPPED: {reason}.");
@@ -86,6 +86,7 @@ fn scenarios(provider: Provider, kubeconfig: &std::path::Path) -> anyhow::Result
         .env("SPANLOOM_IMAGES", &folder);
     if provider == Provider::Own {
         command.env("SPANLOOM_XTASK", this_program()?);
+        super::with_faketime(&mut command)?;
     }
     super::sh(command)
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::cluster::packages;
+
 /// The flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -228,7 +230,31 @@ fn build() -> anyhow::Result<()> {
 fn test() -> anyhow::Result<()> {
     let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
     command.args(["--", "--skip", "scenario::"]);
+    with_faketime(&mut command)?;
     sh(with_program(command))
+}
+
+/// Names the library that sets a clock for one process. Where it is missing and cannot be installed, what needs it
+/// is skipped; not in CI.
+///
+/// # Errors
+/// In CI, when it is missing.
+pub fn with_faketime(command: &mut Command) -> anyhow::Result<()> {
+    let installed = packages::install_faketime();
+    match (packages::faketime(), installed) {
+        (Some(library), _) => {
+            command.env("SPANLOOM_FAKETIME", library);
+        }
+        (None, Err(error)) if is_ci() => return Err(error),
+        (None, Err(error)) => println!("no clock is set: {error:#}"),
+        (None, Ok(())) => {}
+    }
+    Ok(())
+}
+
+/// Whether this is CI, where nothing is skipped.
+pub fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
 }
 
 /// Programs whose protections can be switched off; see [`CONTROL`].

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -193,6 +193,16 @@ impl Load {
         let what = "an answer with success";
         self.wait_until(what, |ledger| ledger.acknowledged >= enough)
             .await;
+    }
+
+    /// The time of a collector that has just begun: one that has run takes a clock that was set back for none.
+    pub async fn clock(&self) -> SystemTime {
+        let address = *self.shared.address.borrow();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let response = client.get(format!("http://{address}/").parse().unwrap());
+        let date = response.await.unwrap().headers()[header::DATE].clone();
+        let date = jiff::fmt::rfc2822::parse(date.to_str().unwrap()).unwrap();
+        date.into()
     }
 
     /// Ends the senders once all that they repeat is acknowledged. Others can be added after that.

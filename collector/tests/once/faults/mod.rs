@@ -7,6 +7,7 @@
 mod ballast;
 mod belated;
 mod check;
+mod clock;
 #[cfg(feature = "control-runs")]
 mod control;
 mod disk;

@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::super::Ground;
+use super::clock::Clock;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_spanloom-collector");
 
@@ -20,6 +22,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Protections to leave out, in a control run.
     pub without: Option<&'static str>,
+    /// A clock of its own.
+    pub clock: Option<Arc<Clock>>,
 }
 
 impl Default for Options {
@@ -28,6 +32,7 @@ impl Default for Options {
             log_bytes: 1 << 30,
             memory_bytes: 512 << 20,
             without: None,
+            clock: None,
         }
     }
 }
@@ -61,6 +66,9 @@ impl Program {
             .arg(folder);
         if let Some(without) = options.without {
             command.args(["--without", without]);
+        }
+        if let Some(clock) = &options.clock {
+            command.envs(clock.environment());
         }
         let mut child = command
             .stderr(Stdio::piped())

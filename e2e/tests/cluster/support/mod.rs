@@ -2,9 +2,11 @@
 //! of them, pipelines, demo apps, questions.
 
 pub mod apps;
+pub mod directory;
 pub mod install;
 pub mod kube;
 pub mod namespace;
+pub mod node;
 pub mod pipeline;
 
 use std::time::{Duration, Instant};

@@ -69,6 +69,12 @@ impl Namespace {
         try_kubectl(&all, None)
     }
 
+    /// Which pods it allows: those of this level of the Pod Security Standards.
+    pub fn enforce(&self, level: &str) {
+        let label = format!("pod-security.kubernetes.io/enforce={level}");
+        kubectl(&["label", "namespace", &self.name, &label, "--overwrite"]);
+    }
+
     /// An object here.
     pub fn get(&self, arguments: &[&str]) -> serde_json::Value {
         self.try_get(arguments)

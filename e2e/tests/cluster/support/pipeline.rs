@@ -93,6 +93,19 @@ impl<'a> Pipeline<'a> {
         })
     }
 
+    /// The collector's pod of a node that is not being deleted.
+    pub fn collector_on(&self, node: &str) -> Value {
+        let selector = "--selector=app.kubernetes.io/component=collector";
+        let pods = self.namespace.get(&["pods", selector]);
+        let mut pods = pods["items"].as_array().unwrap().iter();
+        let found = pods.find(|pod| {
+            pod["spec"]["nodeName"] == node && pod["metadata"]["deletionTimestamp"].is_null()
+        });
+        found
+            .unwrap_or_else(|| panic!("no collector on {node}"))
+            .clone()
+    }
+
     /// Where apps send their spans, as the status says.
     pub fn otlp_http(&self) -> String {
         let object = self.namespace.get(&["tracingpipeline", NAME]);

@@ -1,7 +1,6 @@
 //! One node hangs: its kubelet and its collector stand still. A change of the rules and of the pods goes to
 //! all others, is not taken back, and reaches the node when it goes on.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,49 +9,12 @@ use super::super::loss::nodes;
 use super::super::support::apps::{App, ask};
 use super::super::support::install;
 use super::super::support::kube::{try_get, try_raw_json};
-use super::super::support::namespace::Namespace;
+use super::super::support::node::{self, Frozen};
 use super::super::support::pipeline::{Pipeline, attribute};
 use super::super::support::{LIMIT, await_some, want};
 
 /// A rollout that makes no progress for so long is taken back.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// A node that hangs until this goes.
-struct Frozen {
-    node: String,
-    collector: String,
-}
-
-impl Frozen {
-    fn freeze(node: &str, collector: &str) -> Self {
-        let frozen = Self {
-            node: node.to_owned(),
-            collector: collector.to_owned(),
-        };
-        frozen.tell("freeze").unwrap();
-        frozen
-    }
-
-    fn tell(&self, what: &str) -> Result<(), String> {
-        let xtask = std::env::var_os("SPANLOOM_XTASK").ok_or("no SPANLOOM_XTASK")?;
-        let arguments = ["cluster", what, &self.node, &self.collector];
-        let output = Command::new(xtask).args(arguments).output();
-        let output = output.map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        want(output.status.success(), || {
-            format!("{what} of {}: {said}", self.node)
-        })
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // In the middle of a failure, a second one would hide the first.
-        if let Err(error) = self.tell("thaw") {
-            eprintln!("{error}");
-        }
-    }
-}
 
 fn await_node(node: &str, is_ready: bool) {
     await_some(&format!("Ready={is_ready} of {node}"), LIMIT, || {
@@ -64,18 +26,6 @@ fn await_node(node: &str, is_ready: bool) {
             node["status"]["conditions"].to_string()
         })
     });
-}
-
-/// The collector's pod of a node that is not being deleted.
-fn collector(namespace: &Namespace, node: &str) -> Value {
-    let pods = namespace.get(&["pods", "--selector=app.kubernetes.io/component=collector"]);
-    let mut pods = pods["items"].as_array().unwrap().iter();
-    let found = pods.find(|pod| {
-        pod["spec"]["nodeName"] == node && pod["metadata"]["deletionTimestamp"].is_null()
-    });
-    found
-        .unwrap_or_else(|| panic!("no collector on {node}"))
-        .clone()
 }
 
 /// A span of the app that came under the new rule.
@@ -93,7 +43,7 @@ fn await_new_rule(pipeline: &Pipeline, app: &str) {
 
 #[test]
 fn a_node_that_hangs_neither_blocks_nor_undoes_a_change() {
-    if std::env::var_os("SPANLOOM_XTASK").is_none() {
+    if !node::can_be_reached() {
         println!("not run: only nodes of `cargo xtask cluster` can be frozen");
         return;
     }
@@ -133,8 +83,8 @@ fn a_node_that_hangs_neither_blocks_nor_undoes_a_change() {
 
     let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
     let old = (
-        uid(&collector(&namespace, &good)),
-        uid(&collector(&namespace, &bad)),
+        uid(&pipeline.collector_on(&good)),
+        uid(&pipeline.collector_on(&bad)),
     );
     let frozen = Frozen::freeze(&bad, &old.1);
     await_node(&bad, false);
@@ -149,7 +99,7 @@ fn a_node_that_hangs_neither_blocks_nor_undoes_a_change() {
     pipeline.await_ready();
     await_new_rule(&pipeline, "app");
     assert_ne!(
-        uid(&collector(&namespace, &good)),
+        uid(&pipeline.collector_on(&good)),
         old.0,
         "the pods were not changed"
     );
@@ -164,7 +114,7 @@ fn a_node_that_hangs_neither_blocks_nor_undoes_a_change() {
     drop(frozen);
     await_node(&bad, true);
     await_some("the new collector of the node that is back", LIMIT, || {
-        let found = uid(&collector(&namespace, &bad));
+        let found = uid(&pipeline.collector_on(&bad));
         want(found != old.1, || "still the old one".to_owned())
     });
     pipeline.await_ready();
