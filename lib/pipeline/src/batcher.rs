@@ -3,18 +3,15 @@
 //! It knows neither how requests come into the batch nor what becomes of them afterwards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use crate::batch::{Batch, Freeze};
 use crate::config::BatchLimits;
+use crate::flight::{Slot, Slots};
 use crate::measure::{AccountRow, Recorder};
 use crate::pace::Pace;
-use crate::queue::Message;
 use crate::settlement::Entry;
 
 /// What requests are written into.
@@ -38,7 +35,7 @@ pub(crate) enum Due {
     NotYet,
     /// It is to be sent, with this slot.
     Send(Slot),
-    /// It is full, the store is slow, and a log has all of it: it leaves memory.
+    /// It is full, or others need its memory, the store is slow, and a log has all of it: it leaves memory.
     Spill,
 }
 
@@ -48,7 +45,7 @@ impl From<Option<Slot>> for Due {
     }
 }
 
-/// How long a full batch that a log has waits for an export to end.
+/// How long a batch that a log has, and that is full or whose memory others need, waits for an export to end.
 const SPILL_AFTER: Duration = Duration::from_millis(200);
 
 /// Gathers requests; one per worker.
@@ -107,8 +104,9 @@ impl<B: Batch> Batcher<B> {
     /// When to look at the batch again though nothing comes.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let first = self.first?;
-        if self.slots.is_used_up() {
-            return None; // the end of an export wakes us
+        if !self.slots.has_room_for(self.bytes()) {
+            // The end of an export wakes us, but its memory may be needed before.
+            return self.is_logged.then(|| Instant::now() + SPILL_AFTER);
         }
         let latest = first + self.pace.age(self.open.batch.rows());
         let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
@@ -117,6 +115,10 @@ impl<B: Batch> Batcher<B> {
         } else {
             latest
         })
+    }
+
+    fn bytes(&self) -> usize {
+        self.open.batch.bytes() + self.open.recorder.bytes()
     }
 
     /// A slot for the batch's export, if it is time for that; `idle` says that no request waits. A full
@@ -128,12 +130,15 @@ impl<B: Batch> Batcher<B> {
         };
         let limits = &self.limits;
         let rows = self.open.batch.rows();
-        let bytes = self.open.batch.bytes() + self.open.recorder.bytes();
+        let bytes = self.bytes();
         // A request that the log does not have is the last of its batch: so the others have the same rows
         // when the batch is made again.
         let ends = |entry: &Entry| self.is_logged && !entry.is_logged();
+        let is_in_the_way =
+            self.is_logged && self.slots.memory_is_scarce() && !self.slots.has_room_for(bytes);
         if rows >= limits.max_rows
             || bytes >= limits.max_bytes
+            || is_in_the_way
             || self.entries.last().is_some_and(ends)
         {
             return self.wait().await;
@@ -145,18 +150,19 @@ impl<B: Batch> Batcher<B> {
             && now >= self.last + limits.linger
             && self.slots.are_all_free();
         match old || early {
-            true => self.slots.take().into(),
+            true => self.slots.take(bytes).into(),
             false => Due::NotYet,
         }
     }
 
     /// Waits for a slot, for as long as it takes where the batch is in memory only.
     async fn wait(&mut self) -> Due {
+        let slot = self.slots.wait(self.bytes());
         if !self.entries.iter().all(Entry::is_logged) {
-            return self.slots.wait().await.into();
+            return Due::Send(slot.await);
         }
-        match timeout(SPILL_AFTER, self.slots.wait()).await {
-            Ok(slot) => slot.into(),
+        match timeout(SPILL_AFTER, slot).await {
+            Ok(slot) => Due::Send(slot),
             Err(_) => Due::Spill,
         }
     }
@@ -193,77 +199,5 @@ impl<B: Batch> Batcher<B> {
         };
         self.first = None;
         std::mem::take(&mut self.entries)
-    }
-}
-
-/// How many of a worker's batches may be exported at a time.
-pub(crate) struct Slots {
-    count: usize,
-    /// A permit for each export that may begin.
-    free: Arc<Semaphore>,
-    wake: UnboundedSender<Message>,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl Slots {
-    /// `in_flight` counts the exports of all workers; `wake` is told when one of these ends.
-    pub(crate) fn new(
-        count: usize,
-        wake: UnboundedSender<Message>,
-        in_flight: Arc<AtomicUsize>,
-    ) -> Self {
-        let count = count.max(1);
-        Self {
-            count,
-            free: Arc::new(Semaphore::new(count)),
-            wake,
-            in_flight,
-        }
-    }
-
-    fn is_used_up(&self) -> bool {
-        self.free.available_permits() == 0
-    }
-
-    fn are_all_free(&self) -> bool {
-        self.free.available_permits() == self.count
-    }
-
-    fn take(&self) -> Option<Slot> {
-        let permit = self.free.try_acquire().ok()?;
-        permit.forget();
-        Some(self.slot())
-    }
-
-    async fn wait(&self) -> Option<Slot> {
-        // Nobody closes it: this fails never.
-        let permit = self.free.acquire().await.ok()?;
-        permit.forget();
-        Some(self.slot())
-    }
-
-    fn slot(&self) -> Slot {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Slot {
-            free: Arc::clone(&self.free),
-            wake: self.wake.clone(),
-            in_flight: Arc::clone(&self.in_flight),
-        }
-    }
-}
-
-/// The right to export a batch. Given back and its worker woken on drop, however the export ended.
-pub(crate) struct Slot {
-    free: Arc<Semaphore>,
-    wake: UnboundedSender<Message>,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.free.add_permits(1);
-        // Fails only when the worker is gone.
-        let _ = self.wake.send(Message::Wake);
     }
 }

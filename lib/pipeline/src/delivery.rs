@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::{Export, ExportOutcome, Freeze};
-use crate::batcher::Slot;
+use crate::flight::Slot;
 use crate::parts::Parts;
 use crate::settlement::Lot;
 

@@ -37,6 +37,7 @@ mod decompress;
 mod delivery;
 mod doors;
 pub mod durable;
+mod flight;
 mod intake;
 mod listener;
 pub mod measure;

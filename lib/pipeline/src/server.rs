@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,13 +16,14 @@ use tokio_util::task::TaskTracker;
 use crate::accounts::{self, Accounts};
 use crate::admission::Budget;
 use crate::batch::{Batch, Export};
-use crate::batcher::{Batcher, Slots};
+use crate::batcher::Batcher;
 use crate::buffers::Buffers;
 use crate::codec::Codings;
 use crate::config::{Config, Processing};
 use crate::delivery::Delivery;
 use crate::doors::Doors;
 use crate::durable::{DurableLog, Replay};
+use crate::flight::{InFlight, Slots};
 use crate::intake::Intake;
 use crate::metrics::{Levels, Metrics};
 use crate::pace::Pace;
@@ -231,7 +232,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             accounts: Arc::clone(&accounts),
         });
-        let in_flight = Arc::<AtomicUsize>::default();
+        let in_flight = InFlight::new(&inlet.budget, config.acknowledge.log().is_some());
         registry.register_collector(Box::new(levels(&inlet, &in_flight)));
 
         let doors = Arc::clone(&inlet.doors);
@@ -455,7 +456,7 @@ fn repeats(config: &Config, metrics: &Arc<Metrics>) -> Arc<Repeats> {
 }
 
 /// Numbers that are read when they are asked for, while the pipeline runs.
-fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
+fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<InFlight>) -> Levels {
     let of = |read: fn(&Inlet) -> usize| {
         let inlet = Arc::downgrade(inlet);
         move || inlet.upgrade().map(|inlet| read(&inlet))
@@ -478,9 +479,7 @@ fn levels(inlet: &Arc<Inlet>, in_flight: &Arc<AtomicUsize>) -> Levels {
             of(|inlet| inlet.queues.waiting()),
         )
         .with("exports_in_flight", "Batches being stored", move || {
-            in_flight
-                .upgrade()
-                .map(|count| count.load(Ordering::Relaxed))
+            in_flight.upgrade().map(|in_flight| in_flight.count())
         })
         .with(
             "remembered_requests",

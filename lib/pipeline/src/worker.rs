@@ -11,8 +11,9 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::sleep_until;
 
 use crate::batch::{Batch, Export};
-use crate::batcher::{Batcher, Due, Slot};
+use crate::batcher::{Batcher, Due};
 use crate::delivery::Delivery;
+use crate::flight::Slot;
 use crate::intake::{Intake, Job, Panicked, Taken};
 use crate::measure::AccountRow;
 use crate::metrics::Metrics;

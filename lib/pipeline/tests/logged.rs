@@ -17,6 +17,7 @@ use spanloom_log::disk::{Disk, RealClock};
 use spanloom_pipeline::config::{Acknowledge, Processing};
 use spanloom_pipeline::durable::DurableLog;
 use spanloom_pipeline::{Config, ExportOutcome, RefusedRows};
+use tokio::sync::Semaphore;
 
 fn logged(folder: &Path, options: Options) -> (Config, Arc<DurableLog>) {
     let log = DurableLog::open(folder, options).unwrap();
@@ -320,6 +321,32 @@ async fn memory_is_free_while_the_store_is_away() {
     .await;
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(ids(&store), (1..=10_000).collect::<Vec<_>>());
+}
+
+/// A store that takes batches and does not answer, for as long as it likes, holds no sender back: the log has room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hangs_holds_no_sender_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(Some(Semaphore::new(0)));
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.memory_limit_bytes = 2_000_000;
+    config.max_request_bytes = 500_000;
+    // Fewer full batches than may be in flight are all of the memory.
+    config.batch.max_bytes = 800_000;
+    let p = start_on(config, Arc::clone(&store));
+    // Ten times the memory, with 1,000 bytes a span.
+    for i in 0..200 {
+        let answer = p.protobuf(spans(i * 100 + 1, 100)).await;
+        assert_eq!(answer.status, 200, "{i}");
+    }
+    assert_eq!(log.status().undelivered_requests, 200);
+    store.gate.as_ref().unwrap().add_permits(1 << 20);
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store), (1..=20_000).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,9 @@ use super::settings::{either, seconds};
 /// Spans a second while a process is killed: much is under way then, and the checker does not read for long.
 const RATE: u32 = 3_000;
 
+/// Bytes added to each span of a scenario that fills memory.
+const PADDING: usize = 1_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn collector_killed() {
     let mut rig = Rig::start("collector killed", Options::default()).await;
@@ -58,6 +61,27 @@ async fn store_away() {
     rig.load.wait_acknowledged(100).await;
     let outcome = rig.finish().await;
     // The log has room for all of it.
+    assert_eq!(outcome.ledger.pushed_back(), 0);
+    outcome.assert_all_once();
+}
+
+/// A ClickHouse that takes inserts and does not answer holds nobody back either.
+#[tokio::test(flavor = "multi_thread")]
+async fn engine_hangs() {
+    let options = Options {
+        memory_bytes: 256 << 20,
+        ..Options::default()
+    };
+    let mut rig = Rig::start("engine hangs", options).await;
+    rig.phase("no answers");
+    rig.ground.proxy.set(Mood::Holding).await;
+    rig.send(&Pace::closed(8, PADDING));
+    // More than there is memory for.
+    rig.load.wait_acknowledged(either(800, 8_000)).await;
+    rig.ground.proxy.set(Mood::Honest).await;
+    rig.phase("answers");
+    rig.load.wait_acknowledged(100).await;
+    let outcome = rig.finish().await;
     assert_eq!(outcome.ledger.pushed_back(), 0);
     outcome.assert_all_once();
 }
