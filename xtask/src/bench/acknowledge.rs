@@ -1,14 +1,15 @@
 //! `bench acknowledge`: how long a sender waits for the answer to an export.
 //!
-//! With a log an export is answered when it is on disk, so what the same disk needs for a sync is measured
-//! beside it, before and after: appends of about a group's size, each followed by fdatasync, in the folder
-//! that has the log.
+//! With a log an export is answered when it is on disk, so what the same disk needs for a sync is measured: appends
+//! of about a group's size, each followed by fdatasync, in the folder that has the log. Once before each run, when
+//! the machine has nothing else to do, and now and then during the run, when everything shares its cores.
 
 use anyhow::Context;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ingest::Bench;
@@ -81,20 +82,44 @@ impl Row {
 const SYNC_BYTES: usize = 64 * 1024;
 const SYNCS: usize = 500;
 
-/// Milliseconds of each sync of a file in this folder.
-fn syncs(folder: &Path) -> anyhow::Result<Vec<f64>> {
+/// Between two syncs during a run: too seldom to slow it down.
+const REST: Duration = Duration::from_millis(25);
+
+/// Milliseconds of each sync of a file in this folder, for as long as `goes_on` says, with this rest in between.
+fn syncs(
+    folder: &Path,
+    rest: Duration,
+    goes_on: impl Fn(usize) -> bool,
+) -> anyhow::Result<Vec<f64>> {
     let path = folder.join("sync");
     let mut file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
     let bytes = vec![0x5a; SYNC_BYTES];
-    let mut times = Vec::with_capacity(SYNCS);
-    for _ in 0..SYNCS {
+    let mut times = Vec::new();
+    while goes_on(times.len()) {
         file.write_all(&bytes)?;
         let started = Instant::now();
         file.sync_data()?;
         times.push(started.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(rest);
     }
     std::fs::remove_file(&path)?;
     Ok(times)
+}
+
+/// Does something, with syncs meanwhile.
+fn with_syncs<T>(
+    folder: &Path,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Vec<f64>)> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| syncs(folder, REST, |_| !is_over.load(Ordering::Relaxed)));
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let times = beside.join();
+        let times = times.map_err(|_| anyhow::anyhow!("the syncs panicked"))??;
+        Ok((done?, times))
+    })
 }
 
 /// Runs it.
@@ -120,12 +145,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ];
     let mut runs = Vec::new();
     for _ in 0..args.runs {
-        let disk = "fdatasync".to_owned();
-        runs.push(Row::new(disk, "-", &syncs(bench.folder())?, 0));
+        let idle = syncs(bench.folder(), Duration::ZERO, |done| done < SYNCS)?;
+        runs.push(Row::new("fdatasync".to_owned(), "nothing", &idle, 0));
         for &peer in &args.peers {
             let (mut collector, _) = bench.collector(peer)?;
             load.run(collector.otlp, Pace::Closed { in_flight: 4 }, WARM_UP)?;
             for (name, pace) in paces {
+                let run = || load.run(collector.otlp, pace, time);
+                let (outcome, meanwhile) = with_syncs(bench.folder(), run)?;
                 let Outcome {
                     acked_after_ms,
                     retryable,
@@ -133,8 +160,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                     lost,
                     not_sent,
                     ..
-                } = load.run(collector.otlp, pace, time)?;
+                } = outcome;
                 let not = retryable + refused + lost + not_sent;
+                let disk = format!("fdatasync beside {}", peer.name());
+                runs.push(Row::new(disk, name, &meanwhile, 0));
                 runs.push(Row::new(peer.name().to_owned(), name, &acked_after_ms, not));
             }
             collector.running.check("the collector")?;
