@@ -129,6 +129,63 @@ impl Content {
     }
 }
 
+impl Content {
+    fn check_version(&self, path: &Path) -> Result<(), DeadLetterError> {
+        let header = read_header(&*self.file).map_err(|error| write_error("read", path, error))?;
+        match header {
+            HeaderState::Good(SegmentHeader { version, .. }, _) if version > VERSION => {
+                let path = path.to_owned();
+                Err(DeadLetterError::LaterVersion { path, version })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts a file with these letters in the place of one that was read. What could not be read of it is kept aside.
+fn put<'l>(
+    disk: &dyn Disk,
+    folder: &Path,
+    old: &Content,
+    letters: impl Iterator<Item = &'l DeadLetter>,
+) -> io::Result<()> {
+    let path = folder.join(DEAD_LETTERS);
+    let mut aside = Aside::new(disk, folder, DAMAGED_BYTES);
+    for bytes in &old.scanned.bad {
+        aside.copy(&path, bytes.start, bytes.end)?;
+    }
+    aside.sync()?;
+    let mut letters = letters.peekable();
+    let Some(first) = letters.peek() else {
+        remove(disk, &path)?;
+        return disk.sync_folder(folder);
+    };
+    let new = folder.join(DEAD_LETTERS_NEW);
+    // A crash may have left it.
+    remove(disk, &new)?;
+    let header = match old.header {
+        Some((header, _)) => SegmentHeader {
+            previous: header.previous.saturating_add(1),
+            ..header
+        },
+        None => header(0, first.at_ms, 1),
+    };
+    let written = begin(disk, &new, header).and_then(|mut open| {
+        for letter in letters {
+            let mut frame = vec![0; FRAME_HEADER];
+            letter.encode(&mut frame);
+            open.append(frame)?;
+        }
+        open.file.sync()?;
+        disk.rename(&new, &path)
+    });
+    if let Err(error) = written {
+        let _ = remove(disk, &new);
+        return Err(error);
+    }
+    disk.sync_folder(folder)
+}
+
 fn read_header(file: &dyn DiskFile) -> io::Result<HeaderState> {
     let mut header = vec![0; SEGMENT_HEADER];
     let read = read_up_to(file, &mut header, 0)?;
@@ -185,7 +242,7 @@ impl DeadLetters {
         letters
     }
 
-    /// Reads the file. One that cannot be read on is left as it is until it is cleared, and counts as full.
+    /// Reads the file. One whose header cannot be read is not opened.
     fn load(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.open = None;
         self.known.clear();
@@ -222,13 +279,34 @@ impl DeadLetters {
         Ok(salt.is_some() && salt == self.open.as_ref().map(|open| open.salt))
     }
 
-    /// Writes a letter, and returns when it is durable.
+    /// Puts a file in the place of one whose header is damaged, with the letters that can be read; returns how many.
+    fn mend(&mut self, disk: &dyn Disk, folder: &Path) -> Result<Option<usize>, DeadLetterError> {
+        let path = self.path.clone();
+        let mut letters = Vec::new();
+        let content = Content::read(disk, &path, Access::Read, &mut |letter| {
+            letters.push(letter)
+        })
+        .map_err(|error| write_error("read", &path, error))?;
+        // Half a header is what a crash leaves: there were no letters yet.
+        let Some(content) = content.filter(|content| content.length >= SEGMENT_HEADER as u64)
+        else {
+            return Ok(None);
+        };
+        content.check_version(&path)?;
+        put(disk, folder, &content, letters.iter())
+            .and_then(|()| self.load(disk))
+            .map_err(|error| write_error("write", &path, error))?;
+        Ok(Some(letters.len()))
+    }
+
+    /// Writes a letter, and returns when it is durable. Before that it mends the file, if that is damaged: then
+    /// it returns how many letters are left.
     pub(crate) fn write(
         &mut self,
         disk: &dyn Disk,
         folder: &Path,
         letter: &DeadLetter,
-    ) -> Result<(), DeadLetterError> {
+    ) -> Result<Option<usize>, DeadLetterError> {
         let _lock = take_lock(disk, folder)?;
         let path = self.path.clone();
         let is_current = self.is_current(disk);
@@ -236,8 +314,12 @@ impl DeadLetters {
             self.load(disk)
                 .map_err(|error| write_error("read", &path, error))?;
         }
+        let mended = match self.open {
+            Some(_) => None,
+            None => self.mend(disk, folder)?,
+        };
         if self.known.contains(&letter.name()) {
-            return Ok(());
+            return Ok(mended);
         }
         let mut frame = vec![0; FRAME_HEADER];
         letter.encode(&mut frame);
@@ -268,7 +350,7 @@ impl DeadLetters {
             return Err(write_error("write", &path, error).into());
         }
         self.known.insert(letter.name());
-        Ok(())
+        Ok(mended)
     }
 
     /// Removes the file.
@@ -423,58 +505,9 @@ impl DeadLetterFile {
         let Some(content) = content else {
             return Ok(());
         };
-        if let HeaderState::Good(header, _) =
-            read_header(&*content.file).map_err(|error| write_error("read", &path, error))?
-            && header.version > VERSION
-        {
-            let version = header.version;
-            return Err(DeadLetterError::LaterVersion { path, version });
-        }
-        self.put(&path, &content, left.iter().chain(added))
+        content.check_version(&path)?;
+        put(disk, &self.folder, &content, left.iter().chain(added))
             .map_err(|error| write_error("write", &path, error).into())
-    }
-
-    fn put<'l>(
-        &self,
-        path: &Path,
-        old: &Content,
-        letters: impl Iterator<Item = &'l DeadLetter>,
-    ) -> io::Result<()> {
-        let disk = &*self.disk;
-        let mut aside = Aside::new(disk, &self.folder, DAMAGED_BYTES);
-        for bytes in &old.scanned.bad {
-            aside.copy(path, bytes.start, bytes.end)?;
-        }
-        aside.sync()?;
-        let mut letters = letters.peekable();
-        let Some(first) = letters.peek() else {
-            remove(disk, path)?;
-            return disk.sync_folder(&self.folder);
-        };
-        let new = self.folder.join(DEAD_LETTERS_NEW);
-        // A crash may have left it.
-        remove(disk, &new)?;
-        let header = match old.header {
-            Some((header, _)) => SegmentHeader {
-                previous: header.previous.saturating_add(1),
-                ..header
-            },
-            None => header(0, first.at_ms, 1),
-        };
-        let written = begin(disk, &new, header).and_then(|mut open| {
-            for letter in letters {
-                let mut frame = vec![0; FRAME_HEADER];
-                letter.encode(&mut frame);
-                open.append(frame)?;
-            }
-            open.file.sync()?;
-            disk.rename(&new, path)
-        });
-        if let Err(error) = written {
-            let _ = remove(disk, &new);
-            return Err(error);
-        }
-        disk.sync_folder(&self.folder)
     }
 
     fn wait_for_lock(&self) -> Result<Box<dyn LockGuard>, DeadLetterError> {

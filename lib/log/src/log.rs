@@ -222,8 +222,13 @@ impl Log {
     /// # Errors
     /// When the file is full, or the disk fails.
     pub fn keep_dead_letter(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
-        let mut letters = self.lock_dead_letters();
-        letters.write(&*self.disk, &self.folder, letter)
+        let mended = self
+            .lock_dead_letters()
+            .write(&*self.disk, &self.folder, letter)?;
+        if let Some(left) = mended {
+            self.shared.tell(Event::DeadLettersDamaged { left });
+        }
+        Ok(())
     }
 
     /// Calls `on_letter` with each dead letter, the oldest first.

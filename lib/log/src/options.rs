@@ -86,6 +86,12 @@ pub enum Event {
     /// The disk has no room for the reserve: if it becomes full, nothing can be delivered. Said once until there
     /// is one.
     NoReserve(String),
+    /// The file of dead letters was damaged. Those that are left are in a new one, and what could not be read is
+    /// with the damaged bytes of segments. Said on the thread that keeps another letter.
+    DeadLettersDamaged {
+        /// How many are left.
+        left: usize,
+    },
     /// So many keys went before their time, because there are too many.
     KeysEvicted(usize),
 }

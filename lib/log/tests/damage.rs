@@ -406,6 +406,49 @@ fn a_dead_letter_that_is_damaged() {
     assert_eq!(reasons, ["second", "third"]);
 }
 
+/// Letters are kept for as long as batches with refused rows are to be settled: what is damaged is not in the way.
+#[test]
+fn a_file_of_dead_letters_whose_header_is_damaged() {
+    let letter = |batch| spanloom_log::DeadLetter {
+        batch: spanloom_log::BatchId(batch),
+        rows: 0..1,
+        at_ms: START_MS,
+        reason: batch.to_string(),
+        payload: vec![1, 2, 3].into(),
+    };
+    type Damage = fn(&mut [u8]);
+    let damages: [(Damage, &[&str]); 3] = [
+        (|header| header[10] ^= 1, &["1", "2", "3"]),
+        (|header| header.fill(0), &["3"]),
+        (|header| header.fill(0xff), &["3"]),
+    ];
+    for (damage, expected) in damages {
+        let rig = Rig::default();
+        let (log, _) = rig.open();
+        for batch in 1..=2 {
+            log.keep_dead_letter(&letter(batch)).unwrap();
+        }
+        rig.edit(&folder().join("dead-letters"), |bytes| {
+            damage(&mut bytes[..HEADER]);
+        });
+        for _ in 0..2 {
+            // Known by now, if it was not before.
+            log.keep_dead_letter(&letter(3)).unwrap();
+        }
+        let mut reasons = Vec::new();
+        log.read_dead_letters(|letter| reasons.push(letter.reason))
+            .unwrap();
+        assert_eq!(reasons, expected);
+        if expected.len() == 1 {
+            let kept = rig.disk.list(&folder().join("damaged")).unwrap();
+            assert!(
+                kept.iter().any(|name| name.starts_with("dead-letters-")),
+                "{kept:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn bytes_that_the_disk_does_not_give() {
     let rig = Rig::default();

@@ -157,11 +157,11 @@ impl<B: Batch> Batcher<B> {
 
     /// Waits for a slot, for as long as it takes where the batch is in memory only.
     async fn wait(&mut self) -> Due {
-        let slot = self.slots.wait(self.bytes());
+        let bytes = self.bytes();
         if !self.entries.iter().all(Entry::is_logged) {
-            return Due::Send(slot.await);
+            return Due::Send(self.slots.wait_whatever_is_in_flight(bytes).await);
         }
-        match timeout(SPILL_AFTER, slot).await {
+        match timeout(SPILL_AFTER, self.slots.wait(bytes)).await {
             Ok(slot) => Due::Send(slot),
             Err(_) => Due::Spill,
         }

@@ -95,33 +95,44 @@ impl Slots {
         budget.used() > budget.limit() / 2
     }
 
-    /// A slot, if there is one.
+    /// A slot, if there is one and room for so many bytes.
     pub(crate) fn take(&self, bytes: usize) -> Option<Slot> {
-        if !self.has_room_for(bytes) {
-            return None;
-        }
-        // Only the worker takes them, so that it has one is still true.
+        self.has_room_for(bytes).then(|| self.slot(bytes))
+    }
+
+    /// Takes one that is free: only the worker takes them, so it still is.
+    fn slot(&self, bytes: usize) -> Slot {
         self.free.fetch_sub(1, Ordering::Relaxed);
         self.in_flight.count.fetch_add(1, Ordering::Relaxed);
         // Several workers may find the same room: then there is a batch or so too much.
         self.in_flight
             .bytes
             .fetch_add(held(bytes), Ordering::Relaxed);
-        Some(Slot {
+        Slot {
             free: Arc::clone(&self.free),
             wake: self.wake.clone(),
             in_flight: Arc::clone(&self.in_flight),
             held: held(bytes),
-        })
+        }
     }
 
-    /// A slot, as soon as there is one.
+    /// A slot, as soon as there is one and room for so many bytes.
     pub(crate) async fn wait(&self, bytes: usize) -> Slot {
+        self.wait_for(|| self.take(bytes)).await
+    }
+
+    /// A slot for what must be exported, as soon as there is one: what others have in flight does not matter.
+    pub(crate) async fn wait_whatever_is_in_flight(&self, bytes: usize) -> Slot {
+        let is_free = || self.free.load(Ordering::Relaxed) > 0;
+        self.wait_for(|| is_free().then(|| self.slot(bytes))).await
+    }
+
+    async fn wait_for(&self, take: impl Fn() -> Option<Slot>) -> Slot {
         loop {
             let mut ended = std::pin::pin!(self.in_flight.ended.notified());
             // Before the look, so that no end in between is missed.
             ended.as_mut().enable();
-            if let Some(slot) = self.take(bytes) {
+            if let Some(slot) = take() {
                 return slot;
             }
             ended.await;
@@ -145,5 +156,53 @@ impl Drop for Slot {
         self.in_flight.ended.notify_waiters();
         // Fails only when the worker is gone.
         let _ = self.wake.send(Message::Wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn slots(limit: usize, is_logged: bool) -> (Slots, mpsc::UnboundedReceiver<Message>) {
+        let (wake, woken) = mpsc::unbounded_channel();
+        let in_flight = InFlight::new(&Budget::new(limit), is_logged);
+        (Slots::new(2, wake, in_flight), woken)
+    }
+
+    #[tokio::test]
+    async fn with_a_log_batches_in_flight_have_half_of_the_memory() {
+        let (slots, mut woken) = slots(1_000, true);
+        // One may always be on its way.
+        let first = slots.take(400).unwrap();
+        assert!(!slots.has_room_for(1));
+        assert!(slots.take(1).is_none());
+        drop(first);
+        assert!(woken.try_recv().is_ok());
+        let (first, second) = (slots.take(100).unwrap(), slots.take(150).unwrap());
+        assert_eq!(slots.in_flight.count(), 2);
+        drop((first, second));
+        assert!(slots.are_all_free());
+    }
+
+    #[tokio::test]
+    async fn without_a_log_all_of_it() {
+        let (slots, _woken) = slots(1_000, false);
+        let _first = slots.take(400).unwrap();
+        assert!(slots.take(400).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_must_be_exported_waits_for_a_slot_only() {
+        let (slots, _woken) = slots(1_000, true);
+        let first = slots.take(400).unwrap();
+        let second = slots.wait_whatever_is_in_flight(400).await;
+        let third = slots.wait_whatever_is_in_flight(1);
+        let mut third = std::pin::pin!(third);
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        drop(first);
+        assert!(futures_util::poll!(third).is_ready());
+        drop(second);
     }
 }

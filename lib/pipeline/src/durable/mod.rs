@@ -521,6 +521,10 @@ impl Waiting {
                 error,
                 "the log has no reserve: if its disk becomes full, nothing is delivered until it has room"
             ),
+            Event::DeadLettersDamaged { left } => tracing::error!(
+                left,
+                "the file of dead letters was damaged; what could not be read is in the log's folder `damaged`"
+            ),
             Event::KeysEvicted(count) => tracing::debug!(count, "keys of requests were evicted"),
         }
     }
