@@ -70,8 +70,17 @@ fn listen_hint(error: &std::io::Error) -> String {
 
 /// What could not be finished in time when the pipeline stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the pipeline was stopped before all requests were answered; clients will retry them")]
-pub struct ShutdownIncomplete;
+pub enum ShutdownIncomplete {
+    /// There is no log.
+    #[error("the pipeline was stopped before all requests were answered; clients will retry them")]
+    NotAnswered,
+    /// Everything that was acknowledged is in the log.
+    #[error(
+        "the pipeline was stopped before everything was stored; the next start delivers what is in the log, and \
+         clients retry what was not acknowledged"
+    )]
+    NotStored,
+}
 
 /// A hold on a pipeline that does not keep it running.
 #[derive(Clone)]
@@ -384,7 +393,9 @@ impl Server {
         // With exports given up, the workers end too.
         complete &= finish(&self.workers, deadline, &doors.abort).await;
         complete &= finish(&self.exports, deadline, &doors.abort).await;
+        let mut incomplete = ShutdownIncomplete::NotAnswered;
         if let Some((log, tracker)) = self.backlog {
+            incomplete = ShutdownIncomplete::NotStored;
             complete &= drain(&log, &tracker, deadline, doors, &self.parts).await;
         }
         // The last batches have their accounts now.
@@ -392,11 +403,7 @@ impl Server {
         stop.cancel();
         complete &= finish(&writing, deadline, &doors.abort).await;
         self.parts.end();
-        if complete {
-            Ok(())
-        } else {
-            Err(ShutdownIncomplete)
-        }
+        complete.then_some(()).ok_or(incomplete)
     }
 }
 
