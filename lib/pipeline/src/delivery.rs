@@ -45,7 +45,7 @@ impl<E: Export> Delivery<E> {
         let parts = Arc::clone(&self.parts);
         let abort = self.abort.clone();
         let way = async move {
-            let Some(frozen) = parts.compute(freeze).await else {
+            let Some(frozen) = parts.block(freeze).await else {
                 return lot.spoil();
             };
             let sending = async {

@@ -26,7 +26,6 @@
 
 mod accounts;
 pub mod admission;
-mod background;
 pub mod batch;
 mod batcher;
 mod buffers;

@@ -12,7 +12,6 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::background::Background;
 use crate::doors::Doors;
 
 /// Starts parts, and knows which have ended.
@@ -29,7 +28,6 @@ enum Way {
         over: CancellationToken,
         /// Lives as long as the runtime.
         life: AbortHandle,
-        background: Background,
     },
     /// Tasks of the runtime, in a simulation.
     #[cfg(feature = "simulation")]
@@ -37,8 +35,8 @@ enum Way {
 }
 
 impl Parts {
-    /// Parts with threads, and so many threads for what can wait. Must be called in a tokio runtime.
-    pub(crate) fn threads(doors: Arc<Doors>, background: usize) -> io::Result<Self> {
+    /// Parts with threads. Must be called in a tokio runtime.
+    pub(crate) fn threads(doors: Arc<Doors>) -> Self {
         let over = CancellationToken::new();
         let guard = over.clone().drop_guard();
         let life = tokio::spawn(async move {
@@ -49,16 +47,17 @@ impl Parts {
             runtime: Handle::current(),
             over,
             life: life.abort_handle(),
-            background: Background::start(background)?,
         };
-        Ok(Self { doors, way })
+        Self { doors, way }
     }
 
     /// Parts that are tasks of the current runtime.
     #[cfg(feature = "simulation")]
-    pub(crate) fn tasks(doors: Arc<Doors>, _background: usize) -> io::Result<Self> {
-        let way = Way::Tasks;
-        Ok(Self { doors, way })
+    pub(crate) fn tasks(doors: Arc<Doors>) -> Self {
+        Self {
+            doors,
+            way: Way::Tasks,
+        }
     }
 
     /// Starts a part that the pipeline cannot do without; `tracker` knows when it has ended.
@@ -103,18 +102,6 @@ impl Parts {
         }
     }
 
-    /// Does what takes long and can wait a moment, such as to compress; `None` after a panic.
-    pub(crate) async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        match &self.way {
-            Way::Threads { background, .. } => background.run(work).await,
-            #[cfg(feature = "simulation")]
-            Way::Tasks => Some(work()),
-        }
-    }
-
     /// All parts have ended.
     pub(crate) fn end(&self) {
         match &self.way {
@@ -136,7 +123,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_part_has_a_thread_with_its_name() {
-        let parts = Parts::threads(Arc::new(Doors::new(false)), 1).unwrap();
+        let parts = Parts::threads(Arc::new(Doors::new(false)));
         let (say, said) = mpsc::channel();
         let tracker = TaskTracker::new();
         let part = async move {
@@ -156,7 +143,7 @@ mod tests {
     fn a_part_ends_with_the_runtime_and_breaks_nothing() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let doors = Arc::new(Doors::new(false));
-        let parts = runtime.block_on(async { Parts::threads(Arc::clone(&doors), 1).unwrap() });
+        let parts = runtime.block_on(async { Parts::threads(Arc::clone(&doors)) });
         let (alive, ended) = mpsc::channel::<()>();
         let part = async move {
             let _alive = alive;
@@ -175,7 +162,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_part_that_panics_breaks_the_pipeline() {
         let doors = Arc::new(Doors::new(false));
-        let parts = Parts::threads(Arc::clone(&doors), 1).unwrap();
+        let parts = Parts::threads(Arc::clone(&doors));
         let tracker = TaskTracker::new();
         let part = async { panic!("as the test asked") };
         parts

@@ -1,6 +1,5 @@
 //! The pipeline started and stopped: its parts are made and joined here.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -200,7 +199,7 @@ impl Server {
         make_batch: impl Fn() -> B + Send + Sync + 'static,
         export: E,
         registry: &mut Registry,
-        make_parts: fn(Arc<Doors>, usize) -> io::Result<Parts>,
+        make_parts: fn(Arc<Doors>) -> Parts,
     ) -> Result<Self, StartError>
     where
         B: Batch,
@@ -252,8 +251,7 @@ impl Server {
         );
         let exports = TaskTracker::new();
         let runtime = tokio::runtime::Handle::current();
-        let parts = make_parts(Arc::clone(&doors), config.workers).map_err(StartError::Worker)?;
-        let parts = Arc::new(parts);
+        let parts = Arc::new(make_parts(Arc::clone(&doors)));
         let delivery = Delivery::new(
             Arc::clone(&export),
             Arc::clone(&parts),
