@@ -72,6 +72,14 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<()> {
         return runtime.block_on(replay(&args));
     }
     let report = spanloom_log::inspect(&args.folder)?;
+    let below = args.folder.join("log");
+    if report.segments.is_empty() && below.is_dir() {
+        anyhow::bail!(
+            "{} is not a log; {} may be the one",
+            args.folder.display(),
+            below.display()
+        );
+    }
     print(&explain(&report))
 }
 

@@ -4,6 +4,7 @@
 //! engine (a child process), its schema, the collector, the query service. Stopping goes the other
 //! way round, so nothing is accepted that could not be stored.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -239,11 +240,15 @@ fn refuse_busy_ports(args: &UpArgs) -> anyhow::Result<()> {
         ("--otlp-http", args.otlp_http),
         ("--http", args.http),
     ] {
-        TcpListener::bind(address).with_context(|| {
-            format!(
-                "cannot listen on {address}; another program may be using the port: stop it, or \
-                 choose another address with {flag}"
-            )
+        TcpListener::bind(address).map_err(|error| {
+            let text = match error.kind() {
+                ErrorKind::AddrInUse => format!(
+                    "cannot listen on {address}; another program may be using the port: stop it, or \
+                     choose another address with {flag}"
+                ),
+                _ => format!("cannot listen on {address}; choose another address with {flag}"),
+            };
+            anyhow::Error::new(error).context(text)
         })?;
     }
     Ok(())

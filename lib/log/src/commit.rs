@@ -145,7 +145,8 @@ impl Shared {
             return Ok(());
         };
         let error = write_error("make", writer.reserve.path(), source);
-        if !std::mem::replace(&mut writer.is_reserve_missed, true) {
+        // While the one before is in use, there is one.
+        if !writer.uses_reserve() && !std::mem::replace(&mut writer.is_reserve_missed, true) {
             self.tell(Event::NoReserve(error.to_string()));
         }
         match writer.uses_reserve() {

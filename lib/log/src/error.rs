@@ -44,7 +44,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// No room. Nothing is dropped to make some: the sender has to try again later.
-    #[error("the log is full: {0}")]
+    #[error("{0}")]
     Full(Full),
     /// The record alone is too large.
     #[error("a record of {bytes} bytes is larger than the limit of {max_bytes} bytes")]
@@ -75,7 +75,7 @@ pub enum AppendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// Records arrive faster than the disk takes them, or it takes none.
-    #[error("{buffered_bytes} bytes wait for the disk{}", fault.as_deref().map(|fault| format!(", which fails: {fault}")).unwrap_or_default())]
+    #[error("the log waits for its disk, with {buffered_bytes} bytes{}", fault.as_deref().map(|fault| format!(", which fails: {fault}")).unwrap_or_default())]
     Buffer {
         /// Bytes that wait.
         buffered_bytes: u64,
@@ -84,7 +84,7 @@ pub enum Full {
     },
     /// What is not stored yet fills the log.
     #[error(
-        "its files have {used_bytes} of {max_bytes} bytes, and the store has not taken their requests yet"
+        "the log is full: its files have {used_bytes} of {max_bytes} bytes, and the store has not taken their requests yet"
     )]
     Bytes {
         /// Bytes on disk and in the buffer.
@@ -93,10 +93,10 @@ pub enum Full {
         max_bytes: u64,
     },
     /// The disk has no room: what it said.
-    #[error("its disk has no room: {0}")]
+    #[error("the log's disk has no room: {0}")]
     Disk(String),
     /// There are too many undelivered requests.
-    #[error("{0} requests wait for the store, the most that are allowed")]
+    #[error("the log is full: {0} requests wait for the store, the most that are allowed")]
     Requests(usize),
 }
 

@@ -215,6 +215,13 @@ impl Log {
         }
     }
 
+    /// Whether a record of about so many bytes need not wait for the disk to take others. While it would have to,
+    /// it is refused.
+    pub fn buffer_has_room(&self, bytes: u64) -> bool {
+        let options = &self.shared.options;
+        self.shared.lock().buffer_has_room(bytes, options)
+    }
+
     /// Keeps rows that the store refused for good in the file of dead letters. It returns when they are
     /// durable there. Rows that are in the file already are not written again. Whether they were kept is
     /// for [`Record::Refused`], which the caller appends.
@@ -262,12 +269,10 @@ impl Log {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that the log can still take: what its limit and the disk have room for. 0 while the disk does not
-    /// say.
+    /// Bytes of requests that the log can still take: what its limit and the disk have room for. 0 while the disk
+    /// does not say.
     pub fn free_bytes(&self) -> u64 {
-        let status = self.status();
-        let used = self.shared.lock().used_bytes();
-        let left = status.max_bytes.saturating_sub(used);
+        let left = self.shared.lock().free_bytes(&self.shared.options);
         left.min(self.disk.free_bytes(&self.folder).unwrap_or(0))
     }
 

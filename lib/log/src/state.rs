@@ -183,22 +183,19 @@ impl State {
         Position(position)
     }
 
-    /// Bytes of the largest request that there is room for.
+    /// Bytes of the largest request that the files have room for.
     pub(crate) fn room(&self, options: &Options) -> u64 {
         let waiting = self.index.requests.len();
         if waiting >= options.max_requests || self.is_disk_full {
             return 0;
         }
-        let buffer = match self.buffer.is_empty() {
-            true => u64::MAX,
-            false => options.buffer_bytes.saturating_sub(self.buffered_bytes),
-        };
+        self.free_bytes(options).min(options.record_bytes)
+    }
+
+    /// What the limit leaves for requests.
+    pub(crate) fn free_bytes(&self, options: &Options) -> u64 {
         let used = self.used_bytes() + self.kept_free_by_request(options);
-        options
-            .max_bytes
-            .saturating_sub(used)
-            .min(buffer)
-            .min(options.record_bytes)
+        options.max_bytes.saturating_sub(used)
     }
 
     /// What a request leaves for the records that end it and those before.
@@ -209,6 +206,11 @@ impl State {
 
     fn ends(&self) -> u64 {
         END_BYTES * (self.index.batches.len() as u64 + 1)
+    }
+
+    /// Whether a record of so many bytes need not wait for the disk to take others.
+    pub(crate) fn buffer_has_room(&self, bytes: u64, options: &Options) -> bool {
+        self.buffer.is_empty() || self.buffered_bytes.saturating_add(bytes) <= options.buffer_bytes
     }
 
     fn check_room(&self, record: &Record, bytes: u64, options: &Options) -> Result<(), Full> {

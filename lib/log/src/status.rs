@@ -14,7 +14,7 @@ pub struct Status {
     pub reserve_bytes: u64,
     /// Bytes that wait to be written.
     pub buffered_bytes: u64,
-    /// Bytes of the largest request that there is room for.
+    /// Bytes of the largest request that its files have room for.
     pub room_bytes: u64,
     /// Segments.
     pub segments: usize,

@@ -307,7 +307,7 @@ fn a_full_buffer_refuses_and_too_many_requests_do() {
             .unwrap()
     };
     let error = first_error(&log).to_string();
-    assert!(error.contains("bytes wait for the disk"), "{error}");
+    assert!(error.contains("waits for its disk"), "{error}");
     log.commit().unwrap();
     let error = (0..).find_map(|key| {
         log.commit().unwrap();

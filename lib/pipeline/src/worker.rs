@@ -54,7 +54,12 @@ where
     async fn work(&mut self) {
         while !self.stopping {
             match self.next().await {
-                Message::Job(job) => self.take(*job),
+                Message::Job(job) => {
+                    if let Some(log) = self.settlement.log() {
+                        log.buffer_room(job.permit.bytes() as u64).await;
+                    }
+                    self.take(*job);
+                }
                 Message::Wake => {}
                 Message::Stop => self.stopping = true,
             }

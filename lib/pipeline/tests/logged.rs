@@ -236,7 +236,7 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
         log.status().undelivered_requests == 0
     })
     .await;
-    // There is room again.
+    until("there is room again", || log.status().room_bytes > 16 << 10).await;
     assert_eq!(p.protobuf(spans(1_000_001, 1)).await.status, 200);
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     let stored: HashSet<u64> = ids(&store).into_iter().collect();
@@ -321,6 +321,35 @@ async fn memory_is_free_while_the_store_is_away() {
     .await;
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(ids(&store), (1..=10_000).collect::<Vec<_>>());
+}
+
+/// Requests that arrive faster than the disk takes them wait for it: the log is not full.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_requests_at_once_wait_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(None);
+    let options = Options {
+        // Less than two of them.
+        buffer_bytes: 150_000,
+        ..Options::default()
+    };
+    let (config, log) = logged(folder.path(), options);
+    let p = Arc::new(start_on(config, Arc::clone(&store)));
+    let mut senders = tokio::task::JoinSet::new();
+    for i in 0..40 {
+        let p = Arc::clone(&p);
+        senders.spawn(async move { p.protobuf(spans(i * 100 + 1, 100)).await.status });
+    }
+    while let Some(status) = senders.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    until("the log is delivered", || {
+        log.status().undelivered_requests == 0
+    })
+    .await;
+    let p = Arc::into_inner(p).unwrap();
+    p.server.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ids(&store), (1..=4_000).collect::<Vec<_>>());
 }
 
 /// A store that takes batches and does not answer, for as long as it likes, holds no sender back: the log has room.

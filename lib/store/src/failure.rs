@@ -46,6 +46,9 @@ const BAD_ROWS: [u32; 17] = [
     6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 128, 131, 321, 349, 395, 469, 691,
 ];
 
+/// Those that never are the schema's or the connection's: a constraint is violated, or a view of the user's throws.
+const OF_ROWS_ALONE: [u32; 2] = [395, 469];
+
 /// Errors that no repetition cures: tables, columns, settings, users, rights.
 const FAULTS: [u32; 20] = [
     8, 10, 16, 20, 36, 44, 46, 47, 50, 60, 62, 81, 115, 164, 192, 193, 194, 291, 497, 516,
@@ -86,6 +89,11 @@ fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Failure {
+    /// Whether other rows would have been stored, however many these are.
+    pub(crate) fn is_of_rows_alone(&self) -> bool {
+        self.code.is_some_and(|code| OF_ROWS_ALONE.contains(&code))
+    }
+
     /// What this error means.
     pub fn of(error: &clickhouse::error::Error) -> Self {
         use clickhouse::error::Error;

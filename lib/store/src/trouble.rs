@@ -66,13 +66,14 @@ impl Trouble {
         self.set(Some((kind_of(failure), Instant::now())));
     }
 
-    /// Inserts succeed.
-    pub(crate) fn over(&self) {
-        self.set(None);
+    /// Inserts succeed. Returns what kept them from it until now.
+    pub(crate) fn over(&self) -> Option<TroubleKind> {
+        self.set(None).map(|(kind, _)| kind)
     }
 
-    fn set(&self, seen: Option<(TroubleKind, Instant)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    fn set(&self, seen: Option<(TroubleKind, Instant)>) -> Option<(TroubleKind, Instant)> {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *now, seen)
     }
 }
 

@@ -278,7 +278,8 @@ async fn a_batch_made_again_is_stored_once_and_refused_alike() {
 #[tokio::test]
 async fn when_no_row_can_be_stored_nothing_is_thrown_away() {
     let db = database().await;
-    db.execute("ALTER TABLE spans ADD CONSTRAINT good CHECK name != 'bad'")
+    // Of a batch alone, this looks like bad values.
+    db.execute("ALTER TABLE spans MODIFY COLUMN status_message UInt8")
         .await;
     let all: Vec<u64> = (0..300).collect();
     let writer = Writer::new(WriterConfig {
@@ -292,6 +293,21 @@ async fn when_no_row_can_be_stored_nothing_is_thrown_away() {
         "{outcome:?}"
     );
     assert_eq!(db.text("SELECT count() FROM spans").await, "0");
+}
+
+/// A constraint is not the schema: batches with nothing but rows that violate it hold nothing up.
+#[tokio::test]
+async fn when_all_rows_violate_a_constraint_they_are_refused() {
+    let db = database().await;
+    db.execute("ALTER TABLE spans ADD CONSTRAINT good CHECK name != 'bad'")
+        .await;
+    let all: Vec<u64> = (0..300).collect();
+    let outcome = db.writer().write(with_bad_rows(&all)).await;
+    let WriteOutcome::Partial(refused) = outcome else {
+        panic!("the bad rows are refused: {outcome:?}")
+    };
+    let rows: usize = refused.iter().map(|r| r.range.len()).sum();
+    assert_eq!(rows, 300);
 }
 
 #[tokio::test]

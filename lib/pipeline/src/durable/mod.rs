@@ -23,11 +23,11 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use spanloom_log::{
-    AppendError, BatchId, DeadLetter, DeadLetterError, Event, Log, Observer, Options, Position,
-    ReadError, Record, Recovered, Request, Status, WriteError,
+    AppendError, BatchId, DeadLetter, DeadLetterError, Event, Full, Log, Observer, Options,
+    Position, ReadError, Record, Recovered, Request, Status, WriteError,
 };
 pub use spanloom_log::{OpenError, Options as LogOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use answer::{decode as answer_of, encode as answer_bytes};
 pub(crate) use backlog::Replay;
@@ -43,6 +43,9 @@ use crate::clock::unix_ms;
 use crate::metrics::Levels;
 use crate::outcome::Outcome;
 use crate::repeat::Ticket;
+
+/// How long a request waits for the disk to take others: less than its sender does.
+const BUFFER_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The room that the requests that are being processed may need, in bytes; less in a small log.
 const ROOM: u64 = 4 << 20;
@@ -204,8 +207,37 @@ impl DurableLog {
             return false;
         }
         let has_room = self.log.status().room_bytes > self.room;
-        self.full.store(!has_room, Ordering::Relaxed);
+        if has_room && self.full.swap(false, Ordering::Relaxed) {
+            tracing::info!("the log has room again");
+        }
         !has_room
+    }
+
+    /// A request was not even looked at, since the log takes none.
+    pub(crate) fn turned_away(&self) {
+        self.counters.refused.inc();
+    }
+
+    /// Returns when a request of about so many bytes need not wait for the disk to take others; soon, if the disk
+    /// takes nothing.
+    pub(crate) async fn buffer_room(&self, bytes: u64) {
+        let has_room =
+            || self.waiting.failing.load(Ordering::Relaxed) || self.log.buffer_has_room(bytes);
+        let wait = async {
+            loop {
+                let mut moved = std::pin::pin!(self.waiting.moved.notified());
+                // Before the look, so that nothing in between is missed.
+                moved.as_mut().enable();
+                if has_room() {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        if !has_room() {
+            // Then it is refused, and its sender tries again.
+            let _ = tokio::time::timeout(BUFFER_PATIENCE, wait).await;
+        }
     }
 
     /// Whether it takes requests now: it has room, and the disk takes what is written.
@@ -253,7 +285,10 @@ impl DurableLog {
             Err(error) => {
                 drop(waiting);
                 self.counters.refused.inc();
-                self.full.store(true, Ordering::Relaxed);
+                let is_full = matches!(&error, AppendError::Full(full) if !matches!(full, Full::Buffer { .. }));
+                if is_full && !self.full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "senders are told to retry");
+                }
                 Err(Box::new(NotLogged { ticket, error }))
             }
         }
@@ -446,7 +481,10 @@ impl DurableLog {
         };
         let free = {
             let log = Arc::downgrade(self);
-            move || log.upgrade().map(|log| to_size(log.log.free_bytes()))
+            move || {
+                log.upgrade()
+                    .map(|log| to_size(log.log.free_bytes().saturating_sub(log.room)))
+            }
         };
         registry.register_collector(Box::new(
             Levels::default()
@@ -457,7 +495,7 @@ impl DurableLog {
                 )
                 .with(
                     "log_free_bytes",
-                    "Bytes that the log, and the disk it is on, have room for",
+                    "Bytes of requests that the log, and the disk it is on, have room for",
                     free,
                 )
                 .with(
@@ -489,6 +527,8 @@ struct Waiting {
     queue: Mutex<VecDeque<(Position, Waiter)>>,
     /// The disk has failed and does not work again yet.
     failing: AtomicBool,
+    /// The disk has taken something, or failed.
+    moved: Notify,
 }
 
 #[derive(Debug)]
@@ -505,6 +545,11 @@ impl Waiting {
     }
 
     fn hear(&self, event: Event) {
+        self.take(event);
+        self.moved.notify_waiters();
+    }
+
+    fn take(&self, event: Event) {
         match event {
             Event::Durable(up_to) => self.durable(up_to),
             Event::DurableEarly(positions) => self.durable_early(&positions),

@@ -227,7 +227,8 @@ impl Export<'_> {
             Begin::Repeat(pending) => pending,
             Begin::First(ticket) => {
                 let pending = ticket.pending();
-                if inlet.log.as_ref().is_some_and(|log| !log.takes_requests()) {
+                if let Some(log) = inlet.log.as_ref().filter(|log| !log.takes_requests()) {
+                    log.turned_away();
                     let cause = inlet
                         .impairment()
                         .map(|trouble| trouble.message)

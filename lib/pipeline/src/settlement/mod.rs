@@ -110,6 +110,11 @@ impl Settlement {
         })
     }
 
+    /// The log, if there is one.
+    pub(crate) fn log(&self) -> Option<&Arc<DurableLog>> {
+        self.policy.log()
+    }
+
     /// A request was processed, and nothing of it is in the batch.
     pub(crate) fn nothing_kept(&self, request: Request) {
         self.metrics.stored(request.origin, &request.tally);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 use crate::block::{Frozen, FrozenTable, TableId};
+use crate::failure::Failure;
 
 /// Rows that ClickHouse refused for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct RefusedRows {
 /// an insert each without end.
 const MAX_CUTS: usize = 256;
 
-/// When so many single rows were refused and none was stored, it is not the rows.
+/// When so many single rows were refused and none was stored, it is not the rows, unless the error says so.
 const HOPELESS: usize = 8;
 
 /// Some rows and how they are inserted.
@@ -146,16 +147,20 @@ impl Job {
 
     /// The piece has a bad row. `false` when it looks as if no row could ever be stored; the job is
     /// then as it was at first.
-    pub(crate) fn bad_rows(&mut self, frozen: &Frozen, reason: &str) -> bool {
+    pub(crate) fn bad_rows(&mut self, frozen: &Frozen, failure: &Failure) -> bool {
         let Some(piece) = self.pieces.pop() else {
             return true;
         };
         if piece.rows.len() <= 1 || self.leaves.len() > MAX_CUTS {
             self.refused.push(RefusedRows {
                 range: piece.rows,
-                reason: reason.to_owned(),
+                reason: failure.message.clone(),
             });
-            if !self.touched() && self.refused.len() >= HOPELESS && !self.pieces.is_empty() {
+            let is_hopeless = !self.touched()
+                && self.refused.len() >= HOPELESS
+                && !self.pieces.is_empty()
+                && !failure.is_of_rows_alone();
+            if is_hopeless {
                 self.refused.clear();
                 self.pieces = vec![self.whole.clone()];
                 self.leaves = vec![self.whole.rows.clone()];

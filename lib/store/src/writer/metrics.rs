@@ -69,7 +69,7 @@ impl WriterMetrics {
         );
         registry.register(
             "otelcol_exporter_send_failed_spans",
-            "Spans that could not be stored",
+            "Spans of batches that were given up; with a log they are sent again",
             self.send_failed_spans.clone(),
         );
         registry.register(

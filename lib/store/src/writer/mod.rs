@@ -307,7 +307,7 @@ impl<I: Inserts> Writer<I> {
                 continue;
             }
             if failure.class == Class::BadRows {
-                if job.bad_rows(frozen, &failure.message) {
+                if job.bad_rows(frozen, &failure) {
                     continue;
                 }
                 failure.class = Class::Fault;
@@ -335,7 +335,9 @@ impl<I: Inserts> Writer<I> {
     }
 
     fn finished(&self, frozen: &Frozen, jobs: Vec<Job>) -> WriteOutcome {
-        self.trouble.over();
+        if let Some(trouble) = self.trouble.over() {
+            tracing::info!(was = %trouble, "ClickHouse takes inserts again");
+        }
         let mut refused_spans = Vec::new();
         for job in jobs {
             let rows: usize = job.refused.iter().map(|refused| refused.range.len()).sum();

@@ -117,7 +117,7 @@ fn run(
         if store.insert(piece, bad) {
             job.done();
         } else {
-            assert!(job.bad_rows(&frozen, "bad"));
+            assert!(job.bad_rows(&frozen, &failure(53)));
         }
     }
     (job.refused, done)
@@ -212,7 +212,7 @@ fn a_batch_that_was_cut_stays_cut() {
             let Some(piece) = job.next() else { break };
             match store.insert(piece, &bad) {
                 true => job.done(),
-                false => assert!(job.bad_rows(&frozen, "bad")),
+                false => assert!(job.bad_rows(&frozen, &failure(53))),
             }
             said = job.cuts().to_vec();
         }
@@ -247,4 +247,31 @@ fn cuts_that_are_not_of_the_batch_are_not_used() {
     check(&[0..20, 21..SPANS], false);
     check(&[0..20, 20..20, 20..SPANS], false);
     check(&[20..SPANS, 0..20], false);
+}
+
+/// An insert that failed by an error of this number.
+fn failure(code: u32) -> Failure {
+    let text = format!("Code: {code}. DB::Exception: bad. (BAD)");
+    Failure::of(&clickhouse::error::Error::BadResponse(text))
+}
+
+/// Tries to insert rows that are all bad; says whether each was refused, or the batch is held.
+fn all_are_bad(code: u32) -> bool {
+    let mut frozen = batch(BatchId::random(), &pool());
+    let mut job = Job::new(frozen.tables.swap_remove(0));
+    while job.next().is_some() {
+        if !job.bad_rows(&frozen, &failure(code)) {
+            return false;
+        }
+    }
+    let rows: usize = job.refused.iter().map(|refused| refused.range.len()).sum();
+    assert_eq!(rows, SPANS);
+    true
+}
+
+#[test]
+fn rows_that_all_violate_a_constraint_are_refused_and_hold_nothing_up() {
+    assert!(all_are_bad(469));
+    // It may be the schema.
+    assert!(!all_are_bad(53));
 }
