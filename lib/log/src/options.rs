@@ -13,7 +13,7 @@ pub struct Options {
     pub max_bytes: u64,
     /// A segment that has so many bytes is followed by another one.
     pub segment_bytes: u64,
-    /// Bytes that may wait to be written. A larger record is taken when nothing waits.
+    /// Bytes that may wait to be written. A larger record is taken while at most half of them do.
     pub buffer_bytes: u64,
     /// Bytes of the largest record.
     pub record_bytes: u64,

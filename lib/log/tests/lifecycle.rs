@@ -317,9 +317,9 @@ fn a_full_buffer_refuses_and_too_many_requests_do() {
 }
 
 #[test]
-fn a_record_larger_than_the_buffer_is_taken_when_nothing_waits() {
+fn a_record_larger_than_the_buffer_is_taken_while_half_of_it_is_free() {
     let mut rig = Rig::default();
-    rig.options.buffer_bytes = 100;
+    rig.options.buffer_bytes = 300;
     rig.options.record_bytes = 10_000;
     let (log, _) = rig.open();
     let of_size = |bytes: usize| {
@@ -331,7 +331,10 @@ fn a_record_larger_than_the_buffer_is_taken_when_nothing_waits() {
             payload: vec![1; bytes].into(),
         })
     };
+    log.append(of_size(1)).unwrap();
     log.append(of_size(9000)).unwrap();
+    let error = log.append(of_size(1)).unwrap_err();
+    assert!(matches!(error, AppendError::Full(Full::Buffer { .. })));
     let error = log.append(of_size(10_000)).unwrap_err();
     assert!(matches!(error, AppendError::TooLarge { .. }));
 }
