@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+use spanloom_program::with_causes;
+
 /// Writes progress to standard error; standard output is kept for results.
 #[derive(Debug, Clone)]
 pub struct Say {
@@ -38,7 +40,8 @@ pub fn failure(error: &anyhow::Error) {
     } else {
         ("", "")
     };
-    line(&format!("{red}error:{plain} {error:#}"));
+    let error = with_causes(error.as_ref());
+    line(&format!("{red}error:{plain} {error}"));
 }
 
 fn colour() -> bool {

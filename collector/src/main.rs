@@ -17,7 +17,7 @@ use spanloom_collector::{
 use spanloom_crds::TracingPipeline;
 use spanloom_crds::agent::AgentConfig;
 use spanloom_program::memory::{COLLECTOR_DEFAULT, Collector as Shares, container_limit};
-use spanloom_program::{Admin, Pages, Signals, logs, termination_message};
+use spanloom_program::{Admin, Pages, Signals, causes, logs, termination_message};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -167,7 +167,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error = format!("{error:#}");
+            let error = causes(error.as_ref());
             tracing::error!(error, "the collector failed");
             termination_message(&error);
             ExitCode::FAILURE

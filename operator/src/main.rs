@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error = format!("{error:#}");
+            let error = causes(error.as_ref());
             tracing::error!(error, "the operator failed");
             termination_message(&error);
             ExitCode::FAILURE

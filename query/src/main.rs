@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
-use spanloom_program::{Asked, Health, Signals, logs, memory, termination_message};
+use spanloom_program::{Asked, Health, Signals, causes, logs, memory, termination_message};
 use spanloom_query::{Access, ClickHouseConfig, Limits, Metrics, QueryConfig, Server};
 
 /// How long open requests have to end; the platform kills after 30 s as a rule.
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error = format!("{error:#}");
+            let error = causes(error.as_ref());
             tracing::error!(error, "spanloom-query failed");
             termination_message(&error);
             ExitCode::FAILURE

@@ -15,9 +15,13 @@ pub use places::{Place, Places};
 pub use signals::{Asked, Signals};
 pub use termination::termination_message;
 
-/// An error and what caused it, in one line. Many errors' own text leaves the cause out, some repeat
-/// it; it is said once.
+/// An error and what caused it, in one line.
 pub fn causes(error: &dyn std::error::Error) -> String {
+    with_causes(error).replace('\n', " ")
+}
+
+/// An error and what caused it. Many errors' own text leaves the cause out, some repeat it; it is said once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -28,7 +32,7 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.replace('\n', " ")
+    text
 }
 
 #[cfg(test)]
