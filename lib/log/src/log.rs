@@ -215,11 +215,13 @@ impl Log {
         }
     }
 
-    /// Whether a record of about so many bytes need not wait for the disk to take others. While it would have to,
-    /// it is refused.
-    pub fn buffer_has_room(&self, bytes: u64) -> bool {
+    /// Whether a record of about so many bytes need not wait for the disk to take others, if records of `before`
+    /// bytes come before it. While it would have to, it is refused.
+    pub fn buffer_has_room(&self, before: u64, bytes: u64) -> bool {
         let buffer_bytes = self.shared.options.buffer_bytes;
-        self.shared.lock().buffer_has_room(bytes, buffer_bytes)
+        self.shared
+            .lock()
+            .buffer_has_room(before, bytes, buffer_bytes)
     }
 
     /// Keeps rows that the store refused for good in the file of dead letters. It returns when they are

@@ -210,9 +210,9 @@ impl State {
 
     /// Whether a record of so many bytes need not wait for the disk to take others. A large one, which is in memory
     /// already, waits for half of the buffer only: others that come all the time do not keep it waiting.
-    pub(crate) fn buffer_has_room(&self, bytes: u64, buffer_bytes: u64) -> bool {
-        self.buffered_bytes <= buffer_bytes / 2
-            || self.buffered_bytes.saturating_add(bytes) <= buffer_bytes
+    pub(crate) fn buffer_has_room(&self, before: u64, bytes: u64, buffer_bytes: u64) -> bool {
+        let used = self.buffered_bytes.saturating_add(before);
+        used <= buffer_bytes / 2 || used.saturating_add(bytes) <= buffer_bytes
     }
 
     fn check_room(&self, record: &Record, bytes: u64, options: &Options) -> Result<(), Full> {
@@ -236,7 +236,7 @@ impl State {
                 self.ends()
             }
         };
-        if !self.buffer_has_room(bytes, buffer_bytes) {
+        if !self.buffer_has_room(0, bytes, buffer_bytes) {
             return Err(Full::Buffer {
                 buffered_bytes: self.buffered_bytes,
                 fault: self.fault.clone(),

@@ -13,6 +13,7 @@ use tokio::time::sleep_until;
 use crate::batch::{Batch, Export};
 use crate::batcher::{Batcher, Due};
 use crate::delivery::Delivery;
+use crate::durable::Room;
 use crate::flight::Slot;
 use crate::intake::{Intake, Job, Panicked, Taken};
 use crate::measure::AccountRow;
@@ -55,10 +56,12 @@ where
         while !self.stopping {
             match self.next().await {
                 Message::Job(job) => {
-                    if let Some(log) = self.settlement.log() {
-                        log.buffer_room(job.permit.bytes() as u64).await;
-                    }
+                    let room = match self.settlement.log() {
+                        Some(log) => Some(Room::wait(log, job.permit.bytes() as u64).await),
+                        None => None,
+                    };
                     self.take(*job);
+                    drop(room);
                 }
                 Message::Wake => {}
                 Message::Stop => self.stopping = true,

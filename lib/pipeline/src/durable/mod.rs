@@ -11,6 +11,7 @@ mod backlog;
 mod history;
 mod letters;
 mod payload;
+mod room;
 mod waiting;
 
 use std::ops::Range;
@@ -37,6 +38,8 @@ pub use history::{History, Piece};
 pub use letters::{LettersStay, ReplayError, ReplayedLetters, replay_letters};
 pub(crate) use payload::{Payload, Recording};
 use payload::{PayloadError, replay};
+use room::Promised;
+pub(crate) use room::Room;
 use waiting::{Waiter, Waiting};
 
 use crate::batch::RefusedRows;
@@ -44,9 +47,6 @@ use crate::clock::unix_ms;
 use crate::metrics::Levels;
 use crate::outcome::Outcome;
 use crate::repeat::Ticket;
-
-/// How long a request waits for the disk to take others: less than its sender does.
-const BUFFER_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The room that the requests that are being processed may need, in bytes; less in a small log.
 const ROOM: u64 = 4 << 20;
@@ -59,6 +59,8 @@ pub struct DurableLog {
     backlog: Backlog,
     /// The log refused a request not long ago.
     full: AtomicBool,
+    /// What it is to take soon.
+    promised: Promised,
     /// With less room than this, in bytes, the log is full: what is being processed has to fit.
     room: u64,
     counters: Counters,
@@ -149,6 +151,7 @@ impl DurableLog {
             waiting,
             backlog,
             full: AtomicBool::new(false),
+            promised: Promised::default(),
             room,
             counters,
             keys: Mutex::new(recovered.keys),
@@ -217,28 +220,6 @@ impl DurableLog {
     /// A request was not even looked at, since the log takes none.
     pub(crate) fn turned_away(&self) {
         self.counters.refused.inc();
-    }
-
-    /// Returns when a request of about so many bytes need not wait for the disk to take others; soon, if the disk
-    /// takes nothing.
-    pub(crate) async fn buffer_room(&self, bytes: u64) {
-        let has_room =
-            || self.waiting.failing.load(Ordering::Relaxed) || self.log.buffer_has_room(bytes);
-        let wait = async {
-            loop {
-                let mut moved = std::pin::pin!(self.waiting.moved.notified());
-                // Before the look, so that nothing in between is missed.
-                moved.as_mut().enable();
-                if has_room() {
-                    return;
-                }
-                moved.await;
-            }
-        };
-        if !has_room() {
-            // Then it is refused, and its sender tries again.
-            let _ = tokio::time::timeout(BUFFER_PATIENCE, wait).await;
-        }
     }
 
     /// Whether it takes requests now: it has room, and the disk takes what is written.
