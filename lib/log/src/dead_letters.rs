@@ -127,9 +127,7 @@ impl Content {
             scanned,
         }))
     }
-}
 
-impl Content {
     fn check_version(&self, path: &Path) -> Result<(), DeadLetterError> {
         let header = read_header(&*self.file).map_err(|error| write_error("read", path, error))?;
         match header {

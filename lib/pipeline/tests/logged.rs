@@ -41,6 +41,11 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+async fn delivered(log: &DurableLog) {
+    let is_empty = || log.status().undelivered_requests == 0;
+    until("the log is delivered", is_empty).await;
+}
+
 fn ids(store: &Store) -> Vec<u64> {
     let stored = store.stored.lock().unwrap();
     let mut ids: Vec<_> = stored.iter().map(|id| u64::from_be_bytes(*id)).collect();
@@ -70,10 +75,7 @@ async fn senders_are_answered_while_the_store_is_away_and_all_of_it_comes_later_
     assert_eq!(store.len(), 0);
     assert_eq!(log.status().undelivered_requests, 20);
     store.behave(|_| ExportOutcome::Stored);
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     assert_eq!(ids(&store), (1..=200).collect::<Vec<_>>());
     assert_eq!(*store.measured.lock().unwrap(), 200);
     assert_eq!(p.metric("spanloom_lost_spans_total"), 0);
@@ -101,10 +103,7 @@ async fn the_next_process_delivers_what_the_last_one_left_and_knows_its_requests
     for body in &bodies {
         assert_eq!(p.protobuf(body.clone()).await.status, 200);
     }
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     assert_eq!(ids(&store), (1..=200).collect::<Vec<_>>());
     assert_eq!(*store.measured.lock().unwrap(), 200);
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
@@ -150,10 +149,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_as_the_same_batch() {
     batches.lock().unwrap().clear();
     let (config, log) = logged(folder.path(), Options::default());
     let p = start_on(config, Arc::clone(&store));
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     // The same rows in the same order, under one id.
     assert_eq!(batches.lock().unwrap().first().unwrap(), &first);
@@ -182,10 +178,7 @@ async fn what_sampling_left_out_is_measured_once_however_often_it_is_sent() {
     let (mut config, log) = logged(folder.path(), Options::default());
     config.processing = sampled;
     let p = start_on(config, Arc::clone(&store));
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     assert_eq!((store.len(), *store.measured.lock().unwrap()), (0, 50));
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
 }
@@ -232,10 +225,7 @@ async fn a_full_log_pushes_back_and_loses_nothing() {
     );
     *store.trouble.lock().unwrap() = None;
     store.behave(|_| ExportOutcome::Stored);
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     until("there is room again", || log.status().room_bytes > 16 << 10).await;
     assert_eq!(p.protobuf(spans(1_000_001, 1)).await.status, 200);
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
@@ -265,10 +255,7 @@ async fn while_the_disk_is_full_senders_are_told_to_retry_and_then_all_is_stored
     };
     let p = start_on(config, Arc::clone(&store));
     assert_eq!(p.protobuf(spans(1, 10)).await.status, 200);
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     disk.set_faults(Faults {
         capacity_bytes: Some(0),
         ..Faults::default()
@@ -315,10 +302,7 @@ async fn memory_is_free_while_the_store_is_away() {
     })
     .await;
     store.behave(|_| ExportOutcome::Stored);
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(ids(&store), (1..=10_000).collect::<Vec<_>>());
 }
@@ -343,16 +327,13 @@ async fn large_requests_at_once_wait_for_the_disk() {
     while let Some(status) = senders.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     let p = Arc::into_inner(p).unwrap();
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(ids(&store), (1..=4_000).collect::<Vec<_>>());
 }
 
-/// A store that takes batches and does not answer, for as long as it likes, holds no sender back: the log has room.
+/// While the store takes batches but does not answer, requests are acknowledged: the log has room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_hangs_holds_no_sender_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -370,10 +351,7 @@ async fn a_store_that_hangs_holds_no_sender_back() {
     }
     assert_eq!(log.status().undelivered_requests, 200);
     store.gate.as_ref().unwrap().add_permits(1 << 20);
-    until("the log is delivered", || {
-        log.status().undelivered_requests == 0
-    })
-    .await;
+    delivered(&log).await;
     p.server.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(ids(&store), (1..=20_000).collect::<Vec<_>>());
 }

@@ -92,8 +92,8 @@ async fn clock_set() {
             ("and back", 0),
         ] {
             rig.phase(name);
-            // What is under way then is stored, confirmed by nobody, and sent again with another clock; by the
-            // next collector, too, for which it may be of long ago.
+            // Batches are stored, but the replies are lost, so they are sent again after the clock was set: by this
+            // collector, and by the next one, to which they may seem to be an hour old.
             let proxy = &rig.ground.proxy;
             let done = proxy.done();
             proxy.misbehave(Misdeed::LoseReply, usize::MAX, Some("spans"));

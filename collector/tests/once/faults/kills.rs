@@ -65,7 +65,7 @@ async fn store_away() {
     outcome.assert_all_once();
 }
 
-/// A ClickHouse that takes inserts and does not answer holds nobody back either.
+/// While ClickHouse takes inserts but does not answer, senders are not told to retry either.
 #[tokio::test(flavor = "multi_thread")]
 async fn engine_hangs() {
     let options = Options {
