@@ -305,6 +305,22 @@ async fn a_client_that_got_no_answer_and_repeats_is_stored_once() {
 }
 
 #[tokio::test]
+async fn while_clickhouse_is_away_a_client_is_not_told_to_retry_at_once() {
+    let setup = Setup::new(PLENTY).await;
+    setup.proxy.set(Mood::Away).await;
+    let body = request(50 << 40, 0);
+    // As long as SDKs wait. The official ones try six times with a second between: answers that come sooner use
+    // these up before a store that restarts is back.
+    let waiting = post(setup.collector.http_address(), PROTOBUF, body.clone());
+    let answer = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    assert!(answer.is_err(), "{answer:?}");
+    setup.proxy.set(Mood::Honest).await;
+    assert_stored(&setup.send(&body).await);
+    setup.check_stored_once(SPANS).await;
+    setup.collector.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
 async fn while_clickhouse_is_away_clients_are_told_to_retry_and_memory_is_bounded() {
     let limit = 8 << 20;
     let setup = Setup::new(limit).await;
