@@ -77,7 +77,7 @@ async fn engine_hangs() {
     rig.ground.proxy.set(Mood::Holding).await;
     rig.send(&Pace::closed(8, PADDING));
     // More than there is memory for.
-    rig.load.wait_acknowledged(either(800, 8_000)).await;
+    rig.load.wait_acknowledged(either(800, 3_000)).await;
     rig.ground.proxy.set(Mood::Honest).await;
     rig.phase("answers");
     rig.load.wait_acknowledged(100).await;
