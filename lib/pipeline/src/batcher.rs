@@ -61,6 +61,8 @@ pub(crate) struct Batcher<B> {
     /// When the batch got its first and its last request.
     first: Option<Instant>,
     last: Instant,
+    /// Since when others need the batch's memory, and no export has room for it.
+    in_the_way: Option<Instant>,
 }
 
 impl<B: Batch> Batcher<B> {
@@ -85,6 +87,7 @@ impl<B: Batch> Batcher<B> {
             is_logged,
             first: None,
             last: Instant::now(),
+            in_the_way: None,
         }
     }
 
@@ -106,7 +109,8 @@ impl<B: Batch> Batcher<B> {
         let first = self.first?;
         if !self.slots.has_room_for(self.bytes()) {
             // The end of an export wakes us, but its memory may be needed before.
-            return self.is_logged.then(|| Instant::now() + SPILL_AFTER);
+            let since = self.in_the_way.unwrap_or_else(Instant::now);
+            return self.is_logged.then(|| since + SPILL_AFTER);
         }
         let latest = first + self.pace.age(self.open.batch.rows());
         let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
@@ -134,16 +138,23 @@ impl<B: Batch> Batcher<B> {
         // A request that the log does not have is the last of its batch: so the others have the same rows
         // when the batch is made again.
         let ends = |entry: &Entry| self.is_logged && !entry.is_logged();
-        let is_in_the_way =
-            self.is_logged && self.slots.memory_is_scarce() && !self.slots.has_room_for(bytes);
         if rows >= limits.max_rows
             || bytes >= limits.max_bytes
-            || is_in_the_way
             || self.entries.last().is_some_and(ends)
         {
             return self.wait().await;
         }
         let now = Instant::now();
+        if self.is_logged && self.slots.memory_is_scarce() && !self.slots.has_room_for(bytes) {
+            // Requests that wait hold memory as well: to wait for an export with each of them would take a few in a
+            // second. So they are taken meanwhile, until memory is nearly used up.
+            let since = *self.in_the_way.get_or_insert(now);
+            return match now >= since + SPILL_AFTER || self.slots.memory_is_needed_now(bytes) {
+                true => Due::Spill,
+                false => Due::NotYet,
+            };
+        }
+        self.in_the_way = None;
         let old = now >= first + self.pace.age(rows);
         let early = idle
             && rows >= limits.early_rows
@@ -178,6 +189,7 @@ impl<B: Batch> Batcher<B> {
     /// Takes the batch out, and begins the next.
     pub(crate) fn seal(&mut self, accounts: Vec<AccountRow>) -> Sealed<B::Frozen> {
         self.first = None;
+        self.in_the_way = None;
         let rows = self.open.batch.rows();
         self.pace.sent(rows);
         let id = self.open.batch.id();
@@ -198,6 +210,7 @@ impl<B: Batch> Batcher<B> {
             recorder: Recorder::default(),
         };
         self.first = None;
+        self.in_the_way = None;
         std::mem::take(&mut self.entries)
     }
 }

@@ -95,6 +95,12 @@ impl Slots {
         budget.used() > budget.limit() / 2
     }
 
+    /// Whether memory for requests is nearly used up, and so many bytes of it would help.
+    pub(crate) fn memory_is_needed_now(&self, bytes: usize) -> bool {
+        let budget = &self.in_flight.budget;
+        budget.used() > budget.limit() / 4 * 3 && bytes >= budget.limit() / 16
+    }
+
     /// A slot, if there is one and room for so many bytes.
     pub(crate) fn take(&self, bytes: usize) -> Option<Slot> {
         self.has_room_for(bytes).then(|| self.slot(bytes))

@@ -356,6 +356,38 @@ async fn a_store_that_hangs_holds_no_sender_back() {
     assert_eq!(ids(&store), (1..=20_000).collect::<Vec<_>>());
 }
 
+/// The same while more is sent than there is memory for: what waits is taken as fast as the log takes it, not a
+/// request whenever a batch has waited for the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overload_is_taken_as_fast_as_the_log_takes_it() {
+    const SENDERS: u64 = 32;
+    const REQUESTS: u64 = 25;
+    let folder = tempfile::tempdir().unwrap();
+    let store = new_store(Some(Semaphore::new(0)));
+    let (mut config, log) = logged(folder.path(), Options::default());
+    config.memory_limit_bytes = 2_000_000;
+    config.max_request_bytes = 500_000;
+    let p = Arc::new(start_on(config, Arc::clone(&store)));
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let p = Arc::clone(&p);
+        senders.spawn(async move {
+            for request in 0..REQUESTS {
+                let body = spans((sender * REQUESTS + request) * 100 + 1, 100);
+                while p.protobuf(body.clone()).await.status != 200 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        });
+    }
+    let all = tokio::time::timeout(Duration::from_secs(40), senders.join_all()).await;
+    let taken = log.status().undelivered_requests;
+    assert!(all.is_ok(), "{taken} of {} were taken", SENDERS * REQUESTS);
+    store.gate.as_ref().unwrap().add_permits(1 << 20);
+    delivered(&log).await;
+    assert_eq!(ids(&store), (1..=SENDERS * REQUESTS * 100).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_the_store_refuses_are_kept_aside() {
     let folder = tempfile::tempdir().unwrap();

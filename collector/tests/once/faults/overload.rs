@@ -6,7 +6,7 @@ use super::super::SPANS;
 use super::load::Pace;
 use super::program::Options;
 use super::rig::Rig;
-use super::settings::seconds;
+use super::settings::{is_full, seconds};
 
 /// Bytes added to each span: it is memory that must not run out.
 const PADDING: usize = 500;
@@ -29,8 +29,16 @@ async fn overload() {
         padding: PADDING,
         repeat: false,
     });
-    tokio::time::sleep(seconds(4, 120)).await;
+    let time = seconds(4, 120);
+    let before = rig.load.ledger().acknowledged;
+    tokio::time::sleep(time).await;
     rig.load.pause().await;
+    let taken = (rig.load.ledger().acknowledged - before) as f64;
+    if is_full() {
+        // Far less than the peak, since the senders have the same cores.
+        let least = peak / SPANS as f64 * time.as_secs_f64() / 10.0;
+        assert!(taken >= least, "{taken} requests were acknowledged, not {least}");
+    }
     rig.phase("after");
     rig.send(&Pace::closed(8, 0));
     rig.load.wait_acknowledged(50).await;
