@@ -6,6 +6,7 @@ use regex::{Regex, RegexBuilder};
 use crate::ast::{ArithOp, CompareOp, Expr, Literal, Node};
 use crate::error::{Error, ErrorKind, Position};
 use crate::field::{Field, Intrinsic, Scope};
+use crate::re2;
 use crate::span::{AttributeScope, ChildField, Kind, Scalar, Status};
 
 /// The most memory of one compiled regular expression, in bytes.
@@ -24,6 +25,8 @@ pub(crate) fn regex(pattern: &str, at: Position) -> Result<Regex, Error> {
             .dfa_size_limit(REGEX_SIZE)
             .build()
     };
+    let pattern_here = re2::translated(pattern);
+    let (text, pattern) = (pattern, pattern_here.as_str());
     // First by itself, so that `a)(b` is not made right by the parentheses around it.
     build(pattern)
         .and_then(|_| {
@@ -47,7 +50,7 @@ pub(crate) fn regex(pattern: &str, at: Position) -> Result<Regex, Error> {
                 ErrorKind::Regex,
                 at,
                 "expected a regular expression that compiles",
-                format!("{pattern:?}"),
+                format!("{text:?}"),
             )
             .hint(reason)
         })

@@ -21,6 +21,7 @@
 
 mod ast;
 mod check;
+mod check_query;
 mod compile;
 mod error;
 mod eval;
@@ -28,14 +29,26 @@ mod field;
 mod filter;
 mod lexer;
 mod literal;
+mod parse_metrics;
+mod parse_query;
 mod parser;
 mod print;
+mod print_query;
+mod query;
+mod re2;
 mod span;
 
 pub use ast::{ArithOp, CompareOp, Expr, Literal, Node};
 pub use check::{Mode, check};
-pub use error::{Error, ErrorKind, Position};
+pub use check_query::MAX_BY;
+pub use error::{Error, ErrorKind, Position, Verdict};
 pub use field::{Field, Intrinsic, Scope};
 pub use filter::{Filter, Key};
+pub use parse_query::parse_query;
 pub use parser::{MAX_DEPTH, MAX_LENGTH, parse};
+pub use query::{
+    Aggregate, AggregateOp, Body, FieldRef, Form, Hint, MetricsExpr, MetricsFunction,
+    MetricsPipeline, OverOp, Pipeline, Place, Query, Relation, ScalarExpr, ScalarFilter,
+    SecondStage, SpansetExpr, SpansetOp, Stage,
+};
 pub use span::{Array, AttributeScope, ChildField, Kind, NoArray, Scalar, Span, Status, ValueRef};
