@@ -1,5 +1,7 @@
 //! What a filter can read: attributes by scope, and intrinsics.
 
+use crate::span::TraceFact;
+
 /// Something that a filter reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -148,18 +150,22 @@ impl Intrinsic {
         names.join(", ")
     }
 
+    /// What the trace is asked for it.
+    pub(crate) fn fact(self) -> Option<TraceFact> {
+        Some(match self {
+            Self::ChildCount => TraceFact::ChildCount,
+            Self::TraceDuration => TraceFact::Duration,
+            Self::RootName => TraceFact::RootName,
+            Self::RootService => TraceFact::RootService,
+            Self::NestedSetLeft => TraceFact::NestedSetLeft,
+            Self::NestedSetRight => TraceFact::NestedSetRight,
+            Self::NestedSetParent => TraceFact::NestedSetParent,
+            _ => return None,
+        })
+    }
+
     /// True for what a single span cannot tell.
     pub fn needs_trace(self) -> bool {
-        matches!(
-            self,
-            Self::ChildCount
-                | Self::TraceDuration
-                | Self::RootName
-                | Self::RootService
-                | Self::NestedSetLeft
-                | Self::NestedSetRight
-                | Self::NestedSetParent
-                | Self::Parent
-        )
+        self == Self::Parent || self.fact().is_some()
     }
 }
