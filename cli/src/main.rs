@@ -9,6 +9,7 @@ mod render;
 mod say;
 mod search;
 mod trace;
+mod traceql;
 mod up;
 mod window;
 
@@ -40,6 +41,8 @@ enum Command {
     Accounts(accounts::AccountsArgs),
     /// Explain what a part of Spanloom has on disk, or repair it.
     Doctor(doctor::DoctorArgs),
+    /// Check TraceQL queries without a server.
+    Traceql(traceql::TraceqlArgs),
     /// Host the embedded ClickHouse; `up` starts this by itself.
     #[command(name = "engine-host", hide = true)]
     EngineHost {
@@ -57,6 +60,10 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::run(args),
         Command::Accounts(args) => accounts::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Traceql(args) => match traceql::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::EngineHost { args } => {
             spanloom_program::logs::init("warn");
             return spanloom_engine::host::run(args);

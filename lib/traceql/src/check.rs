@@ -33,7 +33,7 @@ pub fn check(expr: &Expr, mode: Mode) -> Result<(), Error> {
 
 /// What is known of a value before there is a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
+pub(crate) enum Type {
     /// An attribute: known with each span.
     Dynamic,
     Str,
@@ -46,7 +46,7 @@ enum Type {
 }
 
 impl Type {
-    fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Dynamic => "an attribute",
             Self::Str => "a string",
@@ -59,7 +59,7 @@ impl Type {
         }
     }
 
-    fn is_number(self) -> bool {
+    pub(crate) fn is_number(self) -> bool {
         matches!(
             self,
             Self::Dynamic | Self::Int | Self::Float | Self::Duration
@@ -82,7 +82,7 @@ impl Type {
     }
 }
 
-fn type_of(expr: &Expr, mode: Mode) -> Result<Type, Error> {
+pub(crate) fn type_of(expr: &Expr, mode: Mode) -> Result<Type, Error> {
     match &expr.node {
         Node::Literal(literal) => literal_type(literal, expr.at),
         Node::Field(field) => field_type(field, expr.at, mode),
@@ -121,12 +121,12 @@ fn literal_type(literal: &Literal, at: Position) -> Result<Type, Error> {
         Literal::Kind(_) => Type::Kind,
         Literal::Nil => {
             let expected = "nil can only be compared with a field, with = or !=";
-            return Err(Error::new(ErrorKind::Type, at, expected, ""));
+            return Err(Error::new(ErrorKind::Syntax, at, expected, ""));
         }
     })
 }
 
-fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type, Error> {
+pub(crate) fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type, Error> {
     let parent = match field {
         Field::Attribute { parent, .. } => *parent,
         Field::Intrinsic(intrinsic) => *intrinsic == Intrinsic::Parent,
@@ -162,6 +162,12 @@ fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type, Error> {
         | Intrinsic::NestedSetLeft
         | Intrinsic::NestedSetRight
         | Intrinsic::NestedSetParent => Type::Int,
+        // As in Tempo, nobody looks at these before there is a span.
+        Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion
+            if mode == Mode::Trace =>
+        {
+            Type::Dynamic
+        }
         _ => Type::Str,
     })
 }
@@ -203,6 +209,10 @@ fn arith(op: ArithOp, left: &Expr, right: &Expr, mode: Mode) -> Result<Type, Err
 /// `= nil` on what always has a value is a mistake; `!= nil` there is only always true, and
 /// Grafana writes it.
 fn exists(value: &Expr, negated: bool, mode: Mode) -> Result<Type, Error> {
+    // Searches may ask it of anything, as in Tempo; then a constant exists and `nil` does not.
+    if mode == Mode::Trace && value.node == Node::Literal(Literal::Nil) {
+        return Ok(Type::Bool);
+    }
     type_of(value, mode)?;
     let always = match &value.node {
         Node::Field(Field::Attribute {
@@ -213,6 +223,7 @@ fn exists(value: &Expr, negated: bool, mode: Mode) -> Result<Type, Error> {
         Node::Field(Field::Attribute { .. }) => false,
         Node::Field(Field::Intrinsic(_)) => true,
         Node::Arith { .. } | Node::Neg(_) => false,
+        _ if mode == Mode::Trace => false,
         node => {
             let found = format!("`{node}`");
             return Err(Error::new(

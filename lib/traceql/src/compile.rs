@@ -6,7 +6,8 @@ use regex::{Regex, RegexBuilder};
 use crate::ast::{ArithOp, CompareOp, Expr, Literal, Node};
 use crate::error::{Error, ErrorKind, Position};
 use crate::field::{Field, Intrinsic, Scope};
-use crate::span::{AttributeScope, ChildField, Kind, Scalar, Status};
+use crate::re2;
+use crate::span::{AttributeScope, ChildField, Kind, Scalar, Status, TraceFact};
 
 /// The most memory of one compiled regular expression, in bytes.
 const REGEX_SIZE: usize = 512 << 10;
@@ -24,6 +25,8 @@ pub(crate) fn regex(pattern: &str, at: Position) -> Result<Regex, Error> {
             .dfa_size_limit(REGEX_SIZE)
             .build()
     };
+    let pattern_here = re2::translated(pattern);
+    let (text, pattern) = (pattern, pattern_here.as_str());
     // First by itself, so that `a)(b` is not made right by the parentheses around it.
     build(pattern)
         .and_then(|_| {
@@ -47,7 +50,7 @@ pub(crate) fn regex(pattern: &str, at: Position) -> Result<Regex, Error> {
                 ErrorKind::Regex,
                 at,
                 "expected a regular expression that compiles",
-                format!("{pattern:?}"),
+                format!("{text:?}"),
             )
             .hint(reason)
         })
@@ -89,6 +92,8 @@ pub(crate) enum Value {
     /// The span's attribute, else the resource's.
     Unscoped(Box<str>),
     Intrinsic(Own),
+    /// What the trace knows.
+    Fact(TraceFact),
     /// The field with this number in the comparison's [`Children`].
     Child(usize),
     Neg(Box<Value>),
@@ -169,6 +174,18 @@ pub(crate) fn compile(expr: &Expr) -> Result<(Pred, usize), Error> {
     let mut compiler = Compiler { regexes: 0 };
     let pred = compiler.pred(expr)?;
     Ok((pred, compiler.regexes))
+}
+
+/// Compiles what is not a condition: the value of an expression.
+pub(crate) fn compile_value(expr: &Expr) -> Result<(Value, Children), Error> {
+    let mut children = Vec::new();
+    let value = Compiler { regexes: 0 }.value(expr, &mut children)?;
+    Ok((value, children.into()))
+}
+
+/// The literal of a comparison, brought to the form of the field opposite.
+pub(crate) fn compile_literal(literal: &Expr, field: &Expr) -> Result<Value, Error> {
+    Compiler { regexes: 0 }.side(literal, field, &mut Vec::new())
 }
 
 struct Compiler {
@@ -338,14 +355,10 @@ fn field_value(field: &Field, expr: &Expr, children: &mut Vec<Child>) -> Result<
             Intrinsic::EventTimeSinceStart => Child::EventTimeSinceStart,
             Intrinsic::LinkTraceId => Child::LinkTraceId,
             Intrinsic::LinkSpanId => Child::LinkSpanId,
-            Intrinsic::ChildCount
-            | Intrinsic::TraceDuration
-            | Intrinsic::RootName
-            | Intrinsic::RootService
-            | Intrinsic::NestedSetLeft
-            | Intrinsic::NestedSetRight
-            | Intrinsic::NestedSetParent
-            | Intrinsic::Parent => return Err(unchecked(expr)),
+            other => match other.fact() {
+                Some(fact) => return Ok(Value::Fact(fact)),
+                None => return Err(unchecked(expr)),
+            },
         },
     };
     if let Some(known) = children.iter().position(|c| *c == child) {

@@ -1,8 +1,8 @@
-//! What is wrong with a filter, and where.
+//! What is wrong with a filter or a query, and where.
 
 use std::fmt;
 
-/// A place in a filter's text.
+/// A place in a query's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// Bytes from the start.
@@ -36,7 +36,29 @@ pub enum ErrorKind {
     TooLarge,
 }
 
-/// Why a filter was refused. `Display` is one line.
+/// The classes of errors that every version of TraceQL knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It is not TraceQL.
+    ParseError,
+    /// It is TraceQL that cannot be meant, or over a limit.
+    Invalid,
+    /// It is TraceQL that nobody runs yet.
+    Unsupported,
+}
+
+impl Verdict {
+    /// Its name, as `spanloom traceql check` prints it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ParseError => "parse_error",
+            Self::Invalid => "invalid",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// Why a filter or query was refused. `Display` is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Error {
     /// The class of the error.
@@ -71,15 +93,47 @@ impl Error {
         self.hint = Some(hint.into());
         self
     }
+
+    /// As [`Self::hint`], unless there is a better one.
+    pub(crate) fn or_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// What it says without the place, in one line.
+    pub fn message(&self) -> String {
+        Message(self).to_string()
+    }
+
+    /// What a caller does with it.
+    pub fn verdict(&self) -> Verdict {
+        match self.kind {
+            ErrorKind::Syntax => Verdict::ParseError,
+            ErrorKind::Unsupported => Verdict::Unsupported,
+            ErrorKind::WholeTrace | ErrorKind::Type | ErrorKind::Regex | ErrorKind::TooLarge => {
+                Verdict::Invalid
+            }
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, OneLine(&self.expected))?;
-        if !self.found.is_empty() {
-            write!(f, ", found {}", OneLine(&self.found))?;
+        write!(f, "{}: {}", self.at, Message(self))
+    }
+}
+
+/// An error without its place.
+struct Message<'a>(&'a Error);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        write!(f, "{}", OneLine(&error.expected))?;
+        if !error.found.is_empty() {
+            write!(f, ", found {}", OneLine(&error.found))?;
         }
-        match &self.hint {
+        match &error.hint {
             Some(hint) => write!(f, " ({})", OneLine(hint)),
             None => Ok(()),
         }

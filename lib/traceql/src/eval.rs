@@ -167,6 +167,29 @@ fn pairs<S: Span>(
     }
 }
 
+/// Calls `each` with every value of an expression: the elements of an array, and one for each event or link that it
+/// ranges over. Says whether there is any value, and whether it is an array.
+pub(crate) fn each_value<S: Span>(
+    value: &Value,
+    children: &Children,
+    span: &S,
+    each: &mut dyn FnMut(Scalar<'_>),
+) -> (bool, bool) {
+    let (mut present, mut is_array) = (false, false);
+    ranging(children, span, &mut |bound| {
+        let Some(operand) = read(value, span, bound) else {
+            return false;
+        };
+        present = true;
+        is_array |= matches!(operand, ValueRef::Array(_));
+        any(operand, &mut |scalar| {
+            each(scalar);
+            false
+        })
+    });
+    (present, is_array)
+}
+
 fn any<A: Array>(operand: ValueRef<'_, A>, test: &mut dyn FnMut(Scalar<'_>) -> bool) -> bool {
     match operand {
         ValueRef::One(scalar) => test(scalar),
@@ -186,6 +209,7 @@ fn read<'a, S: Span>(
             .attribute(AttributeScope::Span, key)
             .or_else(|| span.attribute(AttributeScope::Resource, key)),
         Value::Intrinsic(own) => Some(ValueRef::One(intrinsic(*own, span))),
+        Value::Fact(fact) => span.trace_fact(*fact).map(ValueRef::One),
         Value::Child(n) => bound.get(*n).copied().map(ValueRef::One),
         Value::Neg(inner) => match read(inner, span, bound)? {
             ValueRef::One(scalar) => negative(scalar).map(ValueRef::One),
@@ -220,13 +244,13 @@ fn intrinsic<S: Span>(own: Own, span: &S) -> Scalar<'_> {
 }
 
 /// An id in hex, without allocating.
-struct Hex {
+pub(crate) struct Hex {
     digits: [u8; 32],
     length: usize,
 }
 
 impl Hex {
-    fn new(id: &[u8]) -> Self {
+    pub(crate) fn new(id: &[u8]) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut hex = Self {
             digits: [0; 32],
@@ -242,14 +266,14 @@ impl Hex {
         hex
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         let digits = self.digits.get(..self.length).unwrap_or(&[]);
         std::str::from_utf8(digits).unwrap_or("")
     }
 }
 
 /// Whether `left op right`; `None` where the types do not meet.
-fn compare(op: CompareOp, left: Scalar<'_>, right: Scalar<'_>) -> Option<bool> {
+pub(crate) fn compare(op: CompareOp, left: Scalar<'_>, right: Scalar<'_>) -> Option<bool> {
     let equality = match (left, right) {
         // Texts of different lengths differ without a look at them.
         (Scalar::Str(l), Scalar::Str(r)) if matches!(op, CompareOp::Eq | CompareOp::Ne) => l == r,
@@ -312,7 +336,7 @@ fn int_and_float(int: i64, float: f64) -> Option<Ordering> {
     }
 }
 
-fn matches(regex: &Regex, scalar: Scalar<'_>) -> Option<bool> {
+pub(crate) fn matches(regex: &Regex, scalar: Scalar<'_>) -> Option<bool> {
     match scalar {
         Scalar::Str(text) => Some(regex.is_match(text)),
         Scalar::Id(id) => Some(regex.is_match(Hex::new(id).text())),

@@ -1,5 +1,7 @@
 //! What a filter can read: attributes by scope, and intrinsics.
 
+use crate::span::TraceFact;
+
 /// Something that a filter reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -102,14 +104,13 @@ const NAMES: &[(&str, Intrinsic)] = &[
     ("span:id", Intrinsic::SpanId),
     ("span:parentID", Intrinsic::ParentId),
     ("span:childCount", Intrinsic::ChildCount),
-    ("childCount", Intrinsic::ChildCount),
     ("trace:id", Intrinsic::TraceId),
-    ("trace:duration", Intrinsic::TraceDuration),
     ("traceDuration", Intrinsic::TraceDuration),
-    ("trace:rootName", Intrinsic::RootName),
+    ("trace:duration", Intrinsic::TraceDuration),
     ("rootName", Intrinsic::RootName),
-    ("trace:rootService", Intrinsic::RootService),
+    ("trace:rootName", Intrinsic::RootName),
     ("rootServiceName", Intrinsic::RootService),
+    ("trace:rootService", Intrinsic::RootService),
     ("nestedSetLeft", Intrinsic::NestedSetLeft),
     ("nestedSetRight", Intrinsic::NestedSetRight),
     ("nestedSetParent", Intrinsic::NestedSetParent),
@@ -149,18 +150,22 @@ impl Intrinsic {
         names.join(", ")
     }
 
+    /// What the trace is asked for it.
+    pub(crate) fn fact(self) -> Option<TraceFact> {
+        Some(match self {
+            Self::ChildCount => TraceFact::ChildCount,
+            Self::TraceDuration => TraceFact::Duration,
+            Self::RootName => TraceFact::RootName,
+            Self::RootService => TraceFact::RootService,
+            Self::NestedSetLeft => TraceFact::NestedSetLeft,
+            Self::NestedSetRight => TraceFact::NestedSetRight,
+            Self::NestedSetParent => TraceFact::NestedSetParent,
+            _ => return None,
+        })
+    }
+
     /// True for what a single span cannot tell.
     pub fn needs_trace(self) -> bool {
-        matches!(
-            self,
-            Self::ChildCount
-                | Self::TraceDuration
-                | Self::RootName
-                | Self::RootService
-                | Self::NestedSetLeft
-                | Self::NestedSetRight
-                | Self::NestedSetParent
-                | Self::Parent
-        )
+        self == Self::Parent || self.fact().is_some()
     }
 }

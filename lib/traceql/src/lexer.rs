@@ -81,8 +81,13 @@ impl<'t> Lexer<'t> {
     pub(crate) fn shown(&self, token: &Token) -> String {
         match token.tok {
             Tok::End => "the end".to_owned(),
-            _ => format!("`{}`", self.text.get(token.start..token.end).unwrap_or("")),
+            _ => format!("`{}`", self.text_of(token)),
         }
+    }
+
+    /// The text of a token.
+    pub(crate) fn text_of(&self, token: &Token) -> &'t str {
+        self.text.get(token.start..token.end).unwrap_or("")
     }
 
     fn rest(&self) -> &'t str {
@@ -104,8 +109,7 @@ impl<'t> Lexer<'t> {
 
     /// The next token; the end again and again at the end.
     pub(crate) fn next(&mut self) -> Result<Token, Error> {
-        let rest = self.rest();
-        self.at += rest.len() - rest.trim_start().len();
+        self.skip_blanks()?;
         let start = self.at;
         self.last = self.position(start);
         let rest = self.rest();
@@ -129,6 +133,29 @@ impl<'t> Lexer<'t> {
             }
             c if c.is_alphabetic() || c == '_' => self.word(start),
             _ => self.symbol(start, first),
+        }
+    }
+
+    /// White space and Go's comments, which Tempo skips too.
+    fn skip_blanks(&mut self) -> Result<(), Error> {
+        loop {
+            let rest = self.rest();
+            self.at += rest.len() - rest.trim_start().len();
+            let rest = self.rest();
+            if rest.starts_with("//") {
+                self.at += rest.find('\n').unwrap_or(rest.len());
+            } else if rest.starts_with("/*") {
+                let Some(end) = rest.get(2..).and_then(|rest| rest.find("*/")) else {
+                    return Err(self.syntax(
+                        self.at,
+                        "expected `*/` at the end of this comment",
+                        "",
+                    ));
+                };
+                self.at += end + 4;
+            } else {
+                return Ok(());
+            }
         }
     }
 

@@ -194,7 +194,12 @@ const UNITS: &[(&str, f64)] = &[
 ];
 
 /// Reads all of `text` as a duration: `1h2m3s`, `1.5s`, `100ms`.
+///
+/// Days, weeks and years are Prometheus's: where one stands all numbers are whole and the units go down, once each.
+/// Otherwise it is Go's: fractions and any order.
 fn duration(text: &str) -> Result<i64, Wrong> {
+    let strict = text.contains(['d', 'w', 'y']);
+    let mut before = f64::INFINITY;
     let mut total = 0i64;
     let mut at = 0;
     while let Some(rest) = text.get(at..).filter(|r| !r.is_empty()) {
@@ -210,6 +215,11 @@ fn duration(text: &str) -> Result<i64, Wrong> {
                 format!("expected a unit of duration ({units})"),
             ));
         };
+        if strict && (number.contains('.') || *scale >= before || *scale < 1e6) {
+            let expected = "expected whole numbers of y, w, d, h, m, s and ms in this order";
+            return Err((at, expected.to_owned()));
+        }
+        before = *scale;
         let ns = nanoseconds(number, *scale).and_then(|ns| total.checked_add(ns));
         total = ns.ok_or((0, "expected a duration below 292 years".to_owned()))?;
         at += digits + unit.len();

@@ -3,9 +3,10 @@
 use crate::ast::{ArithOp, CompareOp, Expr, Literal, Node};
 use crate::error::{Error, ErrorKind, Position};
 use crate::lexer::{Lexer, Tok, Token};
+use crate::query::Place;
 
-/// The longest filter in bytes.
-pub const MAX_LENGTH: usize = 64 << 10;
+/// The longest filter or query in bytes.
+pub const MAX_LENGTH: usize = 128 << 10;
 /// The deepest tree, so that nothing that walks one needs much stack.
 pub const MAX_DEPTH: u32 = 100;
 /// The deepest recursion of the parser: a printed tree has parentheses around each level at most.
@@ -21,22 +22,11 @@ const POW: u8 = 6;
 
 /// Parses one spanset filter, braces included. [`crate::check`] says whether it can be meant.
 pub fn parse(text: &str) -> Result<Expr, Error> {
-    if text.len() > MAX_LENGTH {
-        let found = format!("{} bytes", text.len());
-        let expected = format!("a filter has at most {MAX_LENGTH} bytes");
-        let at = Position {
-            offset: 0,
-            line: 1,
-            column: 1,
-        };
-        return Err(Error::new(ErrorKind::TooLarge, at, expected, found));
-    }
-    let mut lexer = Lexer::new(text);
-    let token = lexer.next()?;
-    Parser { lexer, token }.filter()
+    Parser::new(text)?.filter()
 }
 
-struct Parser<'t> {
+/// Looks at one token at a time.
+pub(crate) struct Parser<'t> {
     lexer: Lexer<'t>,
     /// The token that is looked at, not yet taken.
     token: Token,
@@ -79,13 +69,64 @@ fn binary(tok: &Tok) -> Option<(Binary, u8)> {
 /// An expression and the depth of its tree.
 type Deep = (Expr, u32);
 
-impl Parser<'_> {
-    fn take(&mut self) -> Result<Token, Error> {
+impl<'t> Parser<'t> {
+    pub(crate) fn new(text: &'t str) -> Result<Self, Error> {
+        if text.len() > MAX_LENGTH {
+            let found = format!("{} bytes", text.len());
+            let expected = format!("a query has at most {MAX_LENGTH} bytes");
+            let at = Position {
+                offset: 0,
+                line: 1,
+                column: 1,
+            };
+            return Err(Error::new(ErrorKind::TooLarge, at, expected, found));
+        }
+        let mut lexer = Lexer::new(text);
+        let token = lexer.next()?;
+        Ok(Self { lexer, token })
+    }
+
+    /// The token that is looked at.
+    pub(crate) fn tok(&self) -> &Tok {
+        &self.token.tok
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place(self.token.at)
+    }
+
+    /// The word that is looked at, if it is one that means nothing among values.
+    pub(crate) fn word(&self) -> Option<&'t str> {
+        (self.token.tok == Tok::Word).then(|| self.lexer.text_of(&self.token))
+    }
+
+    pub(crate) fn is_word(&self, word: &str) -> bool {
+        self.word() == Some(word)
+    }
+
+    /// Takes `symbol` if it is there.
+    pub(crate) fn accept(&mut self, symbol: &str) -> Result<bool, Error> {
+        let there = self.is(symbol);
+        if there {
+            self.take()?;
+        }
+        Ok(there)
+    }
+
+    pub(crate) fn expect(&mut self, symbol: &str) -> Result<(), Error> {
+        if self.accept(symbol)? {
+            Ok(())
+        } else {
+            Err(self.unexpected(&format!("expected `{symbol}`")))
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Result<Token, Error> {
         let next = self.lexer.next()?;
         Ok(std::mem::replace(&mut self.token, next))
     }
 
-    fn is(&self, symbol: &str) -> bool {
+    pub(crate) fn is(&self, symbol: &str) -> bool {
         matches!(self.token.tok, Tok::Symbol(s) if s == symbol)
     }
 
@@ -93,10 +134,10 @@ impl Parser<'_> {
         Error::new(kind, self.token.at, expected, self.lexer.shown(&self.token))
     }
 
-    fn too_deep(&self) -> Error {
+    pub(crate) fn too_deep(&self) -> Error {
         self.error(
             ErrorKind::TooLarge,
-            &format!("a filter is at most {MAX_DEPTH} levels deep"),
+            &format!("a query is at most {MAX_DEPTH} levels deep"),
         )
     }
 
@@ -109,19 +150,7 @@ impl Parser<'_> {
                     .hint("a filter is written in braces: { span.http.route = \"/healthz\" }")
             });
         }
-        let open = self.take()?;
-        let expr = if self.is("}") {
-            Expr {
-                node: Node::Literal(Literal::Bool(true)),
-                at: open.at,
-            }
-        } else {
-            self.expression(0, 0)?.0
-        };
-        if !self.is("}") {
-            return Err(self.unexpected("expected an operator or `}`"));
-        }
-        self.take()?;
+        let expr = self.braced()?;
         match self.token.tok {
             Tok::End => Ok(expr),
             Tok::Symbol("}") | Tok::Symbol(")") => {
@@ -129,6 +158,29 @@ impl Parser<'_> {
             }
             _ => Err(self.one_filter()),
         }
+    }
+
+    /// `{ … }`, at its first brace.
+    pub(crate) fn braced(&mut self) -> Result<Expr, Error> {
+        let open = self.take()?;
+        let expr = if self.is("}") {
+            Expr {
+                node: Node::Literal(Literal::Bool(true)),
+                at: open.at,
+            }
+        } else {
+            self.inner_expression()?
+        };
+        if !self.is("}") {
+            return Err(self.unexpected("expected an operator or `}`"));
+        }
+        self.take()?;
+        Ok(expr)
+    }
+
+    /// An expression over fields, whole.
+    pub(crate) fn inner_expression(&mut self) -> Result<Expr, Error> {
+        Ok(self.expression(0, 0)?.0)
     }
 
     fn one_filter(&self) -> Error {
@@ -140,7 +192,7 @@ impl Parser<'_> {
     }
 
     /// The error for a token that cannot stand here, with a hint where people often err.
-    fn unexpected(&self, expected: &str) -> Error {
+    pub(crate) fn unexpected(&self, expected: &str) -> Error {
         let e = self.error(ErrorKind::Syntax, expected);
         let word = self.lexer.shown(&self.token);
         let word = word.trim_matches('`');

@@ -154,4 +154,43 @@ pub trait Span {
     /// Calls `test` with the field of each event or link that has it, and with each element where it
     /// is an array, until `test` answers true; says whether it did.
     fn any_child(&self, field: ChildField<'_>, test: &mut dyn FnMut(Scalar<'_>) -> bool) -> bool;
+    /// What its trace says of it; nothing where the span stands alone. [`crate::Trace`] knows it for its spans: there is
+    /// no need to write this.
+    fn trace_fact(&self, fact: TraceFact) -> Option<Scalar<'_>> {
+        let _ = fact;
+        None
+    }
+}
+
+/// What only the whole trace knows of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TraceFact {
+    /// How many spans are its children, as [`Scalar::Int`].
+    ChildCount,
+    /// From the start of the trace's first span to the end of its last, in nanoseconds, as [`Scalar::Int`].
+    Duration,
+    /// The name of the root.
+    RootName,
+    /// The service of the root.
+    RootService,
+    /// The number at which a walk through the tree comes to it, from 1; 0 below no root. As [`Scalar::Int`].
+    NestedSetLeft,
+    /// The number at which the walk leaves it.
+    NestedSetRight,
+    /// The left number of its parent; -1 for a root, 0 below no root.
+    NestedSetParent,
+}
+
+/// What the evaluation of a whole trace asks of a span besides.
+pub trait TraceSpan: Span {
+    /// When it starts, in nanoseconds since 1970.
+    fn start_ns(&self) -> u64;
+    /// The resource's `service.name`; empty when there is none.
+    fn service_name(&self) -> &str;
+    /// Calls `each` with the key and value of each attribute in `scope`.
+    fn for_each_attribute<'a>(
+        &'a self,
+        scope: AttributeScope,
+        each: &mut dyn FnMut(&'a str, ValueRef<'a, Self::Array<'a>>),
+    );
 }

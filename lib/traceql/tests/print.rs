@@ -20,14 +20,14 @@ fn printed() {
     prints("{false}", "{ false }");
     prints("{.a=1}", "{ .a = 1 }");
     prints("{ span:name =`x` }", "{ name = \"x\" }");
-    prints("{ traceDuration>1m30s }", "{ trace:duration > 1m30s }");
+    prints("{ trace:duration>1m30s }", "{ traceDuration > 1m30s }");
     prints("{ 90061s > 1.5ms }", "{ 25h1m1s > 1ms500us }");
     prints("{ 0s = 0ns }", "{ 0s = 0s }");
     prints(
-        "{ rootServiceName = \"a\" }",
         "{ trace:rootService = \"a\" }",
+        "{ rootServiceName = \"a\" }",
     );
-    prints("{ childCount = 1 }", "{ span:childCount = 1 }");
+    prints("{ span:childCount=1 }", "{ span:childCount = 1 }");
     prints("{ nil != .a }", "{ .a != nil }");
     prints("{ .a = nil }", "{ .a = nil }");
     prints("{ .\"a b\".c = 1 }", "{ .\"a b.c\" = 1 }");

@@ -1,5 +1,9 @@
 //! A span to ask, written in a line.
 
+#![allow(dead_code)] // each test uses a part of it
+
+pub mod owned;
+
 use spanloom_traceql::{Array, AttributeScope, ChildField, Kind, Scalar, Span, Status, ValueRef};
 
 /// An attribute's value.

@@ -1,0 +1,118 @@
+//! A query that is ready to run.
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::needs::Needs;
+use crate::parse_query::parse_query;
+use crate::query::{Body, Query};
+use crate::shown::{Shown, shown};
+use crate::span::TraceSpan;
+use crate::stages::Stages;
+use crate::trace::Trace;
+use crate::value::OwnedValue;
+
+/// A query, checked and compiled. It does not change when it runs: threads can share it. `Display` prints it as TraceQL.
+#[derive(Debug)]
+pub struct CompiledQuery {
+    query: Query,
+    needs: Needs,
+    search: Option<Search>,
+}
+
+#[derive(Debug)]
+struct Search {
+    stages: Stages,
+    shown: Vec<Shown>,
+}
+
+/// Spans of one trace that match together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spanset {
+    /// The spans by start, then by id. There is at least one.
+    pub spans: Vec<Matched>,
+    /// What `by(…)` and aggregates say of them, in the order of the query: keys as the query writes them, and values as
+    /// they are answered ([`OwnedValue::plain`]).
+    pub attributes: Vec<(String, OwnedValue)>,
+}
+
+/// A span that matches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matched {
+    /// Its index among the spans of the trace.
+    pub index: usize,
+    /// The attributes that the query compared, where the comparison holds, and those that it selected or read otherwise;
+    /// keys without scope, values as they are answered ([`OwnedValue::plain`]). What every answer has of a span and its
+    /// trace (name, duration, ids, root) is left out.
+    pub attributes: Vec<(String, OwnedValue)>,
+}
+
+impl CompiledQuery {
+    /// Parses, checks and compiles a query.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        Self::of(parse_query(text)?)
+    }
+
+    /// Checks and compiles a query.
+    pub fn of(query: Query) -> Result<Self, Error> {
+        query.check()?;
+        let needs = Needs::of(&query);
+        let search = match &query.body {
+            Body::Search(pipeline) => Some(Search {
+                stages: Stages::new(pipeline, &mut 0)?,
+                shown: shown(pipeline)?,
+            }),
+            Body::Metrics { .. } => None,
+        };
+        Ok(Self {
+            query,
+            needs,
+            search,
+        })
+    }
+
+    /// The query that it was made of.
+    pub fn query(&self) -> &Query {
+        &self.query
+    }
+
+    /// Whether it answers series; otherwise it is a search.
+    pub fn is_metrics(&self) -> bool {
+        self.search.is_none()
+    }
+
+    /// What it needs.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// The spansets of a trace that match; none for a query of metrics. Spans are asked through the trace, so that all
+    /// of it should be there.
+    pub fn search<S: TraceSpan>(&self, trace: &Trace<'_, S>) -> Vec<Spanset> {
+        let Some(search) = &self.search else {
+            return Vec::new();
+        };
+        let sets = search.stages.run(trace).into_iter().map(|set| Spanset {
+            spans: set
+                .positions
+                .iter()
+                .map(|position| Matched {
+                    index: trace.index(*position),
+                    attributes: search
+                        .shown
+                        .iter()
+                        .filter_map(|shown| shown.of(&trace.in_trace(*position)))
+                        .collect(),
+                })
+                .collect(),
+            attributes: set.attributes,
+        });
+        sets.collect()
+    }
+}
+
+impl fmt::Display for CompiledQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.query.fmt(f)
+    }
+}
