@@ -18,7 +18,8 @@ pub(crate) struct TraceqlArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say of each query, one a line, whether it is valid, and if not, where and why. Exits with 1 when any is not.
+    /// Say of each query, one a line, whether it is valid, and if not, where and why. Exits with 1 when any
+    /// is not.
     Check(CheckArgs),
 }
 
@@ -69,7 +70,8 @@ fn read(file: Option<&Path>) -> Result<String> {
     }
 }
 
-/// Prints the verdict on each line that is not blank; says whether all are valid. `line` is the line of the input.
+/// Prints the verdict on each line that is not blank; says whether all are valid. `line` is the line of the
+/// input.
 fn check(text: &str, json: bool, out: &mut impl Write) -> Result<bool> {
     let mut all_valid = true;
     for (n, query) in text.lines().enumerate() {

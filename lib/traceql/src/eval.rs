@@ -167,8 +167,8 @@ fn pairs<S: Span>(
     }
 }
 
-/// Calls `each` with every value of an expression: the elements of an array, and one for each event or link that it
-/// ranges over. Says whether there is any value, and whether it is an array.
+/// Calls `each` with every value of an expression: the elements of an array, and one for each event or link
+/// that it ranges over. Says whether there is any value, and whether it is an array.
 pub(crate) fn each_value<S: Span>(
     value: &Value,
     children: &Children,

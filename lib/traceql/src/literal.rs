@@ -195,8 +195,8 @@ const UNITS: &[(&str, f64)] = &[
 
 /// Reads all of `text` as a duration: `1h2m3s`, `1.5s`, `100ms`.
 ///
-/// Days, weeks and years are Prometheus's: where one stands all numbers are whole and the units go down, once each.
-/// Otherwise it is Go's: fractions and any order.
+/// Days, weeks and years are Prometheus's: where one stands all numbers are whole and the units go down, once
+/// each. Otherwise it is Go's: fractions and any order.
 fn duration(text: &str) -> Result<i64, Wrong> {
     let strict = text.contains(['d', 'w', 'y']);
     let mut before = f64::INFINITY;

@@ -11,7 +11,8 @@ use crate::span::TraceFact;
 /// What has to be known to run a query.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Needs {
-    /// The fields that it reads, once each, in reading order; what series are made by and what is selected included.
+    /// The fields that it reads, once each, in reading order; what series are made by and what is selected
+    /// included.
     pub fields: Vec<Field>,
     /// Whether it asks how spans stand to each other: all spans of the trace are needed.
     pub structure: bool,
@@ -247,8 +248,8 @@ fn spanset_candidates(expr: &SpansetExpr) -> Candidates {
     }
 }
 
-/// The expression that decides by itself for each span whether the pipeline answers it; none where other spans of the
-/// trace matter.
+/// The expression that decides by itself for each span whether the pipeline answers it; none where other
+/// spans of the trace matter.
 pub(crate) fn span_filter(pipeline: &Pipeline) -> Option<Expr> {
     let mut all = Vec::new();
     for stage in &pipeline.stages {

@@ -16,15 +16,15 @@ pub fn parse_query(text: &str) -> Result<Query, Error> {
     Parser::new(text)?.query()
 }
 
-/// The deepest nesting of parentheses and right operands around pipelines. Each level needs more stack than one of an
-/// expression.
+/// The deepest nesting of parentheses and right operands around pipelines. Each level needs more stack than
+/// one of an expression.
 const MAX_NESTING: u32 = 64;
 
 /// Something that parentheses can hold.
 #[derive(Debug)]
 enum Any {
-    /// Spansets. `plain`: an expression of filters only, to which stages can be added; `wrapped`: each operand stands
-    /// in parentheses, as expressions of pipelines need.
+    /// Spansets. `plain`: an expression of filters only, to which stages can be added; `wrapped`: each
+    /// operand stands in parentheses, as expressions of pipelines need.
     Spansets {
         expr: SpansetExpr,
         plain: bool,
@@ -493,8 +493,8 @@ fn negated(literal: Literal) -> Option<Literal> {
     })
 }
 
-/// The value of an expression without aggregates; none where it is no finite number. Between integers the result is
-/// one, as for fields.
+/// The value of an expression without aggregates; none where it is no finite number. Between integers the
+/// result is one, as for fields.
 fn constant(scalar: &ScalarExpr) -> Option<Literal> {
     match scalar {
         ScalarExpr::Number(literal) => Some(literal.clone()),

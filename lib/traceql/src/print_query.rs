@@ -97,8 +97,8 @@ fn binds(op: ArithOp) -> u8 {
     }
 }
 
-/// Prints `left op right`, with parentheses only where they are needed: what is printed nests no deeper than what was
-/// parsed.
+/// Prints `left op right`, with parentheses only where they are needed: what is printed nests no deeper than
+/// what was parsed.
 fn operation<T: Display>(
     f: &mut Formatter<'_>,
     (left, symbol, right): (&T, &str, &T),

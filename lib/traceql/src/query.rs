@@ -341,7 +341,8 @@ pub enum MetricsFunction {
         /// `by (…)`
         by: Vec<FieldRef>,
     },
-    /// `compare({ … }, 10, start, end)`: how the values of attributes differ between the spans that match and the rest.
+    /// `compare({ … }, 10, start, end)`: how the values of attributes differ between the spans that match and
+    /// the rest.
     Compare {
         /// Which spans are the selection.
         selection: Expr,

@@ -1,5 +1,6 @@
-//! Regular expressions are written in Go's syntax (RE2), and run by the `regex` crate, whose syntax differs in a few
-//! places: what a brace or an inner bracket means, `\Q…\E`, and that `\d`, `\w`, `\s` and `\b` know ASCII only.
+//! Regular expressions are written in Go's syntax (RE2), and run by the `regex` crate, whose syntax differs
+//! in a few places: what a brace or an inner bracket means, `\Q…\E`, and that `\d`, `\w`, `\s` and `\b` know
+//! ASCII only.
 
 /// `pattern` in the syntax of the `regex` crate. What is wrong stays wrong.
 pub(crate) fn translated(pattern: &str) -> String {

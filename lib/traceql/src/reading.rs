@@ -64,8 +64,8 @@ impl Reading {
         }
     }
 
-    /// Calls `each` with every number: one of the span, or one of each event or link. Arrays, values that are no numbers
-    /// and NaN are none.
+    /// Calls `each` with every number: one of the span, or one of each event or link. Arrays, values that are
+    /// no numbers and NaN are none.
     pub(crate) fn numbers<S: Span>(&self, span: &S, each: &mut dyn FnMut(Number)) {
         let mut numbers = Vec::new();
         let (_, is_array) = self.each(span, &mut |scalar| match scalar {

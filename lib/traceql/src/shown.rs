@@ -1,5 +1,5 @@
-//! Which attributes are answered with the spans that match: those that the query compared, where the comparison holds,
-//! and those that it selected or read otherwise.
+//! Which attributes are answered with the spans that match: those that the query compared, where the
+//! comparison holds, and those that it selected or read otherwise.
 
 use regex::Regex;
 

@@ -154,8 +154,8 @@ pub trait Span {
     /// Calls `test` with the field of each event or link that has it, and with each element where it
     /// is an array, until `test` answers true; says whether it did.
     fn any_child(&self, field: ChildField<'_>, test: &mut dyn FnMut(Scalar<'_>) -> bool) -> bool;
-    /// What its trace says of it; nothing where the span stands alone. [`crate::Trace`] knows it for its spans: there is
-    /// no need to write this.
+    /// What its trace says of it; nothing where the span stands alone. [`crate::Trace`] knows it for its
+    /// spans: there is no need to write this.
     fn trace_fact(&self, fact: TraceFact) -> Option<Scalar<'_>> {
         let _ = fact;
         None

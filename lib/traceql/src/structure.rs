@@ -1,5 +1,5 @@
-//! Structural operators: which spans stand in a relation to which, in time that grows with the trace and not with its
-//! square.
+//! Structural operators: which spans stand in a relation to which, in time that grows with the trace and not
+//! with its square.
 
 use crate::query::{Form, Relation};
 use crate::trace::{NONE, Trace};

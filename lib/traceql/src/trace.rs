@@ -1,9 +1,10 @@
 //! A trace: its spans in order, and the tree that they make.
 //!
-//! Spans that are not whole trees are common: the parent of one has not arrived, or never will. What is below a missing
-//! parent (an orphan and its descendants) is a tree of its own, so that structural operators work there as everywhere;
-//! only nested set numbers stay 0 there, as in Tempo. Two spans may have the same id; the first in order is the parent
-//! of those that name it. Parents in a circle are cut open: the first span of the circle counts as having none.
+//! Spans that are not whole trees are common: the parent of one has not arrived, or never will. What is below
+//! a missing parent (an orphan and its descendants) is a tree of its own, so that structural operators work
+//! there as everywhere; only nested set numbers stay 0 there, as in Tempo. Two spans may have the same id;
+//! the first in order is the parent of those that name it. Parents in a circle are cut open: the first span
+//! of the circle counts as having none.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// The spans of one trace and how they stand to each other. Everything is worked out once, by [`Trace::new`].
 ///
-/// Spans stand in an order that does not depend on the order they came in: by start, then by id. Positions below are in
-/// this order.
+/// Spans stand in an order that does not depend on the order they came in: by start, then by id. Positions
+/// below are in this order.
 #[derive(Debug)]
 pub struct Trace<'t, S> {
     spans: &'t [S],
@@ -253,8 +254,8 @@ impl<'t, S> Trace<'t, S> {
         self.duration_ns
     }
 
-    /// The index of the span that the trace is named after: the root that started last, or the first span where there is
-    /// no root. None only without spans.
+    /// The index of the span that the trace is named after: the root that started last, or the first span
+    /// where there is no root. None only without spans.
     pub fn root(&self) -> Option<usize> {
         self.root.map(|root| self.index(root))
     }
@@ -297,6 +298,12 @@ pub(crate) struct InTrace<'a, S> {
     span: &'a S,
     trace: &'a Trace<'a, S>,
     position: u32,
+}
+
+impl<'a, S> InTrace<'a, S> {
+    pub(crate) fn span(&self) -> &'a S {
+        self.span
+    }
 }
 
 impl<S: TraceSpan> Span for InTrace<'_, S> {

@@ -31,8 +31,8 @@ pub enum OwnedValue {
 }
 
 impl OwnedValue {
-    /// The value as it is answered: only text, integers, floats, booleans and arrays of them. Nil is `nil`, a duration
-    /// as Go writes it, a status and a kind as TraceQL does.
+    /// The value as it is answered: only text, integers, floats, booleans and arrays of them. Nil is `nil`, a
+    /// duration as Go writes it, a status and a kind as TraceQL does.
     #[must_use]
     pub fn plain(self) -> Self {
         match self {

@@ -1,5 +1,7 @@
 //! What a real Tempo answered, over traces that were sent to it: `e2e/golden`.
 
+#![allow(clippy::unwrap_used)] // the helpers are tests too
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -7,7 +9,9 @@ use std::path::Path;
 
 use common::owned::{Attributes, Event, Link, OwnedSpan, V};
 use serde_json::{Map, Value, json};
-use spanloom_traceql::{CompiledQuery, Kind, OwnedValue, Spanset, Status, Trace};
+use spanloom_traceql::{
+    CompiledQuery, Kind, Limits, Metrics, OwnedValue, Series, Spanset, Status, Trace, Window,
+};
 
 fn golden(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -247,4 +251,107 @@ fn searches() {
         same > 100 && right > 6,
         "{same} are the same, {right} right"
     );
+}
+
+/// When the traces are, in seconds since 1970.
+const BASE_S: u64 = 1_800_000_000;
+
+/// The series of a query over all traces, from a minute before them to two minutes after.
+fn series(text: &str, step_s: Option<u64>) -> Vec<Series> {
+    const NS: u64 = 1_000_000_000;
+    let query = CompiledQuery::new(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let (start, end) = ((BASE_S - 60) * NS, (BASE_S + 120) * NS);
+    let window = match step_s {
+        Some(step) => Window::range(start, end, step * NS).unwrap(),
+        None => Window::instant(start, end).unwrap(),
+    };
+    let mut metrics = Metrics::new(&query, window, Limits::default());
+    for mut spans in traces().into_values() {
+        for span in &mut spans {
+            span.start += BASE_S * NS;
+        }
+        metrics.observe(&Trace::new(&spans));
+    }
+    let finished = metrics.finish();
+    assert_eq!(finished.truncated, None);
+    finished.series
+}
+
+/// Labels as `check.py` writes them: JSON with sorted keys and ASCII only.
+fn labels(series: &Series) -> String {
+    let mut pairs: Vec<String> = series
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{}: {}", json!(key), plain(value)))
+        .collect();
+    pairs.sort();
+    let text = format!("{{{}}}", pairs.join(", "));
+    let mut ascii = String::new();
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii() => ascii.push(byte as char),
+            _ => ascii.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    ascii
+}
+
+fn rounded(value: f64) -> Value {
+    json!((value * 1e9).round() / 1e9)
+}
+
+#[test]
+fn metrics() {
+    let (answers, quirks) = (golden("tempo-answers.json"), golden("quirks.json"));
+    let (mut same, mut wrong) = (0, Vec::new());
+    for (text, expected) in answers.as_object().unwrap() {
+        let want = match quirks.get(text) {
+            Some(quirk) => &quirk["right"]["series"],
+            None => &expected["series"],
+        };
+        if want.is_null() {
+            continue;
+        }
+        let range = text.strip_prefix("range ");
+        let got = series(range.unwrap_or(text), range.map(|_| 30));
+        let got: Map<String, Value> = got
+            .iter()
+            .map(|series| {
+                let values = series.samples.iter();
+                let value = match range {
+                    None => rounded(series.samples[0].1),
+                    Some(_) => values
+                        .filter(|(_, value)| *value != 0.0)
+                        .map(|(ms, value)| {
+                            json!([ms / 1000 - BASE_S.cast_signed(), rounded(*value)])
+                        })
+                        .collect(),
+                };
+                (labels(series), value)
+            })
+            .collect();
+        let want = want.as_object().unwrap();
+        let as_much = if text.contains("compare(") {
+            // Of equally many values Tempo shows any, and columns of its own where there is nothing.
+            let known = |key: &&String| !key.contains("nil\"") && want.contains_key(*key);
+            got.keys().filter(known).count() > 100
+        } else if range.is_none() && text.contains("rate()") {
+            // Recorded a second earlier or later, the value is another.
+            want.keys().eq(got.keys())
+        } else {
+            *want == got
+        };
+        if as_much {
+            same += 1;
+        } else {
+            wrong.push(format!("{text}\n   want {want:?}\n   got  {got:?}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(same >= 25, "{same} are the same");
 }

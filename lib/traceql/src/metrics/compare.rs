@@ -1,0 +1,155 @@
+//! `compare()`: how often each value of each attribute occurs, in a selection of spans and in the rest.
+
+use std::collections::BTreeMap;
+
+use super::series::Line;
+use crate::field::{Field, Scope};
+use crate::span::{AttributeScope, Scalar, Span, TraceFact, TraceSpan, ValueRef};
+use crate::trace::InTrace;
+use crate::value::OwnedValue;
+
+/// The label that says what a series is about.
+const META_TYPE: &str = "__meta_type";
+
+/// Counts by attribute, then by value.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    baseline: Counts,
+    selection: Counts,
+    /// How many different values there are.
+    values: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts(BTreeMap<String, BTreeMap<OwnedValue, Vec<u64>>>);
+
+impl Compared {
+    /// Counts every attribute of a span. Says whether there was room for all of its values.
+    pub(crate) fn add<S: TraceSpan>(
+        &mut self,
+        span: &InTrace<'_, S>,
+        selected: bool,
+        (step, steps): (usize, usize),
+        limit: usize,
+    ) -> bool {
+        let mut room = true;
+        each_label(span, &mut |label, value| {
+            room &= self.count(selected, label, value, (step, steps), 1, limit);
+        });
+        room
+    }
+
+    /// Counts spans with a value; says whether there was room for it.
+    pub(crate) fn count(
+        &mut self,
+        selected: bool,
+        label: String,
+        value: OwnedValue,
+        (step, steps): (usize, usize),
+        count: u64,
+        limit: usize,
+    ) -> bool {
+        let counts = if selected {
+            &mut self.selection
+        } else {
+            &mut self.baseline
+        };
+        let values = counts.0.entry(label).or_default();
+        if !values.contains_key(&value) {
+            if self.values >= limit {
+                return false;
+            }
+            self.values += 1;
+        }
+        let cells = values.entry(value).or_insert_with(|| vec![0; steps]);
+        if let Some(cell) = cells.get_mut(step) {
+            *cell = cell.saturating_add(count);
+        }
+        true
+    }
+
+    /// The `top` most frequent values of each attribute, those of equal number by their order, and the totals.
+    pub(crate) fn lines(&self, top: usize, steps: usize) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for (counts, name) in [(&self.baseline, "baseline"), (&self.selection, "selection")] {
+            for (label, values) in &counts.0 {
+                let mut order: Vec<(u64, &OwnedValue, &Vec<u64>)> = values
+                    .iter()
+                    .map(|(value, cells)| (cells.iter().sum(), value, cells))
+                    .collect();
+                order.sort_by(|l, r| r.0.cmp(&l.0).then(l.1.cmp(r.1)));
+                let mut totals = vec![0u64; steps];
+                for cells in values.values() {
+                    for (total, count) in totals.iter_mut().zip(cells) {
+                        *total = total.saturating_add(*count);
+                    }
+                }
+                for (_, value, cells) in order.into_iter().take(top) {
+                    lines.push(line(name.to_owned(), label, value.clone(), cells));
+                }
+                lines.push(line(
+                    format!("{name}_total"),
+                    label,
+                    OwnedValue::Nil,
+                    &totals,
+                ));
+            }
+        }
+        lines
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // series are floats
+fn line(meta: String, label: &str, value: OwnedValue, counts: &[u64]) -> Line {
+    Line {
+        labels: vec![
+            (META_TYPE.to_owned(), OwnedValue::Str(meta)),
+            (label.to_owned(), value),
+        ],
+        values: counts.iter().map(|count| *count as f64).collect(),
+        exemplars: Vec::new(),
+        steps: Vec::new(),
+    }
+}
+
+/// Calls `each` with the label and value of everything that is compared: attributes, and intrinsics of which
+/// many spans have the same. An array counts as a value of its own that is not shown.
+fn each_label<S: TraceSpan>(span: &InTrace<'_, S>, each: &mut dyn FnMut(String, OwnedValue)) {
+    let mut intrinsic =
+        |label: &str, scalar: Scalar<'_>| each(label.to_owned(), OwnedValue::of(scalar));
+    intrinsic("name", Scalar::Str(span.name()));
+    intrinsic("kind", Scalar::Kind(span.kind()));
+    intrinsic("status", Scalar::Status(span.status()));
+    intrinsic("statusMessage", Scalar::Str(span.status_message()));
+    intrinsic("instrumentation:name", Scalar::Str(span.scope_name()));
+    intrinsic("instrumentation:version", Scalar::Str(span.scope_version()));
+    for (label, fact) in [
+        ("rootName", TraceFact::RootName),
+        ("rootServiceName", TraceFact::RootService),
+        ("span:childCount", TraceFact::ChildCount),
+    ] {
+        if let Some(scalar) = span.trace_fact(fact) {
+            intrinsic(label, scalar);
+        }
+    }
+    for (of, scope) in [
+        (AttributeScope::Span, Scope::Span),
+        (AttributeScope::Resource, Scope::Resource),
+        (AttributeScope::Instrumentation, Scope::Instrumentation),
+    ] {
+        span.span().for_each_attribute(of, &mut |key, value| {
+            let value = match value {
+                ValueRef::One(Scalar::Other) => return,
+                ValueRef::One(scalar) => OwnedValue::of(scalar),
+                ValueRef::Array(_) => OwnedValue::Nil,
+            };
+            let name = key.to_owned();
+            let field = Field::Attribute {
+                parent: false,
+                scope,
+                name,
+            };
+            each(field.to_string(), value);
+        });
+    }
+}
