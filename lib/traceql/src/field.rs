@@ -89,6 +89,9 @@ pub enum Intrinsic {
     Parent,
 }
 
+/// `span:childCount` as it was once written.
+pub(crate) const OLD_CHILD_COUNT: &str = "childCount";
+
 /// Every way to write an intrinsic; the first of each is the one that is printed.
 const NAMES: &[(&str, Intrinsic)] = &[
     ("name", Intrinsic::Name),
@@ -104,6 +107,8 @@ const NAMES: &[(&str, Intrinsic)] = &[
     ("span:id", Intrinsic::SpanId),
     ("span:parentID", Intrinsic::ParentId),
     ("span:childCount", Intrinsic::ChildCount),
+    // An old way that queries do not know: filters do, to say that it is about the trace.
+    (OLD_CHILD_COUNT, Intrinsic::ChildCount),
     ("trace:id", Intrinsic::TraceId),
     ("traceDuration", Intrinsic::TraceDuration),
     ("trace:duration", Intrinsic::TraceDuration),

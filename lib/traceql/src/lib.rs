@@ -34,6 +34,7 @@ mod error;
 mod eval;
 mod field;
 mod filter;
+mod lenient;
 mod lexer;
 mod literal;
 mod metrics;
@@ -60,6 +61,7 @@ pub use compiled::{CompiledQuery, Leaf, Matched, Spanset};
 pub use error::{Error, ErrorKind, Position, Verdict};
 pub use field::{Field, Intrinsic, Scope};
 pub use filter::{Filter, Key};
+pub use lenient::parse_lenient;
 pub use metrics::{
     Exemplar, Finished, LeafIndex, Limits, MAX_EXEMPLARS, MAX_STEPS, Metrics, Partial, Series,
     Truncated, Window, WindowError, log2_bucket,

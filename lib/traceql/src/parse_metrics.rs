@@ -105,6 +105,7 @@ impl Parser<'_> {
         let Tok::Field(field) = self.tok() else {
             return Err(self.unexpected("expected an attribute or an intrinsic"));
         };
+        self.refuse_old_name()?;
         let field = field.clone();
         let at = self.place();
         self.take()?;

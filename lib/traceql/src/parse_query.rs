@@ -49,6 +49,7 @@ type Deep = (Any, u32);
 
 impl Parser<'_> {
     fn query(mut self) -> Result<Query, Error> {
+        self.is_query = true;
         let start = self.place();
         let body = match self.pipeline(0)?.0 {
             Any::Spansets { expr, .. } => Body::Search(Pipeline {

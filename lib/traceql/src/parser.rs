@@ -2,6 +2,7 @@
 
 use crate::ast::{ArithOp, CompareOp, Expr, Literal, Node};
 use crate::error::{Error, ErrorKind, Position};
+use crate::field::OLD_CHILD_COUNT;
 use crate::lexer::{Lexer, Tok, Token};
 use crate::query::Place;
 
@@ -30,6 +31,8 @@ pub(crate) struct Parser<'t> {
     lexer: Lexer<'t>,
     /// The token that is looked at, not yet taken.
     token: Token,
+    /// Whether this is a query, not one filter.
+    pub(crate) is_query: bool,
 }
 
 /// A binary operator.
@@ -83,7 +86,11 @@ impl<'t> Parser<'t> {
         }
         let mut lexer = Lexer::new(text);
         let token = lexer.next()?;
-        Ok(Self { lexer, token })
+        Ok(Self {
+            lexer,
+            token,
+            is_query: false,
+        })
     }
 
     /// The token that is looked at.
@@ -209,6 +216,15 @@ impl<'t> Parser<'t> {
         }
     }
 
+    /// Queries have lost a way to write an intrinsic that filters still know.
+    pub(crate) fn refuse_old_name(&self) -> Result<(), Error> {
+        if self.is_query && self.lexer.text_of(&self.token) == OLD_CHILD_COUNT {
+            let e = self.error(ErrorKind::Syntax, "expected a value");
+            return Err(e.hint("it is written span:childCount"));
+        }
+        Ok(())
+    }
+
     /// An expression of operators that bind at least as tightly as `tight`.
     fn expression(&mut self, tight: u8, depth: u32) -> Result<Deep, Error> {
         if depth >= MAX_RECURSION {
@@ -279,7 +295,10 @@ impl<'t> Parser<'t> {
                 }
             },
             Tok::Literal(literal) => Node::Literal(literal.clone()),
-            Tok::Field(field) => Node::Field(field.clone()),
+            Tok::Field(field) => {
+                self.refuse_old_name()?;
+                Node::Field(field.clone())
+            }
             Tok::Word | Tok::End | Tok::Symbol(_) => {
                 return Err(self.unexpected("expected a value"));
             }
