@@ -29,8 +29,10 @@ mod router;
 mod search;
 mod server;
 mod sql;
+mod tempo;
 mod times;
 mod trace;
+mod traceql;
 mod ui;
 
 pub use config::{Access, ClickHouseConfig, Limits, QueryConfig};

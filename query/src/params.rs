@@ -71,6 +71,20 @@ impl Params {
         Ok(Self { pairs })
     }
 
+    /// Reads the query string of `uri` for a route of another product, whose clients may send what we do not
+    /// know: names are not checked, and the first of several values counts.
+    ///
+    /// # Errors
+    /// When the query string is malformed.
+    pub fn of_others(uri: &Uri) -> Result<Self, Problem> {
+        let pairs = axum::extract::Query::try_from_uri(uri)
+            .map(|axum::extract::Query(pairs)| pairs)
+            .map_err(|error| {
+                Problem::parameter("", format!("cannot parse the query string: {error}"))
+            })?;
+        Ok(Self { pairs })
+    }
+
     /// The value of a parameter; one that is given without a value counts as not given.
     pub fn one(&self, name: &str) -> Option<&str> {
         let mut given = self

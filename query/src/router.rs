@@ -15,7 +15,7 @@ use crate::metrics::RequestLabels;
 use crate::params::Allowed;
 use crate::problem::{Problem, ProblemKind};
 use crate::rollup::{accounts, dependencies, latency, services};
-use crate::{compress, health, openapi, search, trace, ui};
+use crate::{compress, health, openapi, search, tempo, trace, ui};
 
 /// A route of the API: its path, what it takes in its query string, and its handler.
 type Route = (&'static str, Allowed, MethodRouter<Arc<App>>);
@@ -65,6 +65,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .merge(ui::routes())
+        // Grafana's gRPC calls know no prefix, and who moves from Tempo changes the host alone.
+        .merge(tempo::routes())
+        .nest("/tempo", tempo::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::middleware::from_fn(compress::layer))

@@ -8,6 +8,7 @@
 mod scenario {
     mod arguments;
     mod field;
+    mod golden;
     mod hotrod;
     mod life;
     mod rate;

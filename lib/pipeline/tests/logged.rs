@@ -385,7 +385,10 @@ async fn an_overload_is_taken_as_fast_as_the_log_takes_it() {
     assert!(all.is_ok(), "{taken} of {} were taken", SENDERS * REQUESTS);
     store.gate.as_ref().unwrap().add_permits(1 << 20);
     delivered(&log).await;
-    assert_eq!(ids(&store), (1..=SENDERS * REQUESTS * 100).collect::<Vec<_>>());
+    assert_eq!(
+        ids(&store),
+        (1..=SENDERS * REQUESTS * 100).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ pub mod filter;
 pub mod page;
 mod summary;
 mod tag;
+pub mod traces;
 
 use std::sync::Arc;
 

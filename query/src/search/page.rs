@@ -124,7 +124,7 @@ pub async fn page(
 }
 
 /// Cuts a window into growing chunks, the newest first; both bounds of each are inclusive.
-struct Chunks {
+pub struct Chunks {
     start_ns: i64,
     /// The last nanosecond that was in no chunk yet.
     to_ns: Option<i64>,
@@ -132,7 +132,8 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(start_ns: i64, end_ns: i64, first_ns: i64) -> Self {
+    /// Of a window; the first chunk has this length.
+    pub fn new(start_ns: i64, end_ns: i64, first_ns: i64) -> Self {
         Self {
             start_ns,
             to_ns: Some(end_ns),
@@ -140,7 +141,8 @@ impl Chunks {
         }
     }
 
-    fn next(&mut self) -> Option<(i64, i64)> {
+    /// The next one.
+    pub fn next(&mut self) -> Option<(i64, i64)> {
         let to = self.to_ns.filter(|to| *to >= self.start_ns)?;
         let from = to.saturating_sub(self.length_ns - 1).max(self.start_ns);
         self.to_ns = from.checked_sub(1);
@@ -149,7 +151,7 @@ impl Chunks {
 
     /// The last chunk had `found` traces and `missing` are still wanted: the next shall have twice as
     /// many.
-    fn grow(&mut self, found: usize, missing: usize) {
+    pub fn grow(&mut self, found: usize, missing: usize) {
         let (least, most) = CHUNK_GROWTH;
         let growth = match found {
             0 => most,

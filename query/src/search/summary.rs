@@ -16,19 +16,12 @@ use serde::Deserialize;
 use crate::db::{Db, DbError, Deadline, Flow, Text};
 use crate::search::cursor::Place;
 use crate::search::page::{Index, Indexed, indexed};
+use crate::search::traces::{Traces, near, times};
 use crate::sql::Sql;
 use crate::trace::outline::{Outline, SpanRecord};
 
 /// More spans than these are not read for one page. Each takes some 150 bytes, as long as its trace is read.
 const READ_SPANS_MAX: u64 = 50_000;
-
-/// A window of more steps than these is given by its bounds alone.
-const STEPS_MAX: usize = 1_000;
-
-const STEP_NS: i64 = 300_000_000_000;
-
-/// How long before and after its match a trace is read before the index is known.
-const NEAR_NS: i64 = 60_000_000_000;
 
 /// What a list says of a trace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -211,22 +204,6 @@ async fn read_spans(
     Ok((count <= most).then_some(summaries))
 }
 
-/// When a trace most likely was.
-fn near(place: &Place) -> (i64, i64) {
-    (
-        place.time_ns.saturating_sub(NEAR_NS).max(0),
-        place.time_ns.saturating_add(NEAR_NS),
-    )
-}
-
-/// A trace, and when it was as far as is known.
-fn times(place: &Place, indexed: Option<&Indexed>) -> ([u8; 16], (i64, i64)) {
-    let times = indexed.map_or((place.time_ns, place.time_ns), |trace| {
-        (trace.start_ns, trace.end_ns)
-    });
-    (place.trace_id, times)
-}
-
 /// What the index knows; the names it has may be of two spans, so it names nothing.
 fn from_index(place: &Place, indexed: Option<&Indexed>) -> Summary {
     let Some(trace) = indexed else {
@@ -290,56 +267,6 @@ impl From<Outline<SlimRow>> for Summary {
             spans: trace.rows.len() as u64,
             errors: trace.errors as u64,
         }
-    }
-}
-
-/// Traces, and when they were.
-struct Traces {
-    ids: Vec<[u8; 16]>,
-    from_ns: i64,
-    to_ns: i64,
-    /// Seconds at which the key's steps begin; none where they are too many.
-    steps: Option<Vec<i64>>,
-}
-
-impl Traces {
-    fn of(found: impl Iterator<Item = ([u8; 16], (i64, i64))>) -> Self {
-        let mut traces = Self {
-            ids: Vec::new(),
-            from_ns: i64::MAX,
-            to_ns: 0,
-            steps: Some(Vec::new()),
-        };
-        for (id, (from_ns, to_ns)) in found {
-            traces.ids.push(id);
-            traces.from_ns = traces.from_ns.min(from_ns);
-            traces.to_ns = traces.to_ns.max(to_ns);
-            traces.add_steps(from_ns.div_euclid(STEP_NS), to_ns.div_euclid(STEP_NS));
-        }
-        traces
-    }
-
-    fn add_steps(&mut self, first: i64, last: i64) {
-        let Some(steps) = &mut self.steps else { return };
-        let count = usize::try_from(last.saturating_sub(first).saturating_add(1)).unwrap_or(0);
-        if steps.len().saturating_add(count) > STEPS_MAX {
-            self.steps = None;
-            return;
-        }
-        steps.extend((first..=last).map(|step| step.saturating_mul(STEP_NS / 1_000_000_000)));
-    }
-
-    /// The condition that a row is a span of these traces.
-    fn condition(&self) -> Sql {
-        let mut sql = Sql::new("tenant = '' AND ");
-        sql.started_within(self.from_ns, self.to_ns);
-        if let Some(steps) = &self.steps {
-            sql.push(" AND toStartOfFiveMinutes(time) IN (SELECT toDateTime(arrayJoin(")
-                .ints(steps)
-                .push(")))");
-        }
-        sql.push(" AND ").trace_id_in(self.ids.iter().copied());
-        sql
     }
 }
 

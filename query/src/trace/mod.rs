@@ -4,7 +4,7 @@
 //! are read in the order of time up to the limits, merged by their ids, and put in tree order.
 
 pub mod outline;
-mod rows;
+pub mod rows;
 pub mod span;
 pub mod tree;
 pub mod value;
@@ -27,7 +27,7 @@ use crate::search::page::{Indexed, indexed};
 use crate::times::rfc3339;
 use crate::trace::outline::Outline;
 use crate::trace::rows::{Converter, SpanRow, spans_sql};
-use crate::trace::span::Trace;
+use crate::trace::span::{Span, Trace};
 
 /// What the route takes.
 pub const ALLOWED: Allowed = Allowed::NONE;
@@ -57,30 +57,12 @@ pub async fn trace(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Params::read(&uri, ALLOWED)?;
-    let Path(text) = id.map_err(|error| Problem::parameter("id", error.body_text()))?;
-    let Some(id) = parse_trace_id(&text) else {
-        let detail = "a trace ID is 1 to 32 hexadecimal digits";
-        return Err(Problem::parameter("id", detail));
-    };
-    let deadline = app.db.deadline();
-    let not_found = || {
-        let detail = format!(
-            "trace {} not found; it may be older than the retention, or sampled out",
-            hex(&id)
-        );
-        Problem::new(ProblemKind::NotFound, detail)
-    };
-    let window = indexed(&app.db, [id].into_iter(), deadline)
-        .await?
-        .remove(&id);
-    let spans = read_spans(&app, &window.ok_or_else(not_found)?, deadline).await?;
-    if spans.rows.is_empty() {
-        return Err(not_found());
-    }
-    let body = if spans.rows.len() <= INLINE_SPANS_MAX {
-        answer(id, spans)
+    let id = id_in_path(id)?;
+    let found = find(&app, id).await?.ok_or_else(|| not_found(id))?;
+    let body = if found.rows.len() <= INLINE_SPANS_MAX {
+        answer(id, found)
     } else {
-        let made = tokio::task::spawn_blocking(move || answer(id, spans)).await;
+        let made = tokio::task::spawn_blocking(move || answer(id, found)).await;
         made.map_err(|error| internal(&error))?
     };
     let body = body.map_err(|error| internal(&error))?;
@@ -88,7 +70,41 @@ pub async fn trace(
     Ok(([(header::CONTENT_TYPE, json)], body).into_response())
 }
 
-fn internal(error: &dyn std::error::Error) -> Problem {
+/// The trace id in a path.
+///
+/// # Errors
+/// When it is not one.
+pub fn id_in_path(id: Result<Path<String>, PathRejection>) -> Result<[u8; 16], Problem> {
+    let Path(text) = id.map_err(|error| Problem::parameter("id", error.body_text()))?;
+    parse_trace_id(&text)
+        .ok_or_else(|| Problem::parameter("id", "a trace ID is 1 to 32 hexadecimal digits"))
+}
+
+/// The problem that a trace is not there.
+pub fn not_found(id: [u8; 16]) -> Problem {
+    let detail = format!(
+        "trace {} not found; it may be older than the retention, or sampled out",
+        hex(&id)
+    );
+    Problem::new(ProblemKind::NotFound, detail)
+}
+
+/// The rows of a trace; none where it is not stored.
+///
+/// # Errors
+/// When ClickHouse has no answer, or too many traces are being answered.
+pub async fn find(app: &App, id: [u8; 16]) -> Result<Option<Found>, Problem> {
+    let deadline = app.db.deadline();
+    let mut index = indexed(&app.db, [id].into_iter(), deadline).await?;
+    let Some(window) = index.remove(&id) else {
+        return Ok(None);
+    };
+    let found = read_spans(app, &window, deadline).await?;
+    Ok(Some(found).filter(|found| !found.rows.is_empty()))
+}
+
+/// The problem that an answer could not be made.
+pub fn internal(error: &dyn std::error::Error) -> Problem {
     tracing::error!(%error, "cannot encode a trace");
     Problem::new(
         ProblemKind::Internal,
@@ -97,13 +113,48 @@ fn internal(error: &dyn std::error::Error) -> Problem {
 }
 
 /// The rows of a trace, and the share of the memory for traces that they hold.
-struct Spans {
+#[derive(Default)]
+pub struct Found {
     rows: Vec<SpanRow>,
-    truncated: bool,
+    /// Whether the trace has more spans than one answer may hold.
+    pub truncated: bool,
     _memory: Vec<OwnedSemaphorePermit>,
 }
 
-async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<Spans, Problem> {
+impl Found {
+    /// Gives each span to `take`, in tree order.
+    pub fn each_span(self, take: impl FnMut(Span)) {
+        each_span(Outline::of(self.rows), SpanIn::Tree, take);
+    }
+}
+
+/// In which order spans come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanIn {
+    /// Each after its parent, siblings by start.
+    Tree,
+    /// As they were read.
+    Time,
+}
+
+/// Gives each span of a trace to `take`.
+pub fn each_span(outline: Outline<SpanRow>, order: SpanIn, mut take: impl FnMut(Span)) {
+    let mut rows: Vec<Option<SpanRow>> = outline.rows.into_iter().map(Some).collect();
+    let mut converter = Converter::default();
+    let mut places = outline.order;
+    if order == SpanIn::Time {
+        places.sort_unstable_by_key(|placed| placed.index);
+    }
+    for placed in places {
+        let Some(row) = rows.get_mut(placed.index).and_then(Option::take) else {
+            continue;
+        };
+        let copies = outline.duplicates.get(placed.index).copied();
+        take(converter.span(row, placed, copies.unwrap_or(0)));
+    }
+}
+
+async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<Found, Problem> {
     /// What is taken of the shared memory at a time.
     const STEP_BYTES: usize = 1 << 20;
     let limits = &app.limits;
@@ -113,7 +164,7 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<S
         window.end_ns,
         limits.trace_spans + 1,
     );
-    let mut spans = Spans {
+    let mut spans = Found {
         rows: Vec::new(),
         truncated: false,
         _memory: Vec::new(),
@@ -150,20 +201,11 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<S
 }
 
 /// The body of the answer.
-fn answer(id: [u8; 16], spans: Spans) -> serde_json::Result<Bytes> {
-    let truncated = spans.truncated;
-    let outline = Outline::of(spans.rows);
-    let (order, duplicates) = (outline.order, outline.duplicates);
-    let span_count = outline.rows.len();
-    let mut rows: Vec<Option<SpanRow>> = outline.rows.into_iter().map(Some).collect();
-    let mut converter = Converter::default();
-    let ordered = order.into_iter().filter_map(|placed| {
-        let row = rows.get_mut(placed.index)?.take()?;
-        let copies = duplicates.get(placed.index).copied().unwrap_or(0);
-        Some(converter.span(row, placed, copies))
-    });
-    let (root_service, root_operation) = outline.name;
-    let trace = Trace {
+fn answer(id: [u8; 16], found: Found) -> serde_json::Result<Bytes> {
+    let truncated = found.truncated;
+    let mut outline = Outline::of(found.rows);
+    let (root_service, root_operation) = std::mem::take(&mut outline.name);
+    let mut trace = Trace {
         trace_id: hex(&id),
         root_service,
         root_operation,
@@ -171,11 +213,12 @@ fn answer(id: [u8; 16], spans: Spans) -> serde_json::Result<Bytes> {
         start: rfc3339(outline.start_ns),
         start_unix_nano: outline.start_ns.to_string(),
         duration_ns: outline.end_ns.saturating_sub(outline.start_ns).to_string(),
-        span_count,
+        span_count: outline.rows.len(),
         error_count: outline.errors,
-        services: outline.services,
+        services: std::mem::take(&mut outline.services),
         truncated,
-        spans: ordered.collect(),
+        spans: Vec::with_capacity(outline.rows.len()),
     };
+    each_span(outline, SpanIn::Tree, |span| trace.spans.push(span));
     serde_json::to_vec(&trace).map(Bytes::from)
 }

@@ -33,6 +33,23 @@ pub enum ValueType {
     Empty,
 }
 
+impl ValueType {
+    /// The type that answers call `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "string" => Self::String,
+            "int" => Self::Int,
+            "double" => Self::Double,
+            "bool" => Self::Bool,
+            "bytes" => Self::Bytes,
+            "array" => Self::Array,
+            "kvlist" => Self::Kvlist,
+            "empty" => Self::Empty,
+            _ => return None,
+        })
+    }
+}
+
 /// One attribute.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Attribute {

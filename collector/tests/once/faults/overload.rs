@@ -37,7 +37,10 @@ async fn overload() {
     if is_full() {
         // Far less than the peak, since the senders have the same cores.
         let least = peak / SPANS as f64 * time.as_secs_f64() / 10.0;
-        assert!(taken >= least, "{taken} requests were acknowledged, not {least}");
+        assert!(
+            taken >= least,
+            "{taken} requests were acknowledged, not {least}"
+        );
     }
     rig.phase("after");
     rig.send(&Pace::closed(8, 0));

@@ -1,0 +1,192 @@
+//! Queries of metrics: ClickHouse aggregates where SQL says exactly what the query means; elsewhere the evaluator
+//! looks at the spans that may count, or at whole traces where it has to.
+
+mod aggregate;
+
+use std::collections::HashSet;
+
+use clickhouse::Row;
+use serde::Deserialize;
+use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
+
+use crate::db::{Db, DbError, Deadline, Flow};
+use crate::search::cursor::Place;
+use crate::search::page::Chunks;
+use crate::sql::Sql;
+use crate::trace::rows::{Converter, SpanRow, window_sql};
+use crate::trace::tree::Placed;
+use crate::traceql::condition::Condition;
+use crate::traceql::load::each_trace;
+use crate::traceql::span::Reader;
+
+/// How long the first chunk of a window is.
+const FIRST_CHUNK_NS: i64 = 60_000_000_000;
+
+/// Traces that are read at a time.
+const BATCH: usize = 500;
+
+/// What a query of metrics found.
+#[derive(Debug)]
+pub struct Answer {
+    /// The series.
+    pub finished: Finished,
+    /// Spans that the evaluator looked at, or that were counted.
+    pub inspected_spans: u64,
+    /// Why not all spans were looked at.
+    pub cut: Option<String>,
+}
+
+/// Runs a query of metrics. What was counted until the time or the memory of a query ran out is an answer, too.
+///
+/// # Errors
+/// When ClickHouse is away, or refuses the query.
+pub async fn metrics(
+    db: &Db,
+    query: &CompiledQuery,
+    window: Window,
+    limits: Limits,
+    deadline: Deadline,
+) -> Result<Answer, DbError> {
+    let mut run = Run {
+        metrics: Metrics::new(query, window, limits),
+        window,
+        inspected_spans: 0,
+        cut: None,
+    };
+    let read = match aggregate::plan(query) {
+        Some(leaves) => run.aggregate(db, &leaves, deadline).await,
+        None => {
+            let needs = query.needs();
+            let condition = Condition::any(
+                query
+                    .leaves()
+                    .iter()
+                    .map(|leaf| leaf.filter.map_or(Condition::UNKNOWN, Condition::of)),
+            );
+            let is_of_spans_alone = !needs.structure
+                && needs.facts.is_empty()
+                && query.leaves().iter().all(|leaf| leaf.filter.is_some());
+            match is_of_spans_alone {
+                true => run.spans(db, &condition, deadline).await,
+                false => run.traces(db, &condition, deadline).await,
+            }
+        }
+    };
+    match read {
+        Ok(()) => {}
+        Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
+            run.cut = Some(error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Answer {
+        finished: run.metrics.finish(),
+        inspected_spans: run.inspected_spans,
+        cut: run.cut,
+    })
+}
+
+struct Run<'q> {
+    metrics: Metrics<'q>,
+    window: Window,
+    inspected_spans: u64,
+    cut: Option<String>,
+}
+
+/// The first and the last nanosecond of a window.
+fn bounds(window: &Window) -> (i64, i64) {
+    let time = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
+    (
+        time(window.after_ns().saturating_add(1)),
+        time(window.until_ns()),
+    )
+}
+
+#[derive(Debug, Row, Deserialize)]
+struct Candidate {
+    trace_id: [u8; 16],
+    newest_ns: i64,
+}
+
+impl Run<'_> {
+    /// Each span by itself.
+    async fn spans(
+        &mut self,
+        db: &Db,
+        condition: &Condition,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        const ALONE: Placed = Placed {
+            index: 0,
+            depth: 0,
+            orphan: false,
+            skew_ns: None,
+        };
+        let (from_ns, to_ns) = bounds(&self.window);
+        let mut sql = window_sql(from_ns, to_ns);
+        condition.and_to(&mut sql);
+        let (mut converter, mut reader) = (Converter::default(), Reader::default());
+        let read = db.each("traceql_spans", &sql, deadline, |row: SpanRow| {
+            self.inspected_spans += 1;
+            let trace_id = row.trace_id;
+            let span = reader.span(trace_id, converter.span(row, ALONE, 0));
+            self.metrics.observe(&Trace::new(&[span]));
+            if converter.is_large() {
+                (converter, reader) = (Converter::default(), Reader::default());
+            }
+            Flow::More
+        });
+        read.await
+    }
+
+    /// Whole traces, of which a span in the window may count.
+    async fn traces(
+        &mut self,
+        db: &Db,
+        condition: &Condition,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        let (start_ns, end_ns) = bounds(&self.window);
+        let mut seen: HashSet<[u8; 16]> = HashSet::new();
+        let mut chunks = Chunks::new(start_ns, end_ns, FIRST_CHUNK_NS);
+        while let Some((from_ns, to_ns)) = chunks.next() {
+            let mut behind: Option<[u8; 16]> = None;
+            loop {
+                let mut sql = Sql::new(
+                    "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest_ns FROM spans \
+                     WHERE tenant = '' AND ",
+                );
+                sql.started_within(from_ns, to_ns);
+                condition.and_to(&mut sql);
+                if let Some(id) = behind {
+                    sql.push(" AND trace_id > ").trace_id(id);
+                }
+                sql.push(" GROUP BY trace_id ORDER BY trace_id LIMIT ")
+                    .uint(BATCH as u64);
+                let rows: Vec<Candidate> = db.rows("traceql", &sql, deadline).await?;
+                let is_last = rows.len() < BATCH;
+                behind = rows.last().map(|row| row.trace_id);
+                let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
+                let places: Vec<Place> = fresh
+                    .map(|row| Place {
+                        time_ns: row.newest_ns,
+                        trace_id: row.trace_id,
+                    })
+                    .collect();
+                let all = each_trace(db, &places, deadline, |trace| {
+                    self.inspected_spans += trace.spans.len() as u64;
+                    self.metrics.observe(&Trace::new(&trace.spans));
+                });
+                if !all.await? {
+                    let why = "a trace is too large to be searched";
+                    self.cut.get_or_insert_with(|| why.to_owned());
+                }
+                if is_last {
+                    break;
+                }
+            }
+            chunks.grow(0, 1);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! Queries that ClickHouse aggregates: filters that SQL says exactly, of spans by themselves, with functions that
+//! count them or take their durations, by fields that are columns.
+
+use clickhouse::Row;
+use serde::Deserialize;
+use spanloom_traceql::{
+    CompiledQuery, Exemplar, Field, FieldRef, Intrinsic, Kind, MetricsFunction, OverOp, OwnedValue,
+    Partial, Scope, Status,
+};
+
+use super::{Run, bounds};
+use crate::db::{Db, DbError, Deadline, Flow, Text};
+use crate::ids::hex;
+use crate::params::{SPAN_KINDS, SPAN_STATUSES};
+use crate::sql::Sql;
+use crate::traceql::condition::Condition;
+
+/// The most fields of a `by` that are columns.
+const BY_MAX: usize = 4;
+
+/// A pipeline of a query, as ClickHouse runs it.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    condition: Condition,
+    by: Vec<Column>,
+    taken: Taken,
+}
+
+/// A column that series are made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Service,
+    Name,
+    Status,
+    Kind,
+}
+
+impl Column {
+    fn of(field: &FieldRef) -> Option<Self> {
+        Some(match &field.field {
+            Field::Intrinsic(Intrinsic::Name) => Self::Name,
+            Field::Intrinsic(Intrinsic::Status) => Self::Status,
+            Field::Intrinsic(Intrinsic::Kind) => Self::Kind,
+            Field::Attribute {
+                parent: false,
+                scope: Scope::Resource,
+                name,
+            } if name == "service.name" => Self::Service,
+            _ => return None,
+        })
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Service => "toString(service)",
+            Self::Name => "toString(name)",
+            Self::Status => "lower(toString(status))",
+            Self::Kind => "lower(toString(kind))",
+        }
+    }
+
+    fn value(self, text: String) -> OwnedValue {
+        match self {
+            Self::Service | Self::Name => OwnedValue::Str(text),
+            Self::Status => OwnedValue::Status(match text.as_str() {
+                text if text == SPAN_STATUSES[1] => Status::Ok,
+                text if text == SPAN_STATUSES[2] => Status::Error,
+                _ => Status::Unset,
+            }),
+            Self::Kind => {
+                const KINDS: [Kind; 6] = [
+                    Kind::Unspecified,
+                    Kind::Internal,
+                    Kind::Server,
+                    Kind::Client,
+                    Kind::Producer,
+                    Kind::Consumer,
+                ];
+                let place = SPAN_KINDS.iter().position(|name| *name == text);
+                let kind = place.and_then(|place| KINDS.get(place)).copied();
+                OwnedValue::Kind(kind.unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// What is taken of the spans of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Count,
+    Min,
+    Max,
+    Sum,
+    Avg,
+    Buckets,
+}
+
+/// How ClickHouse runs a query; none where it cannot run all of it.
+pub(super) fn plan(query: &CompiledQuery) -> Option<Vec<Leaf>> {
+    let leaves = query.leaves();
+    leaves
+        .iter()
+        .map(|leaf| {
+            let condition = Condition::of(leaf.filter?);
+            if !condition.is_exact() {
+                return None;
+            }
+            let function = &leaf.pipeline.function;
+            let taken = match function {
+                MetricsFunction::Rate { .. } | MetricsFunction::Count { .. } => Taken::Count,
+                MetricsFunction::Over { op, .. } => match op {
+                    OverOp::Min => Taken::Min,
+                    OverOp::Max => Taken::Max,
+                    OverOp::Sum => Taken::Sum,
+                    OverOp::Avg => Taken::Avg,
+                    OverOp::Histogram => Taken::Buckets,
+                },
+                MetricsFunction::Quantile { .. } => Taken::Buckets,
+                MetricsFunction::Compare { .. } => return None,
+            };
+            let is_duration =
+                |field: &FieldRef| matches!(field.field, Field::Intrinsic(Intrinsic::Duration));
+            if !function.field().is_none_or(is_duration) {
+                return None;
+            }
+            let by: Option<Vec<Column>> = function.by().iter().map(Column::of).collect();
+            Some(Leaf {
+                condition,
+                by: by.filter(|by| by.len() <= BY_MAX)?,
+                taken,
+            })
+        })
+        .collect()
+}
+
+/// An aggregate of a step.
+#[derive(Debug, Row, Deserialize)]
+struct StepRow {
+    step: u64,
+    by_texts: Vec<Text>,
+    exponent: i32,
+    spans: u64,
+    number: f64,
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    start_ns: i64,
+    duration_ns: u64,
+}
+
+impl Run<'_> {
+    /// Has ClickHouse aggregate.
+    pub(super) async fn aggregate(
+        &mut self,
+        db: &Db,
+        leaves: &[Leaf],
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        for (number, leaf) in leaves.iter().enumerate() {
+            let sql = self.sql(leaf);
+            let mut exemplars = Vec::new();
+            let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
+                self.inspected_spans += row.spans;
+                let texts = row.by_texts.iter().zip(&leaf.by);
+                let by: Vec<OwnedValue> = texts
+                    .map(|(text, column)| column.value(text.0.clone()))
+                    .collect();
+                let step = usize::try_from(row.step).unwrap_or(usize::MAX);
+                let partial = match leaf.taken {
+                    Taken::Count => Partial::Count(row.spans),
+                    Taken::Min | Taken::Max | Taken::Sum => Partial::Value(row.number),
+                    Taken::Avg => Partial::Average {
+                        sum: row.number,
+                        count: row.spans,
+                    },
+                    Taken::Buckets => Partial::Bucket {
+                        exponent: row.exponent,
+                        count: row.spans,
+                    },
+                };
+                self.metrics
+                    .observe_aggregate(number, by.clone(), step, partial);
+                exemplars.push((by, step, exemplar(leaf, &row)));
+                Flow::More
+            });
+            read.await?;
+            // Those of all series and steps alike, whichever come first.
+            let stride = exemplars
+                .len()
+                .div_ceil(spanloom_traceql::MAX_EXEMPLARS)
+                .max(1);
+            for offset in 0..stride {
+                for (by, step, exemplar) in exemplars.iter().skip(offset).step_by(stride) {
+                    self.metrics
+                        .observe_exemplar(number, by, *step, exemplar.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sql(&self, leaf: &Leaf) -> Sql {
+        let (from_ns, to_ns) = bounds(&self.window);
+        let mut sql = Sql::new(
+            "SELECT step, by_texts, exponent, spans, number, example.1 AS trace_id, \
+             example.2 AS span_id, example.3 AS start_ns, example.4 AS duration_ns \
+             FROM (SELECT toUInt64(intDiv(toUnixTimestamp64Nano(time) - ",
+        );
+        sql.int(from_ns)
+            .push(", ")
+            .int(i64::try_from(self.window.step_ns()).unwrap_or(i64::MAX))
+            .push(")) AS step, [");
+        for (place, column) in leaf.by.iter().enumerate() {
+            sql.push(if place == 0 { "" } else { ", " })
+                .push(column.sql());
+        }
+        if leaf.by.is_empty() {
+            sql.push("]::Array(String) AS by_texts, ");
+        } else {
+            sql.push("] AS by_texts, ");
+        }
+        // The least power of two that a duration is not above; the logarithm may be a little too small.
+        sql.push(match leaf.taken {
+            Taken::Buckets => {
+                "toInt32(ceil(log2(s.duration_ns)) + \
+                 (exp2(ceil(log2(s.duration_ns))) < s.duration_ns)) AS exponent, "
+            }
+            _ => "toInt32(0) AS exponent, ",
+        });
+        sql.push("count() AS spans, ");
+        sql.push(match leaf.taken {
+            Taken::Count | Taken::Buckets => "toFloat64(0)",
+            Taken::Min => "toFloat64(min(s.duration_ns))",
+            Taken::Max => "toFloat64(max(s.duration_ns))",
+            Taken::Sum | Taken::Avg => "sum(toFloat64(s.duration_ns))",
+        });
+        sql.push(
+            " AS number, \
+             any((s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns)) AS example \
+             FROM spans AS s WHERE tenant = '' AND ",
+        );
+        sql.started_within(from_ns, to_ns);
+        if leaf.taken == Taken::Buckets {
+            sql.push(" AND s.duration_ns >= 2");
+        }
+        leaf.condition.and_to(&mut sql);
+        sql.push(" GROUP BY step, by_texts, exponent)");
+        sql
+    }
+}
+
+/// A span of a step, as an example of it.
+fn exemplar(leaf: &Leaf, row: &StepRow) -> Exemplar {
+    let text = |bytes: &[u8]| OwnedValue::Str(hex(bytes));
+    let mut labels = vec![
+        ("trace:id".to_owned(), text(&row.trace_id)),
+        ("span:id".to_owned(), text(&row.span_id)),
+    ];
+    let mut value = f64::NAN;
+    if leaf.taken != Taken::Count {
+        let ns = i64::try_from(row.duration_ns).unwrap_or(i64::MAX);
+        labels.push(("duration".to_owned(), OwnedValue::Duration(ns).plain()));
+        #[expect(clippy::cast_precision_loss)] // an example
+        {
+            value = ns as f64 / 1e9;
+        }
+    }
+    Exemplar {
+        labels,
+        value,
+        timestamp_ms: row.start_ns / 1_000_000,
+    }
+}

@@ -1,0 +1,7 @@
+//! TraceQL over the store: what ClickHouse can narrow down, and what the evaluator decides.
+
+mod condition;
+mod load;
+pub mod metrics;
+pub mod search;
+mod span;
