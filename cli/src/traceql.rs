@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use spanloom_traceql::{Error, Position, parse_query};
+use spanloom_traceql::{CompiledQuery, Error, Position};
 
 #[derive(Debug, Args)]
 pub(crate) struct TraceqlArgs {
@@ -78,7 +78,7 @@ fn check(text: &str, json: bool, out: &mut impl Write) -> Result<bool> {
         if query.trim().is_empty() {
             continue;
         }
-        let error = parse_query(query).and_then(|query| query.check()).err();
+        let error = CompiledQuery::new(query).err();
         all_valid &= error.is_none();
         let line = verdict(query, error.as_ref(), n);
         if json {

@@ -1,15 +1,51 @@
-//! Any filter is parsed without a panic, errors point into the text, what is printed parses to the
-//! same again, and what is accepted runs.
+//! Any filter or query is parsed without a panic, errors point into the text, what is printed parses to the
+//! same again, and what is accepted runs: on a span, and over a small trace with an orphan and a circle.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use spanloom_traceql::{
-    Array, AttributeScope, ChildField, Error, Filter, Kind, MAX_LENGTH, Mode, Scalar, Span, Status,
-    ValueRef, check, parse,
+    Array, AttributeScope, ChildField, CompiledQuery, Error, Filter, Kind, Limits, MAX_LENGTH,
+    Metrics, Mode, Scalar, Span, Status, Trace, TraceSpan, ValueRef, Window, check, parse,
+    parse_lenient, parse_query,
 };
 
 /// A span on which keys that start alike have values of one type.
-struct Fixed;
+struct Fixed {
+    id: &'static [u8],
+    parent: &'static [u8],
+}
+
+/// A root with two children, one of which has the same id as a span below it; an orphan; and a circle.
+const TRACE: &[Fixed] = &[
+    Fixed {
+        id: &[1],
+        parent: &[],
+    },
+    Fixed {
+        id: &[2],
+        parent: &[1],
+    },
+    Fixed {
+        id: &[3],
+        parent: &[1],
+    },
+    Fixed {
+        id: &[3],
+        parent: &[3],
+    },
+    Fixed {
+        id: &[4],
+        parent: &[9],
+    },
+    Fixed {
+        id: &[5],
+        parent: &[6],
+    },
+    Fixed {
+        id: &[6],
+        parent: &[5],
+    },
+];
 
 const TEXTS: &[Scalar<'static>] = &[Scalar::Str("a"), Scalar::Int(3), Scalar::Other];
 
@@ -62,11 +98,11 @@ impl Span for Fixed {
     }
 
     fn span_id(&self) -> &[u8] {
-        &[1; 8]
+        self.id
     }
 
     fn parent_span_id(&self) -> &[u8] {
-        &[]
+        self.parent
     }
 
     fn scope_name(&self) -> &str {
@@ -93,6 +129,52 @@ impl Span for Fixed {
     }
 }
 
+impl TraceSpan for Fixed {
+    fn start_ns(&self) -> u64 {
+        self.id.iter().map(|b| u64::from(*b)).sum()
+    }
+
+    fn service_name(&self) -> &str {
+        "shop"
+    }
+
+    fn for_each_attribute<'a>(
+        &'a self,
+        _: AttributeScope,
+        each: &mut dyn FnMut(&'a str, ValueRef<'a, Elements>),
+    ) {
+        each("a", ValueRef::One(Scalar::Float(f64::NAN)));
+        each("b c", ValueRef::Array(Elements));
+    }
+}
+
+/// A query is printed, parsed again and run.
+fn query(text: &str) {
+    let query = match parse_query(text) {
+        Ok(query) => query,
+        Err(error) => return sound(text, &error),
+    };
+    let printed = query.to_string();
+    match parse_query(&printed) {
+        Ok(again) => assert_eq!(again, query, "{printed}"),
+        Err(error) => assert!(printed.len() > MAX_LENGTH, "{printed}: {error}"),
+    }
+    let compiled = match CompiledQuery::of(query) {
+        Ok(compiled) => compiled,
+        Err(error) => return sound(text, &error),
+    };
+    let trace = Trace::new(TRACE);
+    for spanset in compiled.search(&trace) {
+        assert!(!spanset.spans.is_empty(), "{printed}");
+    }
+    for window in [Window::range(2, 7, 2), Window::instant(0, 9)] {
+        let window = window.expect("a window");
+        let mut metrics = Metrics::new(&compiled, window, Limits::default());
+        metrics.observe(&trace);
+        metrics.finish();
+    }
+}
+
 /// An error is one line and lies in the text.
 fn sound(text: &str, error: &Error) {
     let offset = error.at.offset as usize;
@@ -107,6 +189,10 @@ fn sound(text: &str, error: &Error) {
 }
 
 fuzz_target!(|text: &str| {
+    query(text);
+    if let Some(filter) = parse_lenient(text) {
+        check(&filter, Mode::Trace).expect("only filters that can be meant");
+    }
     let expr = match parse(text) {
         Ok(expr) => expr,
         Err(error) => return sound(text, &error),
@@ -126,7 +212,7 @@ fuzz_target!(|text: &str| {
     }
     match Filter::parse(text) {
         Ok(filter) => {
-            filter.matches(&Fixed);
+            filter.matches(&TRACE[1]);
         }
         Err(error) => sound(text, &error),
     }

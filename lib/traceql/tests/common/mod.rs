@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test uses a part of it
 
+pub mod arbitrary;
+pub mod naive;
 pub mod owned;
 
 use spanloom_traceql::{Array, AttributeScope, ChildField, Kind, Scalar, Span, Status, ValueRef};
