@@ -67,7 +67,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(ui::routes())
         // Grafana's gRPC calls know no prefix, and who moves from Tempo changes the host alone.
         .merge(tempo::routes())
-        .nest("/tempo", tempo::routes())
+        .merge(tempo::grpc())
+        .nest("/tempo", tempo::prefixed())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::middleware::from_fn(compress::layer))

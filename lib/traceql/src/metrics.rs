@@ -217,7 +217,7 @@ impl<'q> Metrics<'q> {
             let number = numbers.first().map(|number| number.float());
             group
                 .exemplars
-                .push((exemplar(span, number.map_or(f64::NAN, |x| x * scale)), step));
+                .push((exemplar(span, number.map_or(f64::NAN, |x| x / scale)), step));
         }
         run.series += if leaf.is_histogram() {
             group.cells.series() - before
@@ -363,8 +363,8 @@ impl<'q> Metrics<'q> {
                 .compared
                 .lines(usize::try_from(*top).unwrap_or(usize::MAX), steps);
         }
-        let rate = match function {
-            MetricsFunction::Rate { .. } => 1.0 / self.window.step_seconds(),
+        let seconds = match function {
+            MetricsFunction::Rate { .. } => self.window.step_seconds(),
             _ => 1.0,
         };
         let mut groups: Vec<(&Vec<OwnedValue>, &Group)> = run.groups.iter().collect();
@@ -382,7 +382,7 @@ impl<'q> Metrics<'q> {
         for (values, group) in groups {
             let Cells::Buckets(buckets) = &group.cells else {
                 let labels = labels(leaf, values, true);
-                lines.push(line(labels, group.cells.values(rate), &group.exemplars));
+                lines.push(line(labels, group.cells.values(seconds), &group.exemplars));
                 continue;
             };
             let scale = leaf.scale();
@@ -394,7 +394,7 @@ impl<'q> Metrics<'q> {
                     .iter()
                     .map(|(exponent, cells)| (*exponent, cells.iter().sum()))
                     .collect();
-                let overall: Vec<f64> = qs.iter().map(|q| quantile(&whole, *q) * scale).collect();
+                let overall: Vec<f64> = qs.iter().map(|q| quantile(&whole, *q) / scale).collect();
                 for (n, q) in qs.iter().enumerate() {
                     let mut labels = labels(leaf, values, false);
                     labels.push((QUANTILE.to_owned(), OwnedValue::Float(*q)));
@@ -412,7 +412,7 @@ impl<'q> Metrics<'q> {
                     let end = bucket_end(*exponent, scale);
                     labels.push((BUCKET.to_owned(), OwnedValue::Float(end)));
                     let of_this = group.exemplars.iter().filter(|exemplar| {
-                        log2_bucket(exemplar.0.value / scale) == Some(*exponent)
+                        log2_bucket(exemplar.0.value * scale) == Some(*exponent)
                     });
                     let of_this: Vec<_> = of_this.cloned().collect();
                     let values = Cells::Count(cells.clone()).values(1.0);

@@ -12,7 +12,7 @@ use common::naive::Naive;
 use common::owned::OwnedSpan;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use spanloom_traceql::{Body, Candidates, CompiledQuery, Filter, Trace, parse_query};
 
 /// Spansets as sets of indexes, sorted.
@@ -69,7 +69,9 @@ fn may_match(candidates: &Candidates, spans: &[OwnedSpan]) -> bool {
 #[track_caller]
 fn agrees(what: &str, cases: u32, queries: BoxedStrategy<String>) {
     let (tried, filled) = (Cell::new(0u32), Cell::new(0u32));
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
+    // The same cases in each run: how many answer something is not left to chance.
+    let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::with_cases(cases), random);
     let result = runner.run(&(traces(), queries), |(spans, text)| {
         if let Some((got, expected)) = answers(&text, &spans) {
             prop_assert_eq!(&got, &expected, "{}", text);
@@ -90,7 +92,7 @@ fn agrees(what: &str, cases: u32, queries: BoxedStrategy<String>) {
     );
 }
 
-const CASES: u32 = 100;
+const CASES: u32 = 120;
 
 #[test]
 fn spanset_operators() {
@@ -98,7 +100,9 @@ fn spanset_operators() {
         "&&", "||", ">", "<", ">>", "<<", "~", "!>", "!<", "!>>", "!<<", "!~", "&>", "&<", "&>>",
         "&<<", "&~",
     ] {
-        let queries = (filters(), filters()).prop_map(move |(l, r)| format!("{l} {op} {r}"));
+        // Few spans stand in a relation: some filters match all of them.
+        let side = || prop_oneof![4 => filters(), 1 => Just("{ }".to_owned())];
+        let queries = (side(), side()).prop_map(move |(l, r)| format!("{l} {op} {r}"));
         agrees(op, CASES, queries.boxed());
     }
 }

@@ -51,6 +51,9 @@ async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
         (None, None) => last_hour(),
         (None, Some(since)) => last(i64::try_from(since).unwrap_or(i64::MAX)),
     };
+    if range.start_ns == range.end_ns {
+        return Err(Problem::parameter("end", "must be after start").into());
+    }
     let time = |ns: i64| u64::try_from(ns).unwrap_or(0);
     let (start, end) = (time(range.start_ns), time(range.end_ns));
     let window = match is_instant {

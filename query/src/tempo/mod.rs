@@ -19,15 +19,35 @@ mod wire;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, Uri, header};
 use serde_json::json;
 
+use self::error::Plain;
 use crate::app::App;
+use crate::problem::{Problem, ProblemKind};
 
 /// The version of Tempo whose API this is: Grafana shows what a data source can do by it.
 const API_VERSION: &str = "3.1.0";
+
+/// The routes under a prefix of their own, where whatever is not there is said in plain text.
+pub fn prefixed() -> Router<Arc<App>> {
+    routes()
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn not_found(uri: Uri) -> Plain {
+    let path: String = uri.path().chars().take(200).collect();
+    let detail = format!("{path} not found in the Tempo API; check the URL of the data source");
+    Plain(Problem::new(ProblemKind::NotFound, detail))
+}
+
+async fn method_not_allowed() -> Plain {
+    let detail = "only GET is supported";
+    Plain(Problem::new(ProblemKind::MethodNotAllowed, detail))
+}
 
 /// The routes; to be served at the root and under a prefix.
 pub fn routes() -> Router<Arc<App>> {
@@ -50,6 +70,28 @@ pub fn routes() -> Router<Arc<App>> {
 fn text(text: &'static str) -> Response {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The methods of Tempo's gRPC service, which are not there: a client is told so in its own terms.
+pub fn grpc() -> Router<Arc<App>> {
+    Router::new().route("/tempopb.StreamingQuerier/{method}", any(not_implemented))
+}
+
+async fn not_implemented() -> Response {
+    /// UNIMPLEMENTED.
+    const CODE: HeaderValue = HeaderValue::from_static("12");
+    const MESSAGE: HeaderValue = HeaderValue::from_static(
+        "streaming is not supported; turn it off in the settings of the data source",
+    );
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        ),
+        (HeaderName::from_static("grpc-status"), CODE),
+        (HeaderName::from_static("grpc-message"), MESSAGE),
+    ];
+    (headers, ()).into_response()
 }
 
 /// What Grafana asks when a data source is saved.

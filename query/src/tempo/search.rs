@@ -51,7 +51,10 @@ pub async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Plai
         query: &query,
         start_ns: range.start_ns,
         end_ns: range.end_ns,
-        limit: number(&params, "limit", LIMIT_DEFAULT)?.clamp(1, LIMIT_MAX),
+        limit: match number(&params, "limit", LIMIT_DEFAULT)? {
+            0 => return Err(Problem::parameter("limit", "must be 1 or more").into()),
+            limit => limit.min(LIMIT_MAX),
+        },
         spans_per_spanset: number(&params, "spss", SPANS_DEFAULT)?,
     };
     let answer = search(&app.db, &asked, app.db.deadline()).await?;

@@ -100,7 +100,7 @@ pub fn limit(params: &Params) -> Result<u64, Problem> {
 async fn scopes(app: &App, uri: &Uri) -> Result<Vec<Scoped>, Plain> {
     let params = Params::of_others(uri)?;
     let (attributes, intrinsics) = match params.one("scope") {
-        None | Some("all") => (None, true),
+        None | Some("all" | "none") => (None, true),
         Some("intrinsic") => return Ok(vec![intrinsics_of()]),
         Some(name) if SCOPES.contains(&name) => (Some(name), false),
         Some(_) => {

@@ -16,6 +16,7 @@ use crate::problem::Problem;
 use crate::tempo::error::Plain;
 use crate::tempo::json as otlp_json;
 use crate::tempo::otlp::Grouped;
+use crate::tempo::window::Range;
 use crate::tempo::wire::{PartialStatus, Trace, TraceByIdMetrics, TraceByIdResponse};
 use crate::trace::{self, Found};
 
@@ -55,7 +56,7 @@ async fn answer(
     uri: &Uri,
     version: Version,
 ) -> Result<Response, Plain> {
-    let params = Params::of_others(uri)?;
+    let range = Range::read(&Params::of_others(uri)?)?;
     let id = trace::id_in_path(id)?;
     let found = trace::find(&app, id).await?;
     let is_protobuf = headers
@@ -66,7 +67,7 @@ async fn answer(
     let found = match found {
         Some(found) => found,
         // Tempo answers so, and so its data source expects it; without a range there is the status for it.
-        None if version == Version::V2 && params.one("start").is_some() => Found::default(),
+        None if version == Version::V2 && range.is_some() => Found::default(),
         None => return Err(trace::not_found(id).into()),
     };
     let made = tokio::task::spawn_blocking(move || body(id, found, version, is_protobuf)).await;

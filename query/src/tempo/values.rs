@@ -111,7 +111,6 @@ async fn filtered(
     filter: &Expr,
     field: &str,
     range: Range,
-    limit: u64,
     deadline: Deadline,
 ) -> Result<Vec<TypedText>, Plain> {
     let text = format!("{filter} | count_over_time() by ({field})");
@@ -124,9 +123,10 @@ async fn filtered(
     let time = |ns: i64| u64::try_from(ns).unwrap_or(0);
     let window = Window::instant(time(range.start_ns), time(range.end_ns).saturating_add(1));
     let window = window.map_err(|error| Problem::parameter("", error.to_string()))?;
+    // More than are wanted: the first of those in their order are answered.
     let limits = Limits {
-        series: usize::try_from(limit).unwrap_or(usize::MAX),
         exemplars: 0,
+        ..Limits::default()
     };
     let answer = metrics(&app.db, &query, window, limits, deadline).await?;
     let is_word = field.ends_with("status") || field.ends_with("kind");
@@ -194,7 +194,9 @@ async fn values(
 ) -> Result<Vec<TypedText>, Plain> {
     let Path(rest) = rest.map_err(|error| Problem::parameter("tag", error.body_text()))?;
     let Some(name) = rest.strip_suffix("/values").filter(|name| !name.is_empty()) else {
-        let detail = format!("/api/v2/search/tag/{} not found; add /values", shown(&rest));
+        let shown = shown(&rest);
+        let detail =
+            format!("tag {shown:?} not found; the path ends in the tag's name and /values");
         return Err(Problem::new(ProblemKind::NotFound, detail).into());
     };
     let params = Params::of_others(uri)?;
@@ -203,10 +205,11 @@ async fn values(
     let deadline = app.db.deadline();
     let tag = Tag::named(name);
     let filter = params.one("q").and_then(parse_lenient);
-    if let (Some(filter), Some(field)) = (filter, tag.field(name)) {
-        return filtered(app, &filter, &field, range, limit, deadline).await;
-    }
     let mut values = match tag {
+        tag if filter.is_some() => match (filter, tag.field(name)) {
+            (Some(filter), Some(field)) => filtered(app, &filter, &field, range, deadline).await?,
+            _ => Vec::new(),
+        },
         Tag::Words(words) => words
             .iter()
             .map(|word| ("keyword", (*word).to_owned()))

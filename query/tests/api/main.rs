@@ -12,5 +12,6 @@ mod probes;
 mod rollups;
 mod schema;
 mod search;
+mod tempo;
 mod tls;
 mod trace;

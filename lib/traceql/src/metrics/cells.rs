@@ -123,7 +123,7 @@ impl Cells {
         }
     }
 
-    /// Adds one span, or one number of it; `scale` makes seconds of nanoseconds.
+    /// Adds one span, or one number of it; `scale` nanoseconds are a second.
     pub(crate) fn add(&mut self, step: usize, steps: usize, number: Option<Number>, scale: f64) {
         match (&mut *self, number) {
             (Self::Buckets(_), Some(number)) => {
@@ -150,24 +150,24 @@ impl Cells {
             }
             (Self::Least(cells), Partial::Value(value)) if !value.is_nan() => {
                 if let Some(cell) = cells.get_mut(step) {
-                    *cell = cell.min(value * scale);
+                    *cell = cell.min(value / scale);
                 }
             }
             (Self::Greatest(cells), Partial::Value(value)) if !value.is_nan() => {
                 if let Some(cell) = cells.get_mut(step) {
-                    *cell = cell.max(value * scale);
+                    *cell = cell.max(value / scale);
                 }
             }
             (Self::Sum(cells), Partial::Value(value)) if !value.is_nan() => {
                 if let Some(cell) = cells.get_mut(step) {
-                    cell.add(value * scale);
+                    cell.add(value / scale);
                 }
             }
             (Self::Average(cells), Partial::Average { sum, count }) if !sum.is_nan() => {
                 if let Some((cell, total)) = cells.get_mut(step)
                     && count > 0
                 {
-                    cell.add(sum * scale);
+                    cell.add(sum / scale);
                     *total = total.saturating_add(count);
                 }
             }
@@ -189,12 +189,12 @@ impl Cells {
         }
     }
 
-    /// One value for each step; nothing for buckets, and not a number where there is none. `rate` is what
-    /// counts are multiplied with.
+    /// One value for each step; nothing for buckets, and not a number where there is none. `seconds` is what
+    /// counts are divided by.
     #[allow(clippy::cast_precision_loss)] // series are floats
-    pub(crate) fn values(&self, rate: f64) -> Vec<f64> {
+    pub(crate) fn values(&self, seconds: f64) -> Vec<f64> {
         match self {
-            Self::Count(cells) => cells.iter().map(|count| *count as f64 * rate).collect(),
+            Self::Count(cells) => cells.iter().map(|count| *count as f64 / seconds).collect(),
             Self::Least(cells) | Self::Greatest(cells) => cells.clone(),
             Self::Sum(cells) => cells.iter().map(|sum| sum.value()).collect(),
             Self::Average(cells) => cells
@@ -221,7 +221,7 @@ pub(crate) fn quantiles(
                 .filter(|count| **count > 0)
                 .map(|count| (*exponent, *count))
         });
-        quantile(&counts.collect::<Vec<_>>(), q) * scale
+        quantile(&counts.collect::<Vec<_>>(), q) / scale
     };
     (0..steps).map(of_step).collect()
 }
@@ -255,7 +255,7 @@ pub(crate) fn quantile(buckets: &[(i32, u64)], q: f64) -> f64 {
 
 /// The bucket's upper end.
 pub(crate) fn bucket_end(exponent: i32, scale: f64) -> f64 {
-    power(exponent) * scale
+    power(exponent) / scale
 }
 
 #[cfg(test)]

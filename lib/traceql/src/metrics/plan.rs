@@ -111,10 +111,10 @@ impl Leaf {
         })
     }
 
-    /// What its numbers are multiplied with: durations are seconds in series.
+    /// What its numbers are divided by: durations are seconds in series.
     pub(crate) fn scale(&self) -> f64 {
         match &self.value {
-            Some(value) if value.is_duration => 1e-9,
+            Some(value) if value.is_duration => 1e9,
             _ => 1.0,
         }
     }
