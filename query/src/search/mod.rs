@@ -4,7 +4,7 @@ pub mod cursor;
 pub mod filter;
 pub mod page;
 mod summary;
-mod tag;
+pub mod tag;
 pub mod traces;
 
 use std::sync::Arc;

@@ -56,14 +56,18 @@ pub struct Page {
     pub more: bool,
 }
 
+/// A trace with spans that match, or may.
 #[derive(Debug, Row, Deserialize)]
-struct Candidate {
-    trace_id: [u8; 16],
-    newest_ns: i64,
+pub struct Candidate {
+    /// Which.
+    pub trace_id: [u8; 16],
+    /// The start of the newest of them.
+    pub newest_ns: i64,
 }
 
 impl Candidate {
-    fn place(&self) -> Place {
+    /// Its place in a list.
+    pub fn place(&self) -> Place {
         Place {
             time_ns: self.newest_ns,
             trace_id: self.trace_id,

@@ -322,7 +322,7 @@ fn json_object(column: &'static str, key: &str, value: &str) -> Sql {
 }
 
 /// The condition that a column of JSON objects holds a key, or a text like it, somewhere.
-fn has_text(column: &'static str, key: &str) -> Sql {
+pub fn has_text(column: &'static str, key: &str) -> Sql {
     let run = never_escaped(key);
     if run.is_empty() {
         return Sql::new("true");
@@ -354,7 +354,7 @@ fn paths(key: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The longest part of a text that every JSON writer writes as it is.
-fn never_escaped(text: &str) -> &str {
+pub fn never_escaped(text: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | ':' | '_');
     text.split(|c| !plain(c))
         .max_by_key(|run| run.len())

@@ -5,13 +5,11 @@ mod aggregate;
 
 use std::collections::HashSet;
 
-use clickhouse::Row;
-use serde::Deserialize;
 use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
 
 use crate::db::{Db, DbError, Deadline, Flow};
 use crate::search::cursor::Place;
-use crate::search::page::Chunks;
+use crate::search::page::{Candidate, Chunks};
 use crate::sql::Sql;
 use crate::trace::rows::{Converter, SpanRow, window_sql};
 use crate::trace::tree::Placed;
@@ -102,12 +100,6 @@ fn bounds(window: &Window) -> (i64, i64) {
     )
 }
 
-#[derive(Debug, Row, Deserialize)]
-struct Candidate {
-    trace_id: [u8; 16],
-    newest_ns: i64,
-}
-
 impl Run<'_> {
     /// Each span by itself.
     async fn spans(
@@ -167,12 +159,7 @@ impl Run<'_> {
                 let is_last = rows.len() < BATCH;
                 behind = rows.last().map(|row| row.trace_id);
                 let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
-                let places: Vec<Place> = fresh
-                    .map(|row| Place {
-                        time_ns: row.newest_ns,
-                        trace_id: row.trace_id,
-                    })
-                    .collect();
+                let places: Vec<Place> = fresh.map(Candidate::place).collect();
                 let all = each_trace(db, &places, deadline, |trace| {
                     self.inspected_spans += trace.spans.len() as u64;
                     self.metrics.observe(&Trace::new(&trace.spans));

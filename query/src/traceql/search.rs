@@ -7,8 +7,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use clickhouse::Row;
-use serde::Deserialize;
 use spanloom_traceql::{
     Body, CompiledQuery, Form, OwnedValue, Pipeline, Span as _, SpansetExpr, SpansetOp, Stage,
     Status, Trace, TraceSpan as _,
@@ -16,7 +14,7 @@ use spanloom_traceql::{
 
 use crate::db::{Db, DbError, Deadline};
 use crate::search::cursor::Place;
-use crate::search::page::Chunks;
+use crate::search::page::{Candidate, Chunks};
 use crate::sql::Sql;
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, each_trace};
@@ -98,21 +96,6 @@ pub struct FoundSpan {
     pub duration_ns: u64,
     /// What the query read of it, and what it selects.
     pub attributes: Vec<(String, OwnedValue)>,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct Candidate {
-    trace_id: [u8; 16],
-    newest_ns: i64,
-}
-
-impl Candidate {
-    fn place(&self) -> Place {
-        Place {
-            time_ns: self.newest_ns,
-            trace_id: self.trace_id,
-        }
-    }
 }
 
 /// Searches. What was found until the time or the memory of a query ran out is an answer, too.

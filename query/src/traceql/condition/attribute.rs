@@ -4,6 +4,7 @@ use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_RESOURCE, PR
 use spanloom_traceql::{CompareOp, Literal, Scope};
 
 use super::{Condition, number, re2, symbol, text_compared};
+use crate::search::tag::{has_text, never_escaped};
 use crate::sql::Sql;
 
 pub(super) fn attribute_compared(
@@ -166,13 +167,13 @@ fn resource_attribute(key: &str, op: CompareOp, literal: &Literal) -> Condition 
         return Condition::at_least(sql);
     }
     let mut sql = has_key(Scope::Resource, key);
-    if let (CompareOp::Eq, Literal::Str(text)) = (op, literal) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | ':' | '_');
-        if !text.is_empty() && text.chars().all(plain) {
-            sql.push(" AND position(resource, ")
-                .string(&format!("\"{text}\""))
-                .push(") > 0");
-        }
+    if let (CompareOp::Eq, Literal::Str(text)) = (op, literal)
+        && !text.is_empty()
+        && never_escaped(text) == text
+    {
+        sql.push(" AND position(resource, ")
+            .string(&format!("\"{text}\""))
+            .push(") > 0");
     }
     Condition::at_least(sql)
 }
@@ -200,20 +201,19 @@ pub(super) fn has_key(scope: Scope, key: &str) -> Sql {
                     _ => " != '' OR ",
                 });
             }
-            for (place, map) in [
+            for map in [
                 "mapContains(attr_str, ",
                 "mapContains(attr_int, ",
                 "mapContains(attr_double, ",
-                "mapContains(attr_other, ",
-            ]
-            .into_iter()
-            .enumerate()
-            {
-                sql.push(if place == 0 { "" } else { " OR " })
-                    .push(map)
-                    .string(key)
-                    .push(")");
+            ] {
+                sql.push(map).string(key).push(") OR ");
             }
+            // An attribute without a value is as one that is not there.
+            sql.push("mapContains(attr_other, ")
+                .string(key)
+                .push(") AND attr_other[")
+                .string(key)
+                .push("] != 'null'");
             sql
         }
         Scope::Unscoped => {
@@ -224,24 +224,4 @@ pub(super) fn has_key(scope: Scope, key: &str) -> Sql {
             sql
         }
     }
-}
-
-/// The condition that a JSON object has a key, or a text like it, somewhere.
-fn has_text(column: &'static str, key: &str) -> Sql {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | ':' | '_');
-    let run = key
-        .split(|c| !plain(c))
-        .max_by_key(|run| run.len())
-        .unwrap_or_default();
-    if run.is_empty() {
-        return Sql::new("true");
-    }
-    let mut sql = Sql::new("position(");
-    sql.push(column).push(", ");
-    match run.len() == key.len() {
-        true => sql.string(&format!("\"{key}\"")),
-        false => sql.string(run),
-    };
-    sql.push(") > 0");
-    sql
 }
