@@ -8,6 +8,7 @@ mod agree;
 mod encoding;
 mod errors;
 mod harness;
+mod plans;
 mod probes;
 mod rollups;
 mod schema;

@@ -1,0 +1,308 @@
+//! What ClickHouse narrows down or aggregates is what the evaluator means: the same queries with and without a part that
+//! ClickHouse cannot run, and that changes nothing, have the same answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::harness::{Service, Span, T0, span};
+
+/// Always false, and only for whoever knows the whole trace.
+const NEVER: &str = "nestedSetLeft < -5";
+
+/// A small generator, so that each run has the same cases (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[usize::try_from(self.below(list.len() as u64)).unwrap()]
+    }
+}
+
+/// A span with a value of each kind, or none, wherever the store keeps it.
+fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
+    let strings = [
+        "map()",
+        "map('s', 'a')",
+        "map('s', 'b')",
+        "map('s', '')",
+        "map('http.route', '')",
+    ];
+    let ints = [
+        "map()",
+        "map('i', toInt64(0))",
+        "map('i', toInt64(1))",
+        "map('i', toInt64(2))",
+    ];
+    let doubles = [
+        "map()",
+        "map('d', 1.5)",
+        "map('d', 2.)",
+        "map('i', 1.)",
+        "map('d', nan)",
+    ];
+    let others = [
+        "map()",
+        "map('b', 'true')",
+        "map('b', 'false')",
+        "map('s', '[\"a\",\"c\"]')",
+        "map('i', '[1,7]')",
+        "map('s', 'null')",
+        "map('b', '[true]')",
+    ];
+    let of_map =
+        |text: &str, kind: &str| format!("CAST({text}, 'Map(LowCardinality(String), {kind})')");
+    let pod = random.of(&["p1", "p2", ""]);
+    let more = random.of(&[
+        "",
+        ",\"r\":\"a\"",
+        ",\"r\":1",
+        ",\"r\":[\"a\",\"b\"]",
+        ",\"s\":\"b\"",
+    ]);
+    let service = random.of(&["cart", "pay"]);
+    let pod_json = match pod {
+        "" => String::new(),
+        pod => format!(",\"k8s.pod.name\":\"{pod}\""),
+    };
+    let events = [
+        "[]",
+        "[(fromUnixTimestamp64Nano(toInt64(1780000021000000000)), 'e1', '{\"e\":\"a\"}', 0)]",
+        "[(fromUnixTimestamp64Nano(toInt64(1780000021000000000)), 'e2', '{\"e\":2}', 0)]",
+    ];
+    let text = |text: &str| format!("'{text}'");
+    let kind = random.of(&["SERVER", "CLIENT", "INTERNAL"]);
+    let status = random.of(&["UNSET", "OK", "ERROR"]);
+    span(trace, id, parent, i64::try_from(trace * 100 + u128::from(id)).unwrap())
+        .service(service)
+        .name(random.of(&["a", "b", "ab"]))
+        .is(kind, status)
+        .takes_ms(random.below(4))
+        .with("status_message", &text(random.of(&["", "a", "b"])))
+        .with("http_route", &text(random.of(&["", "a", "b"])))
+        .with("http_response_status_code", random.of(&["0", "1", "200", "500"]))
+        .with("k8s_pod_name", &text(pod))
+        .with("resource", &text(&format!("{{\"service.name\":\"{service}\"{pod_json}{more}}}")))
+        .with("scope_name", &text(random.of(&["", "a", "b"])))
+        .with("scope_attributes", &text(random.of(&["", "{\"c\":\"a\"}", "{\"c\":1}"])))
+        .with("attr_str", &of_map(random.of(&strings), "String"))
+        .with("attr_int", &of_map(random.of(&ints), "Int64"))
+        .with("attr_double", &of_map(random.of(&doubles), "Float64"))
+        .with("attr_other", &of_map(random.of(&others), "String"))
+        .with(
+            "events",
+            &format!(
+                "CAST({}, 'Array(Tuple(time DateTime64(9), name LowCardinality(String), attributes String, \
+                 dropped UInt32))')",
+                random.of(&events)
+            ),
+        )
+}
+
+/// A condition on a span.
+fn condition(random: &mut Random, depth: u64) -> String {
+    if depth > 0 && random.below(2) == 0 {
+        let (left, right) = (condition(random, depth - 1), condition(random, depth - 1));
+        return match random.below(5) {
+            0 | 1 => format!("({left} && {right})"),
+            2 | 3 => format!("({left} || {right})"),
+            _ => format!("!({left})"),
+        };
+    }
+    let texts = [
+        "span.s",
+        ".s",
+        "span.http.route",
+        ".http.route",
+        "resource.r",
+        "resource.service.name",
+        "resource.k8s.pod.name",
+        "name",
+        "statusMessage",
+        "event:name",
+        "event.e",
+        "instrumentation:name",
+        "instrumentation.c",
+        "span.nothing",
+        "span.i",
+    ];
+    let numbers = [
+        "span.i",
+        ".i",
+        "span.d",
+        "span.http.response.status_code",
+        "duration",
+        "event.e",
+        "resource.r",
+        "span.s",
+    ];
+    match random.below(9) {
+        0..=2 => format!(
+            "{} {} \"{}\"",
+            random.of(&texts),
+            random.of(&["=", "!=", "<", ">=", "="]),
+            random.of(&["a", "b", "", "c", "cart", "p1", "e1"])
+        ),
+        3 => format!(
+            "{} {} \"{}\"",
+            random.of(&texts),
+            random.of(&["=~", "!~"]),
+            random.of(&["a|b", ".*", "[ab].*", "", "\\\\w", "p.", "c?art"])
+        ),
+        4 | 5 => format!(
+            "{} {} {}",
+            random.of(&numbers),
+            random.of(&["=", "!=", "<", ">="]),
+            random.of(&["0", "1", "1.0", "1.5", "2", "200", "2ms", "-1"])
+        ),
+        6 => random
+            .of(&[
+                "span.b",
+                "span.b = true",
+                "span.b != true",
+                "!span.b",
+                ".b = false",
+                "false",
+                "true",
+            ])
+            .to_owned(),
+        7 => format!(
+            "{} {} nil",
+            random.of(&[
+                "span.s",
+                ".s",
+                "span.b",
+                "resource.r",
+                "span.http.route",
+                "span.d",
+                "event.e"
+            ]),
+            random.of(&["=", "!="])
+        ),
+        _ => random
+            .of(&[
+                "status = error",
+                "status != ok",
+                "kind = server",
+                "kind != client",
+                "nestedSetParent < 0",
+                "span:parentID = \"\"",
+                "span.i + 1 = 2",
+                "span.i = span.d",
+                ".http.response.status_code > .i",
+            ])
+            .to_owned(),
+    }
+}
+
+async fn ask(service: &Service, route: &str, query: &str) -> Value {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let window = format!("start={}&end={}", T0 - 60, T0 + 60);
+    let path = format!("/tempo/api/{route}?{window}&limit=1000&spss=0&q={encoded}");
+    let answer = service.ask(&path).await;
+    assert_eq!(answer.status, 200, "{query}: {}", answer.text);
+    answer.body
+}
+
+/// The spans that a search found.
+async fn found(service: &Service, query: &str) -> BTreeSet<(String, String)> {
+    let body = ask(service, "search", query).await;
+    let mut found = BTreeSet::new();
+    for trace in body["traces"].as_array().unwrap() {
+        for set in trace["spanSets"].as_array().unwrap() {
+            for span in set["spans"].as_array().unwrap() {
+                found.insert((trace["traceID"].to_string(), span["spanID"].to_string()));
+            }
+        }
+    }
+    found
+}
+
+/// The series of a query of metrics, their values in millionths.
+async fn series(service: &Service, query: &str) -> BTreeMap<String, i64> {
+    let body = ask(service, "metrics/query", query).await;
+    let series = body["series"].as_array().unwrap().iter();
+    #[allow(clippy::cast_possible_truncation)] // small
+    let value =
+        |series: &Value| (series["value"].as_f64().unwrap_or(f64::NAN) * 1e6).round() as i64;
+    series
+        .map(|series| (series["labels"].to_string(), value(series)))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_clickhouse_does_is_what_the_evaluator_means() {
+    const SEARCHES: usize = 200;
+    const METRICS: usize = 100;
+    let service = Service::start().await;
+    let mut random = Random(7);
+    let mut spans = Vec::new();
+    for trace in 1..=40 {
+        for id in 1..=3 {
+            let parent = if id == 1 { 0 } else { random.below(id) };
+            spans.push(stored(
+                &mut random,
+                trace,
+                trace as u64 * 10 + id,
+                match parent {
+                    0 => 0,
+                    parent => trace as u64 * 10 + parent,
+                },
+            ));
+        }
+    }
+    service.insert(&spans).await;
+    let mut filled = 0;
+    for _ in 0..SEARCHES {
+        let condition = condition(&mut random, 2);
+        let planned = found(&service, &format!("{{ {condition} }}")).await;
+        let alone = found(&service, &format!("{{ ({condition}) || {NEVER} }}")).await;
+        assert_eq!(planned, alone, "{condition}");
+        filled += usize::from(!planned.is_empty());
+    }
+    assert!(
+        filled * 2 > SEARCHES,
+        "{filled} of {SEARCHES} found something"
+    );
+    let functions = [
+        "count_over_time()",
+        "rate()",
+        "min_over_time(duration)",
+        "max_over_time(duration)",
+        "sum_over_time(duration)",
+        "avg_over_time(duration)",
+        "quantile_over_time(duration, .5, .9)",
+        "histogram_over_time(duration)",
+        "sum_over_time(span.i)",
+    ];
+    let by = [
+        "",
+        " by (name)",
+        " by (resource.service.name, status)",
+        " by (kind)",
+        " by (span.s)",
+        " by (.i)",
+    ];
+    let mut filled = 0;
+    for _ in 0..METRICS {
+        let condition = condition(&mut random, 1);
+        let function = format!("{}{}", random.of(&functions), random.of(&by));
+        let planned = series(&service, &format!("{{ {condition} }} | {function}")).await;
+        let alone = series(
+            &service,
+            &format!("{{ ({condition}) || {NEVER} }} | {function}"),
+        )
+        .await;
+        assert_eq!(planned, alone, "{{ {condition} }} | {function}");
+        filled += usize::from(!planned.is_empty());
+    }
+    assert!(filled * 2 > METRICS, "{filled} of {METRICS} had series");
+}
