@@ -68,15 +68,9 @@ impl Parts {
             let opened = log.open_when_free(config.log_memory(), patience).await?;
             pipeline.acknowledge = Acknowledge::Logged(opened);
         }
-        let mut writer = WriterConfig::new(store.clone(), config.store.database.clone());
-        if matches!(pipeline.acknowledge, Acknowledge::Stored) {
-            // A batch that is given up answers its senders, and SDKs try only a few times, a second apart. The
-            // log answers them before, and takes what is given up.
-            writer.give_up_after = pipeline.connections.answer_timeout;
-        }
         Ok(Self {
             pipeline,
-            writer,
+            writer: WriterConfig::new(store.clone(), config.store.database.clone()),
             store,
             blocks: config.blocks(),
         })
@@ -148,9 +142,14 @@ impl Collector {
         let Parts {
             mut pipeline,
             store,
-            writer,
+            mut writer,
             blocks,
         } = parts;
+        if matches!(pipeline.acknowledge, Acknowledge::Stored) {
+            // A batch that is given up answers its senders, and SDKs try only a few times, a second apart. The
+            // log answers them before, and takes what is given up.
+            writer.give_up_after = pipeline.connections.answer_timeout;
+        }
         let watches = cluster.map(|cluster| {
             pipeline.hold = true;
             pipeline.accounts.node.clone_from(&cluster.node);
