@@ -48,11 +48,32 @@ impl App {
             trace_memory,
         }
     }
+}
 
-    /// Takes `bytes` of the memory for traces, if there are any left. Nobody waits: two half-read
-    /// traces that wait for each other would wait for good.
-    pub fn grant_trace_memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes / MEMORY_UNIT_BYTES).ok()?;
-        self.trace_memory.clone().try_acquire_many_owned(units).ok()
+/// What a request holds of the memory for traces, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Share {
+    permits: Vec<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Takes more until it is `bytes`, if there is as much left. Nobody waits: two half-read traces that wait for
+    /// each other would wait for good.
+    pub fn grow_to(&mut self, app: &App, bytes: usize) -> bool {
+        /// What is taken at a time.
+        const STEP_BYTES: usize = 1 << 20;
+        while self.bytes < bytes {
+            let units = u32::try_from(STEP_BYTES / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
+            match app.trace_memory.clone().try_acquire_many_owned(units) {
+                Ok(permit) => self.permits.push(permit),
+                Err(_) => {
+                    app.metrics.refuse();
+                    return false;
+                }
+            }
+            self.bytes += STEP_BYTES;
+        }
+        true
     }
 }

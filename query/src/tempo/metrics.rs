@@ -80,7 +80,7 @@ async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
         ..Limits::default()
     };
     let deadline = app.db.deadline();
-    Ok(metrics(&app.db, &query, window, limits, deadline).await?)
+    Ok(metrics(app, &query, window, limits, deadline).await?)
 }
 
 fn document(series: Vec<Json_>, answer: &Answer) -> Json_ {

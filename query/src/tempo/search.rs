@@ -57,7 +57,7 @@ pub async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Plai
         },
         spans_per_spanset: number(&params, "spss", SPANS_DEFAULT)?,
     };
-    let answer = search(&app.db, &asked, app.db.deadline()).await?;
+    let answer = search(&app, &asked, app.db.deadline()).await?;
     let cut = answer.cut.clone();
     let mut response = Json(document(&query, answer)).into_response();
     if let Some(cut) = cut.and_then(|cut| HeaderValue::try_from(cut).ok()) {

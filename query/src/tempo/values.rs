@@ -128,7 +128,7 @@ async fn filtered(
         exemplars: 0,
         ..Limits::default()
     };
-    let answer = metrics(&app.db, &query, window, limits, deadline).await?;
+    let answer = metrics(app, &query, window, limits, deadline).await?;
     let is_word = field.ends_with("status") || field.ends_with("kind");
     let is_intrinsic = !field.contains('.');
     let mut values = BTreeSet::new();

@@ -16,9 +16,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, Uri, header};
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::App;
+use crate::app::{App, Share};
 use crate::db::{Deadline, Flow};
 use crate::ids::{hex, parse_trace_id};
 use crate::params::{Allowed, Params};
@@ -118,7 +117,7 @@ pub struct Found {
     rows: Vec<SpanRow>,
     /// Whether the trace has more spans than one answer may hold.
     pub truncated: bool,
-    _memory: Vec<OwnedSemaphorePermit>,
+    memory: Share,
 }
 
 impl Found {
@@ -155,8 +154,6 @@ pub fn each_span(outline: Outline<SpanRow>, order: SpanIn, mut take: impl FnMut(
 }
 
 async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<Found, Problem> {
-    /// What is taken of the shared memory at a time.
-    const STEP_BYTES: usize = 1 << 20;
     let limits = &app.limits;
     let sql = spans_sql(
         window.trace_id,
@@ -167,31 +164,24 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<F
     let mut spans = Found {
         rows: Vec::new(),
         truncated: false,
-        _memory: Vec::new(),
+        memory: Share::default(),
     };
-    let (mut bytes, mut granted, mut refused) = (0_usize, 0_usize, false);
+    let (mut bytes, mut refused) = (0_usize, false);
     let read = app.db.each("trace", &sql, deadline, |row: SpanRow| {
         bytes += row.bytes();
         if spans.rows.len() >= limits.trace_spans || bytes > limits.trace_bytes {
             spans.truncated = true;
             return Flow::Enough;
         }
-        while granted < bytes {
-            match app.grant_trace_memory(STEP_BYTES) {
-                Some(permit) => spans._memory.push(permit),
-                None => {
-                    refused = true;
-                    return Flow::Enough;
-                }
-            }
-            granted += STEP_BYTES;
+        if !spans.memory.grow_to(app, bytes) {
+            refused = true;
+            return Flow::Enough;
         }
         spans.rows.push(row);
         Flow::More
     });
     read.await?;
     if refused {
-        app.metrics.refuse();
         return Err(Problem::new(
             ProblemKind::Overloaded,
             "too much trace data is being returned at once; try again",

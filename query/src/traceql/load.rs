@@ -1,6 +1,7 @@
 //! Reading whole traces for the evaluator.
 
-use crate::db::{Db, DbError, Deadline, Flow};
+use crate::app::{App, Share};
+use crate::db::{DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::indexed;
 use crate::search::traces::{Traces, near};
@@ -9,8 +10,8 @@ use crate::trace::rows::{SpanRow, traces_sql};
 use crate::trace::{SpanIn, each_span};
 use crate::traceql::span::{Reader, StoredSpan};
 
-/// Bytes of rows that are held at a time while traces are read.
-const READ_BYTES_MAX: usize = 64 << 20;
+/// What a trace takes while it is evaluated, in times of its rows: they, and the spans that are made of them.
+const COPIES: usize = 2;
 
 /// A trace to evaluate.
 #[derive(Debug)]
@@ -30,9 +31,9 @@ pub struct Loaded {
 /// are larger than what may be held.
 ///
 /// # Errors
-/// See [`DbError`].
+/// See [`DbError`]; when too many traces are held by others, it is overloaded.
 pub async fn each_trace(
-    db: &Db,
+    app: &App,
     places: &[Place],
     deadline: Deadline,
     mut take: impl FnMut(Loaded),
@@ -41,7 +42,7 @@ pub async fn each_trace(
         return Ok(true);
     }
     let ids = places.iter().map(|place| place.trace_id);
-    let index = indexed(db, ids.collect::<Vec<_>>().into_iter(), deadline).await?;
+    let index = indexed(&app.db, ids.collect::<Vec<_>>().into_iter(), deadline).await?;
     let traces = Traces::of(places.iter().map(|place| {
         let known = index.get(&place.trace_id);
         let (near_from, near_to) = near(place);
@@ -52,6 +53,7 @@ pub async fn each_trace(
     }));
     let mut rows: Vec<SpanRow> = Vec::new();
     let (mut bytes, mut is_too_large, mut all) = (0, false, true);
+    let (mut memory, mut is_refused) = (Share::default(), false);
     let mut finish = |rows: Vec<SpanRow>, is_too_large: bool| {
         if is_too_large {
             all = false;
@@ -60,7 +62,7 @@ pub async fn each_trace(
         }
     };
     let sql = traces_sql(&traces);
-    let read = db.each("traces", &sql, deadline, |row: SpanRow| {
+    let read = app.db.each("traces", &sql, deadline, |row: SpanRow| {
         let is_next = rows
             .first()
             .is_some_and(|first| first.trace_id != row.trace_id);
@@ -69,15 +71,22 @@ pub async fn each_trace(
             (bytes, is_too_large) = (0, false);
         }
         bytes += row.bytes();
-        if bytes > READ_BYTES_MAX {
+        if bytes > app.limits.trace_bytes / COPIES {
             is_too_large = true;
             rows.truncate(1);
-        } else {
-            rows.push(row);
+            return Flow::More;
         }
+        if !memory.grow_to(app, bytes * COPIES) {
+            is_refused = true;
+            return Flow::Enough;
+        }
+        rows.push(row);
         Flow::More
     });
     read.await?;
+    if is_refused {
+        return Err(DbError::Overloaded);
+    }
     finish(rows, is_too_large);
     Ok(all)
 }

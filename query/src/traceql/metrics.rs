@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
 
+use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::{Candidate, Chunks};
@@ -39,7 +40,7 @@ pub struct Answer {
 /// # Errors
 /// When ClickHouse is away, or refuses the query.
 pub async fn metrics(
-    db: &Db,
+    app: &App,
     query: &CompiledQuery,
     window: Window,
     limits: Limits,
@@ -52,7 +53,7 @@ pub async fn metrics(
         cut: None,
     };
     let read = match aggregate::plan(query) {
-        Some(leaves) => run.aggregate(db, &leaves, deadline).await,
+        Some(leaves) => run.aggregate(&app.db, &leaves, deadline).await,
         None => {
             let needs = query.needs();
             let condition = Condition::any(
@@ -65,8 +66,8 @@ pub async fn metrics(
                 && needs.facts.is_empty()
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());
             match is_of_spans_alone {
-                true => run.spans(db, &condition, deadline).await,
-                false => run.traces(db, &condition, deadline).await,
+                true => run.spans(&app.db, &condition, deadline).await,
+                false => run.traces(app, &condition, deadline).await,
             }
         }
     };
@@ -134,7 +135,7 @@ impl Run<'_> {
     /// Whole traces, of which a span in the window may count.
     async fn traces(
         &mut self,
-        db: &Db,
+        app: &App,
         condition: &Condition,
         deadline: Deadline,
     ) -> Result<(), DbError> {
@@ -155,12 +156,12 @@ impl Run<'_> {
                 }
                 sql.push(" GROUP BY trace_id ORDER BY trace_id LIMIT ")
                     .uint(BATCH as u64);
-                let rows: Vec<Candidate> = db.rows("traceql", &sql, deadline).await?;
+                let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < BATCH;
                 behind = rows.last().map(|row| row.trace_id);
                 let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
                 let places: Vec<Place> = fresh.map(Candidate::place).collect();
-                let all = each_trace(db, &places, deadline, |trace| {
+                let all = each_trace(app, &places, deadline, |trace| {
                     self.inspected_spans += trace.spans.len() as u64;
                     self.metrics.observe(&Trace::new(&trace.spans));
                 });

@@ -5,6 +5,7 @@
 //! that was not seen yet starts before the newest span of the last one that was: so what starts later than
 //! that is final, and once these are enough the search ends.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
 use spanloom_traceql::{
@@ -12,7 +13,8 @@ use spanloom_traceql::{
     Status, Trace, TraceSpan as _,
 };
 
-use crate::db::{Db, DbError, Deadline};
+use crate::app::App;
+use crate::db::{DbError, Deadline};
 use crate::search::cursor::Place;
 use crate::search::page::{Candidate, Chunks};
 use crate::sql::Sql;
@@ -51,6 +53,15 @@ pub struct Answer {
     pub inspected_spans: u64,
     /// Why the search ended before it had looked at all it had to.
     pub cut: Option<String>,
+}
+
+impl Answer {
+    /// Puts the traces in order, and leaves out what cannot be among so many.
+    fn keep_newest(&mut self, limit: usize) {
+        self.traces
+            .sort_by_key(|trace| Reverse((trace.start_ns, trace.trace_id)));
+        self.traces.truncate(limit);
+    }
 }
 
 /// A trace that matches.
@@ -102,14 +113,14 @@ pub struct FoundSpan {
 ///
 /// # Errors
 /// When ClickHouse is away, or refuses the query.
-pub async fn search(db: &Db, asked: &Asked<'_>, deadline: Deadline) -> Result<Answer, DbError> {
+pub async fn search(app: &App, asked: &Asked<'_>, deadline: Deadline) -> Result<Answer, DbError> {
     let condition = candidates(asked.query);
     let mut search = Search {
         asked,
         answer: Answer::default(),
         seen: HashSet::new(),
     };
-    let read = search.read(db, &condition, deadline).await;
+    let read = search.read(app, &condition, deadline).await;
     let mut answer = search.answer;
     match read {
         Ok(()) => {}
@@ -118,10 +129,7 @@ pub async fn search(db: &Db, asked: &Asked<'_>, deadline: Deadline) -> Result<An
         }
         Err(error) => return Err(error),
     }
-    answer
-        .traces
-        .sort_by_key(|trace| std::cmp::Reverse((trace.start_ns, trace.trace_id)));
-    answer.traces.truncate(asked.limit);
+    answer.keep_newest(asked.limit);
     Ok(answer)
 }
 
@@ -167,7 +175,7 @@ struct Search<'a> {
 impl Search<'_> {
     async fn read(
         &mut self,
-        db: &Db,
+        app: &App,
         condition: &Condition,
         deadline: Deadline,
     ) -> Result<(), DbError> {
@@ -180,7 +188,7 @@ impl Search<'_> {
             let mut behind = None;
             loop {
                 let sql = candidates_sql(condition, chunk, behind);
-                let rows: Vec<Candidate> = db.rows("traceql", &sql, deadline).await?;
+                let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < BATCH;
                 behind = rows.last().map(Candidate::place);
                 let places: Vec<Place> = rows
@@ -188,11 +196,12 @@ impl Search<'_> {
                     .map(Candidate::place)
                     .filter(|place| self.seen.insert(place.trace_id))
                     .collect();
-                let all = each_trace(db, &places, deadline, |trace| self.look_at(trace)).await?;
+                let all = each_trace(app, &places, deadline, |trace| self.look_at(trace)).await?;
                 if !all {
                     let why = "a trace is too large to be searched";
                     self.answer.cut.get_or_insert_with(|| why.to_owned());
                 }
+                self.answer.keep_newest(self.asked.limit);
                 let frontier = match (is_last, behind) {
                     (false, Some(place)) => place.time_ns,
                     _ => chunk.0,
@@ -204,7 +213,7 @@ impl Search<'_> {
                     break;
                 }
             }
-            let found = self.answer.traces.len() - before;
+            let found = self.answer.traces.len().saturating_sub(before);
             let missing = self.asked.limit.saturating_sub(self.answer.traces.len());
             chunks.grow(found, missing.max(1));
         }
