@@ -21,6 +21,22 @@ pub fn parse_trace_id(text: &str) -> Option<[u8; 16]> {
     Some(number.to_be_bytes())
 }
 
+/// The bytes of our own hexadecimal text; what is missing is zeros.
+pub fn unhex<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let pairs = text.as_bytes().chunks(2);
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        let digit = |at: usize| {
+            let digit = pair
+                .get(at)
+                .and_then(|digit| char::from(*digit).to_digit(16));
+            digit.unwrap_or(0)
+        };
+        *byte = u8::try_from(digit(0) * 16 + digit(1)).unwrap_or(0);
+    }
+    bytes
+}
+
 /// A span id as text; none for the id of zeros, which means "no span".
 pub fn span_id(id: [u8; 8]) -> Option<String> {
     (id != [0; 8]).then(|| hex(&id))

@@ -14,6 +14,23 @@ pub struct Expr {
     pub at: Position,
 }
 
+impl Expr {
+    /// Calls `each` with every field in it, in reading order.
+    pub(crate) fn for_each_field<'e>(&'e self, each: &mut dyn FnMut(&'e Field)) {
+        match &self.node {
+            Node::Literal(_) => {}
+            Node::Field(field) => each(field),
+            Node::Not(inner) | Node::Neg(inner) => inner.for_each_field(each),
+            Node::And(list) | Node::Or(list) => list.iter().for_each(|e| e.for_each_field(each)),
+            Node::Exists { value, .. } => value.for_each_field(each),
+            Node::Compare { left, right, .. } | Node::Arith { left, right, .. } => {
+                left.for_each_field(each);
+                right.for_each_field(each);
+            }
+        }
+    }
+}
+
 impl PartialEq for Expr {
     fn eq(&self, other: &Self) -> bool {
         self.node == other.node

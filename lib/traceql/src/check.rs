@@ -162,7 +162,7 @@ pub(crate) fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type
         | Intrinsic::NestedSetLeft
         | Intrinsic::NestedSetRight
         | Intrinsic::NestedSetParent => Type::Int,
-        // As in Tempo, nobody looks at these before there is a span.
+        // As in Tempo, these are not checked before the query runs.
         Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion
             if mode == Mode::Trace =>
         {

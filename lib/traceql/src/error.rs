@@ -43,7 +43,7 @@ pub enum Verdict {
     ParseError,
     /// It is TraceQL that cannot be meant, or over a limit.
     Invalid,
-    /// It is TraceQL that nobody runs yet.
+    /// It is valid TraceQL that is not implemented.
     Unsupported,
 }
 

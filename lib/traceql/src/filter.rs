@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ast::{Expr, Node};
+use crate::ast::Expr;
 use crate::check::{Mode, check};
 use crate::compile::{Pred, compile};
 use crate::error::Error;
@@ -43,7 +43,7 @@ impl Filter {
         check(&expr, Mode::Span)?;
         let (pred, regexes) = compile(&expr)?;
         let mut reads = Reads::default();
-        reads.collect(&expr);
+        expr.for_each_field(&mut |field| reads.field(field));
         reads.keys.sort();
         reads.keys.dedup();
         Ok(Self {
@@ -92,20 +92,6 @@ impl fmt::Display for Filter {
 }
 
 impl Reads {
-    fn collect(&mut self, expr: &Expr) {
-        match &expr.node {
-            Node::Literal(_) => {}
-            Node::Field(field) => self.field(field),
-            Node::Not(inner) | Node::Neg(inner) => self.collect(inner),
-            Node::And(list) | Node::Or(list) => list.iter().for_each(|e| self.collect(e)),
-            Node::Exists { value, .. } => self.collect(value),
-            Node::Compare { left, right, .. } | Node::Arith { left, right, .. } => {
-                self.collect(left);
-                self.collect(right);
-            }
-        }
-    }
-
     fn field(&mut self, field: &Field) {
         match field {
             Field::Attribute { scope, name, .. } => {

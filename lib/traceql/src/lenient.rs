@@ -8,7 +8,7 @@ use crate::parser::{MAX_LENGTH, parse};
 /// The spans that `text` is about as far as it says, for tag look-ups: one spanset filter, perhaps unfinished.
 ///
 /// A comparison without its value (`name =`) holds always: it is gone beside `&&`, and takes all of an `||`
-/// with it. Missing operands and brackets are filled in. None is no filter: every span counts, also where the
+/// with it. Missing operands and brackets are filled in. `None` means no filter: every span matches, also where the
 /// text is something else than one filter. There are no errors.
 pub fn parse_lenient(text: &str) -> Option<Expr> {
     if text.len() > MAX_LENGTH {
@@ -86,7 +86,7 @@ fn is_comparison(tok: &Tok) -> bool {
         .any(|op| op.symbol() == *symbol)
 }
 
-/// The text with what is missing put in; none where it is no filter.
+/// The text, completed; `None` if it cannot be one filter.
 fn completed(text: &str) -> Option<String> {
     let tokens = tokens(text);
     let symbol = |n: usize| match tokens.get(n).map(|(token, _)| &token.tok) {

@@ -1,4 +1,4 @@
-//! What a query needs, for whoever plans how to get it.
+//! What a query needs, for query planning.
 
 use crate::ast::{Expr, Literal, Node};
 use crate::field::{Field, Intrinsic, Scope};
@@ -123,17 +123,7 @@ impl Needs {
     }
 
     fn expr(&mut self, expr: &Expr) {
-        match &expr.node {
-            Node::Literal(_) => {}
-            Node::Field(field) => self.field(field),
-            Node::Not(inner) | Node::Neg(inner) => self.expr(inner),
-            Node::And(list) | Node::Or(list) => list.iter().for_each(|e| self.expr(e)),
-            Node::Exists { value, .. } => self.expr(value),
-            Node::Compare { left, right, .. } | Node::Arith { left, right, .. } => {
-                self.expr(left);
-                self.expr(right);
-            }
-        }
+        expr.for_each_field(&mut |field| self.field(field));
     }
 
     fn field(&mut self, field: &Field) {

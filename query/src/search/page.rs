@@ -284,9 +284,14 @@ fn candidates_sql(
     behind: Option<Place>,
     limit: usize,
 ) -> Sql {
+    newest_sql(&filter.conditions(from_ns, to_ns, places), behind, limit)
+}
+
+/// The first traces behind `behind` with a span that meets these conditions, by the newest such span: the rows are
+/// [`Candidate`]s.
+pub fn newest_sql(conditions: &Sql, behind: Option<Place>, limit: usize) -> Sql {
     let mut sql = Sql::new(NEWEST);
-    sql.append(&filter.conditions(from_ns, to_ns, places))
-        .push(" GROUP BY trace_id");
+    sql.append(conditions).push(" GROUP BY trace_id");
     if let Some(place) = behind {
         sql.push(" HAVING newest_ns < ").int(place.time_ns);
         sql.push(" OR newest_ns = ").int(place.time_ns);

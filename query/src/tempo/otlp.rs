@@ -14,9 +14,10 @@ use opentelemetry_proto::tonic::trace::v1::{
 };
 use serde_json::Value as Json;
 
+use crate::ids::unhex;
 use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::trace::span;
-use crate::trace::value::{Attribute, ValueType};
+use crate::trace::value::{Attribute, ValueType, double_of};
 
 const SERVICE_NAME: &str = "service.name";
 
@@ -100,12 +101,12 @@ fn span_of(trace_id: [u8; 16], stored: span::Span) -> Span {
     };
     Span {
         trace_id: trace_id.to_vec(),
-        span_id: unhex(&stored.span_id),
+        span_id: unhex::<8>(&stored.span_id).to_vec(),
         trace_state: stored.trace_state,
         parent_span_id: stored
             .parent_span_id
             .as_deref()
-            .map(unhex)
+            .map(|id| unhex::<8>(id).to_vec())
             .unwrap_or_default(),
         flags: stored.flags,
         name: stored.name,
@@ -137,23 +138,13 @@ fn event_of(stored: span::Event) -> Event {
 
 fn link_of(stored: span::Link) -> Link {
     Link {
-        trace_id: unhex(&stored.trace_id),
-        span_id: unhex(&stored.span_id),
+        trace_id: unhex::<16>(&stored.trace_id).to_vec(),
+        span_id: unhex::<8>(&stored.span_id).to_vec(),
         trace_state: stored.trace_state,
         attributes: attributes(&stored.attributes),
         dropped_attributes_count: stored.dropped_attributes_count,
         flags: stored.flags,
     }
-}
-
-/// The bytes of our own hexadecimal text.
-fn unhex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let byte = |pair: &[u8]| match pair {
-        [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).filter_map(byte).collect()
 }
 
 fn attributes(stored: &[Attribute]) -> Vec<KeyValue> {
@@ -176,7 +167,7 @@ fn value(r#type: ValueType, json: &Json) -> AnyValue {
     any(match r#type {
         ValueType::String => Value::StringValue(text().to_owned()),
         ValueType::Int => Value::IntValue(text().parse().unwrap_or(0)),
-        ValueType::Double => Value::DoubleValue(double(json)),
+        ValueType::Double => Value::DoubleValue(double_of(json)),
         ValueType::Bool => Value::BoolValue(json.as_bool().unwrap_or(false)),
         ValueType::Bytes => Value::BytesValue(STANDARD.decode(text()).unwrap_or_default()),
         ValueType::Array => Value::ArrayValue(ArrayValue {
@@ -209,13 +200,4 @@ fn typed(item: &Json) -> AnyValue {
         r#type.unwrap_or(ValueType::Empty),
         item.get("value").unwrap_or(&null),
     )
-}
-
-fn double(json: &Json) -> f64 {
-    match json.as_str() {
-        Some("NaN") => f64::NAN,
-        Some("Infinity") => f64::INFINITY,
-        Some("-Infinity") => f64::NEG_INFINITY,
-        _ => json.as_f64().unwrap_or(0.0),
-    }
 }

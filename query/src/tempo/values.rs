@@ -83,13 +83,13 @@ impl Tag {
 impl Tag {
     /// What TraceQL calls it; none where values are not listed by what spans have.
     fn field(&self, name: &str) -> Option<String> {
-        let (parent, scope) = match self {
-            Self::Attribute(["resource"], _) => (false, Scope::Resource),
-            Self::Attribute(["span"], _) => (false, Scope::Span),
-            Self::Attribute(["event"], _) => (false, Scope::Event),
-            Self::Attribute(["link"], _) => (false, Scope::Link),
-            Self::Attribute(["instrumentation"], _) => (false, Scope::Instrumentation),
-            Self::Attribute(..) => (false, Scope::Unscoped),
+        let scope = match self {
+            Self::Attribute(["resource"], _) => Scope::Resource,
+            Self::Attribute(["span"], _) => Scope::Span,
+            Self::Attribute(["event"], _) => Scope::Event,
+            Self::Attribute(["link"], _) => Scope::Link,
+            Self::Attribute(["instrumentation"], _) => Scope::Instrumentation,
+            Self::Attribute(..) => Scope::Unscoped,
             Self::Column(_) | Self::Root(_) | Self::Words(_) => return Some(name.to_owned()),
             Self::Unlisted => return None,
         };
@@ -97,7 +97,7 @@ impl Tag {
             return None;
         };
         let field = Field::Attribute {
-            parent,
+            parent: false,
             scope,
             name: key.clone(),
         };

@@ -44,7 +44,8 @@ fn alone(name: &str) -> Problem {
     Problem::parameter(name, "start and end must be given together")
 }
 
-/// A time in seconds, milliseconds or nanoseconds since 1970, told apart by their digits, or RFC 3339; none where it is not given, or 0.
+/// A time in seconds, milliseconds or nanoseconds since 1970, told apart by their digits, or RFC 3339; none
+/// where it is not given, or 0.
 ///
 /// # Errors
 /// When it is none of these.

@@ -156,6 +156,16 @@ fn kvlist(members: Vec<(String, Stored)>) -> TypedValue {
     TypedValue::new(ValueType::Kvlist, members.collect::<Vec<_>>())
 }
 
+/// The double of an attribute's value, as [`TypedValue::double`] writes it.
+pub fn double_of(value: &Json) -> f64 {
+    match value.as_str() {
+        Some("NaN") => f64::NAN,
+        Some("Infinity") => f64::INFINITY,
+        Some("-Infinity") => f64::NEG_INFINITY,
+        _ => value.as_f64().unwrap_or(0.0),
+    }
+}
+
 /// The attributes of the store's JSON object, `''` being none.
 pub fn stored_attributes(text: &str) -> Vec<Attribute> {
     match parse(text) {

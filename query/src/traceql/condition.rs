@@ -123,6 +123,14 @@ impl Condition {
         }
     }
 
+    /// The condition of a span that starts in `from_ns..=to_ns` and meets it, without WHERE.
+    pub fn within(&self, from_ns: i64, to_ns: i64) -> Sql {
+        let mut sql = Sql::new("tenant = '' AND ");
+        sql.started_within(from_ns, to_ns);
+        self.and_to(&mut sql);
+        sql
+    }
+
     /// Adds it to a WHERE that has conditions.
     pub fn and_to(&self, sql: &mut Sql) {
         if let Some(condition) = &self.sql {

@@ -42,7 +42,7 @@ pub async fn each_trace(
         return Ok(true);
     }
     let ids = places.iter().map(|place| place.trace_id);
-    let index = indexed(&app.db, ids.collect::<Vec<_>>().into_iter(), deadline).await?;
+    let index = indexed(&app.db, ids, deadline).await?;
     let traces = Traces::of(places.iter().map(|place| {
         let known = index.get(&place.trace_id);
         let (near_from, near_to) = near(place);

@@ -10,8 +10,7 @@ use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
 use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow};
 use crate::search::cursor::Place;
-use crate::search::page::{Candidate, Chunks};
-use crate::sql::Sql;
+use crate::search::page::{Candidate, Chunks, newest_sql};
 use crate::trace::rows::{Converter, SpanRow, window_sql};
 use crate::trace::tree::Placed;
 use crate::traceql::condition::Condition;
@@ -143,22 +142,12 @@ impl Run<'_> {
         let mut seen: HashSet<[u8; 16]> = HashSet::new();
         let mut chunks = Chunks::new(start_ns, end_ns, FIRST_CHUNK_NS);
         while let Some((from_ns, to_ns)) = chunks.next() {
-            let mut behind: Option<[u8; 16]> = None;
+            let mut behind = None;
             loop {
-                let mut sql = Sql::new(
-                    "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest_ns FROM spans \
-                     WHERE tenant = '' AND ",
-                );
-                sql.started_within(from_ns, to_ns);
-                condition.and_to(&mut sql);
-                if let Some(id) = behind {
-                    sql.push(" AND trace_id > ").trace_id(id);
-                }
-                sql.push(" GROUP BY trace_id ORDER BY trace_id LIMIT ")
-                    .uint(BATCH as u64);
+                let sql = newest_sql(&condition.within(from_ns, to_ns), behind, BATCH);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < BATCH;
-                behind = rows.last().map(|row| row.trace_id);
+                behind = rows.last().map(Candidate::place);
                 let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
                 let places: Vec<Place> = fresh.map(Candidate::place).collect();
                 let all = each_trace(app, &places, deadline, |trace| {

@@ -16,8 +16,7 @@ use spanloom_traceql::{
 use crate::app::App;
 use crate::db::{DbError, Deadline};
 use crate::search::cursor::Place;
-use crate::search::page::{Candidate, Chunks};
-use crate::sql::Sql;
+use crate::search::page::{Candidate, Chunks, newest_sql};
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, each_trace};
 
@@ -187,7 +186,7 @@ impl Search<'_> {
             let before = self.answer.traces.len();
             let mut behind = None;
             loop {
-                let sql = candidates_sql(condition, chunk, behind);
+                let sql = newest_sql(&condition.within(chunk.0, chunk.1), behind, BATCH);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < BATCH;
                 behind = rows.last().map(Candidate::place);
@@ -286,27 +285,4 @@ impl Search<'_> {
             spansets: spansets.collect(),
         });
     }
-}
-
-/// The traces of a chunk that may match, those behind `behind`, by their newest span that may.
-fn candidates_sql(
-    condition: &Condition,
-    (from_ns, to_ns): (i64, i64),
-    behind: Option<Place>,
-) -> Sql {
-    let mut sql = Sql::new(
-        "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest_ns FROM spans \
-         WHERE tenant = '' AND ",
-    );
-    sql.started_within(from_ns, to_ns);
-    condition.and_to(&mut sql);
-    sql.push(" GROUP BY trace_id");
-    if let Some(place) = behind {
-        sql.push(" HAVING newest_ns < ").int(place.time_ns);
-        sql.push(" OR newest_ns = ").int(place.time_ns);
-        sql.push(" AND trace_id < ").trace_id(place.trace_id);
-    }
-    sql.push(" ORDER BY newest_ns DESC, trace_id DESC LIMIT ")
-        .uint(BATCH as u64);
-    sql
 }

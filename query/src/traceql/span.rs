@@ -8,8 +8,9 @@ use spanloom_traceql::{
     Array, AttributeScope, ChildField, Kind, Scalar, Span, Status, TraceSpan, ValueRef,
 };
 
+use crate::ids::unhex;
 use crate::trace::span as stored;
-use crate::trace::value::{Attribute, ValueType};
+use crate::trace::value::{Attribute, ValueType, double_of};
 
 /// An attribute's value.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,12 +102,7 @@ fn value_of(r#type: ValueType, json: &Json) -> Option<Value> {
     Some(match r#type {
         ValueType::String => Value::Str(text().to_owned()),
         ValueType::Int => Value::Int(text().parse().unwrap_or(0)),
-        ValueType::Double => Value::Float(match text() {
-            "NaN" => f64::NAN,
-            "Infinity" => f64::INFINITY,
-            "-Infinity" => f64::NEG_INFINITY,
-            _ => json.as_f64().unwrap_or(0.0),
-        }),
+        ValueType::Double => Value::Float(double_of(json)),
         ValueType::Bool => Value::Bool(json.as_bool().unwrap_or(false)),
         ValueType::Array => {
             let items = json.as_array().into_iter().flatten();
@@ -188,21 +184,6 @@ impl Reader {
             scope_attributes: scope,
         }
     }
-}
-
-fn unhex<const N: usize>(text: &str) -> [u8; N] {
-    let mut bytes = [0; N];
-    let pairs = text.as_bytes().chunks(2);
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let digit = |at: usize| {
-            let digit = pair
-                .get(at)
-                .and_then(|digit| char::from(*digit).to_digit(16));
-            digit.unwrap_or(0)
-        };
-        *byte = u8::try_from(digit(0) * 16 + digit(1)).unwrap_or(0);
-    }
-    bytes
 }
 
 fn status_of(name: &str) -> Status {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::Exemplar;
 use crate::ast::{ArithOp, CompareOp};
+use crate::eval;
 use crate::query::SecondStage;
+use crate::span::Scalar;
 use crate::value::OwnedValue;
 
 /// The label of a series that is made by nothing.
@@ -88,15 +90,8 @@ fn extreme(mut lines: Vec<Line>, limit: i64, greatest: bool) -> Vec<Line> {
 }
 
 fn compared(mut lines: Vec<Line>, op: CompareOp, with: f64) -> Vec<Line> {
-    let holds = |value: f64| match op {
-        CompareOp::Eq => value == with,
-        CompareOp::Ne => value != with,
-        CompareOp::Lt => value < with,
-        CompareOp::Le => value <= with,
-        CompareOp::Gt => value > with,
-        CompareOp::Ge => value >= with,
-        CompareOp::Match | CompareOp::NotMatch => false,
-    };
+    let holds =
+        |value: f64| eval::compare(op, Scalar::Float(value), Scalar::Float(with)) == Some(true);
     for line in &mut lines {
         for value in &mut line.values {
             if value.is_nan() || !holds(*value) {
