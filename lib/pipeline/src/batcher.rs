@@ -48,6 +48,9 @@ impl From<Option<Slot>> for Due {
 /// How long a batch that a log has, and that is full or whose memory others need, waits for an export to end.
 const SPILL_AFTER: Duration = Duration::from_millis(200);
 
+/// The same where memory is nearly used up.
+const SPILL_AT_ONCE_AFTER: Duration = Duration::from_millis(20);
+
 /// Gathers requests; one per worker.
 pub(crate) struct Batcher<B> {
     make_batch: Arc<dyn Fn() -> B + Send + Sync>,
@@ -110,7 +113,7 @@ impl<B: Batch> Batcher<B> {
         if !self.slots.has_room_for(self.bytes()) {
             // The end of an export wakes us, but its memory may be needed before.
             let since = self.in_the_way.unwrap_or_else(Instant::now);
-            return self.is_logged.then(|| since + SPILL_AFTER);
+            return self.is_logged.then(|| since + self.patience(self.bytes()));
         }
         let latest = first + self.pace.age(self.open.batch.rows());
         let early = self.open.batch.rows() >= self.limits.early_rows && self.slots.are_all_free();
@@ -119,6 +122,15 @@ impl<B: Batch> Batcher<B> {
         } else {
             latest
         })
+    }
+
+    /// How long a batch in the way may wait for an export. One that leaves memory is read and made again, which
+    /// costs more than it takes a store that is only busy to end an export.
+    fn patience(&self, bytes: usize) -> Duration {
+        match self.slots.memory_is_needed_now(bytes) {
+            true => SPILL_AT_ONCE_AFTER,
+            false => SPILL_AFTER,
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -149,7 +161,7 @@ impl<B: Batch> Batcher<B> {
             // Requests that wait hold memory as well: to wait for an export with each of them would take a few in a
             // second. So they are taken meanwhile, until memory is nearly used up.
             let since = *self.in_the_way.get_or_insert(now);
-            return match now >= since + SPILL_AFTER || self.slots.memory_is_needed_now(bytes) {
+            return match now >= since + self.patience(bytes) {
                 true => Due::Spill,
                 false => Due::NotYet,
             };

@@ -123,28 +123,15 @@ pub struct Found {
 impl Found {
     /// Gives each span to `take`, in tree order.
     pub fn each_span(self, take: impl FnMut(Span)) {
-        each_span(Outline::of(self.rows), SpanIn::Tree, take);
+        each_span(Outline::of(self.rows), take);
     }
 }
 
-/// In which order spans come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpanIn {
-    /// Each after its parent, siblings by start.
-    Tree,
-    /// As they were read.
-    Time,
-}
-
-/// Gives each span of a trace to `take`.
-pub fn each_span(outline: Outline<SpanRow>, order: SpanIn, mut take: impl FnMut(Span)) {
+/// Gives each span of a trace to `take`, each after its parent, siblings by start.
+fn each_span(outline: Outline<SpanRow>, mut take: impl FnMut(Span)) {
     let mut rows: Vec<Option<SpanRow>> = outline.rows.into_iter().map(Some).collect();
     let mut converter = Converter::default();
-    let mut places = outline.order;
-    if order == SpanIn::Time {
-        places.sort_unstable_by_key(|placed| placed.index);
-    }
-    for placed in places {
+    for placed in outline.order {
         let Some(row) = rows.get_mut(placed.index).and_then(Option::take) else {
             continue;
         };
@@ -209,6 +196,6 @@ fn answer(id: [u8; 16], found: Found) -> serde_json::Result<Bytes> {
         truncated,
         spans: Vec::with_capacity(outline.rows.len()),
     };
-    each_span(outline, SpanIn::Tree, |span| trace.spans.push(span));
+    each_span(outline, |span| trace.spans.push(span));
     serde_json::to_vec(&trace).map(Bytes::from)
 }

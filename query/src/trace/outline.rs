@@ -84,7 +84,7 @@ pub struct Outline<R> {
 impl<R: SpanRecord> Outline<R> {
     /// The trace of these rows.
     pub fn of(rows: Vec<R>) -> Self {
-        let (rows, duplicates) = merge(rows);
+        let (rows, duplicates) = unique(rows);
         let mut services: BTreeMap<&str, usize> = BTreeMap::new();
         for row in &rows {
             let number = services.len();
@@ -134,17 +134,21 @@ fn named_by<'a, R: SpanRecord>(rows: &'a [R], order: &[Placed]) -> Option<&'a R>
         })
 }
 
-/// One row for each span, and how many more there were of each.
-fn merge<R: SpanRecord>(rows: Vec<R>) -> (Vec<R>, Vec<u32>) {
-    let mut merged: Vec<R> = Vec::with_capacity(rows.len());
-    let mut duplicates: Vec<u32> = Vec::with_capacity(rows.len());
+/// One row for each span, in the place of its first, and how many more there were of each.
+pub fn unique<R: SpanRecord>(rows: Vec<R>) -> (Vec<R>, Vec<u32>) {
     // The places of the rows of each id: several where spans share it.
-    let mut places: HashMap<([u8; 8], i8, String), usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let (id, kind, service) = row.identity();
-        let place = *places
-            .entry((id, kind, service.to_owned()))
-            .or_insert(merged.len());
+    let mut places = HashMap::with_capacity(rows.len());
+    let of_rows: Vec<usize> = rows
+        .iter()
+        .map(|row| {
+            let next = places.len();
+            *places.entry(row.identity()).or_insert(next)
+        })
+        .collect();
+    let mut merged: Vec<R> = Vec::with_capacity(places.len());
+    let mut duplicates: Vec<u32> = vec![0; places.len()];
+    drop(places);
+    for (row, place) in rows.into_iter().zip(of_rows) {
         match (merged.get_mut(place), duplicates.get_mut(place)) {
             (Some(kept), Some(copies)) => {
                 *copies = copies.saturating_add(1);
@@ -152,10 +156,7 @@ fn merge<R: SpanRecord>(rows: Vec<R>) -> (Vec<R>, Vec<u32>) {
                     *kept = row;
                 }
             }
-            _ => {
-                merged.push(row);
-                duplicates.push(0);
-            }
+            _ => merged.push(row),
         }
     }
     (merged, duplicates)

@@ -10,7 +10,6 @@ use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN, Promoted};
 use crate::db::Text;
 use crate::ids::{hex, span_id};
 use crate::params::{SPAN_KINDS, SPAN_STATUSES};
-use crate::search::traces::Traces;
 use crate::sql::Sql;
 use crate::times::rfc3339;
 use crate::trace::outline::SpanRecord;
@@ -22,7 +21,7 @@ use crate::trace::value::{Attribute, TypedValue, stored_attributes};
 /// two arrays, of texts and of numbers.
 fn columns() -> Sql {
     let mut sql = Sql::new(
-        "SELECT trace_id, span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
+        "SELECT span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
          duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
          toInt8(kind) AS kind_number, toInt8(status) AS status_number, status_message, trace_state, \
          flags, array(",
@@ -74,29 +73,12 @@ pub fn spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -
     sql
 }
 
-/// The query of the spans of these traces, those of one after those of another.
-pub fn traces_sql(traces: &Traces) -> Sql {
-    let mut sql = columns();
-    sql.append(&traces.condition())
-        .push(" ORDER BY trace_id, time, span_id");
-    sql
-}
-
-/// The query of the spans that start in a window; conditions may follow.
-pub fn window_sql(from_ns: i64, to_ns: i64) -> Sql {
-    let mut sql = columns();
-    sql.push("tenant = '' AND ").started_within(from_ns, to_ns);
-    sql
-}
-
 type EventRow = (i64, Text, Text, u32);
 type LinkRow = ([u8; 16], [u8; 8], Text, u32, Text, u32);
 
 /// A row of `spans`.
 #[derive(Debug, Clone, Row, Deserialize)]
 pub struct SpanRow {
-    /// The trace's id.
-    pub trace_id: [u8; 16],
     /// The span's id.
     pub span_id: [u8; 8],
     /// The parent's id; zeros for none.
@@ -218,12 +200,6 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// Whether it remembers so much that it should be begun anew.
-    pub fn is_large(&self) -> bool {
-        const SHARED_MAX: usize = 10_000;
-        self.resources.len() + self.scopes.len() > SHARED_MAX
-    }
-
     /// The span of `row` at its place in the tree.
     pub fn span(&mut self, row: SpanRow, placed: Placed, duplicates: u32) -> Span {
         let resource = self.resource(&row);

@@ -5,9 +5,8 @@ use crate::db::{DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::indexed;
 use crate::search::traces::{Traces, near};
-use crate::trace::outline::Outline;
-use crate::trace::rows::{SpanRow, traces_sql};
-use crate::trace::{SpanIn, each_span};
+use crate::trace::outline::{SpanRecord as _, unique};
+use crate::traceql::rows::{Columns, EvalRow};
 use crate::traceql::span::{Reader, StoredSpan};
 
 /// What a trace takes while it is evaluated, in times of its rows: they, and the spans that are made of them.
@@ -34,6 +33,7 @@ pub struct Loaded {
 /// See [`DbError`]; when too many traces are held by others, it is overloaded.
 pub async fn each_trace(
     app: &App,
+    columns: &Columns,
     places: &[Place],
     deadline: Deadline,
     mut take: impl FnMut(Loaded),
@@ -51,18 +51,22 @@ pub async fn each_trace(
         });
         (place.trace_id, times)
     }));
-    let mut rows: Vec<SpanRow> = Vec::new();
+    let mut rows: Vec<EvalRow> = Vec::new();
     let (mut bytes, mut is_too_large, mut all) = (0, false, true);
     let (mut memory, mut is_refused) = (Share::default(), false);
-    let mut finish = |rows: Vec<SpanRow>, is_too_large: bool| {
+    let mut reader = Reader::default();
+    let mut finish = |rows: Vec<EvalRow>, is_too_large: bool| {
+        if reader.is_large() {
+            reader = Reader::default();
+        }
         if is_too_large {
             all = false;
-        } else if let Some(trace) = loaded(rows) {
+        } else if let Some(trace) = loaded(&mut reader, columns, rows) {
             take(trace);
         }
     };
-    let sql = traces_sql(&traces);
-    let read = app.db.each("traces", &sql, deadline, |row: SpanRow| {
+    let sql = columns.traces_sql(&traces);
+    let read = app.db.each("traces", &sql, deadline, |row: EvalRow| {
         let is_next = rows
             .first()
             .is_some_and(|first| first.trace_id != row.trace_id);
@@ -91,18 +95,15 @@ pub async fn each_trace(
     Ok(all)
 }
 
-fn loaded(rows: Vec<SpanRow>) -> Option<Loaded> {
+fn loaded(reader: &mut Reader, columns: &Columns, rows: Vec<EvalRow>) -> Option<Loaded> {
     let trace_id = rows.first()?.trace_id;
-    let outline = Outline::of(rows);
-    let (start_ns, end_ns) = (outline.start_ns, outline.end_ns);
-    let mut reader = Reader::default();
-    let mut spans = Vec::with_capacity(outline.rows.len());
-    each_span(outline, SpanIn::Time, |span| {
-        spans.push(reader.span(trace_id, span));
-    });
+    let (rows, _) = unique(rows);
+    let start_ns = rows.iter().map(|row| row.start_ns).min()?;
+    let end_ns = rows.iter().map(EvalRow::end_ns).max()?;
+    let spans = rows.into_iter().map(|row| reader.span(columns, row));
     Some(Loaded {
         trace_id,
-        spans,
+        spans: spans.collect(),
         start_ns,
         end_ns,
     })

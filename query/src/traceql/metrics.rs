@@ -11,10 +11,9 @@ use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::{Candidate, Chunks, newest_sql};
-use crate::trace::rows::{Converter, SpanRow, window_sql};
-use crate::trace::tree::Placed;
 use crate::traceql::condition::Condition;
 use crate::traceql::load::each_trace;
+use crate::traceql::rows::{Columns, EvalRow};
 use crate::traceql::span::Reader;
 
 /// How long the first chunk of a window is.
@@ -55,6 +54,7 @@ pub async fn metrics(
         Some(leaves) => run.aggregate(&app.db, &leaves, deadline).await,
         None => {
             let needs = query.needs();
+            let columns = Columns::of(needs);
             let condition = Condition::any(
                 query
                     .leaves()
@@ -65,8 +65,8 @@ pub async fn metrics(
                 && needs.facts.is_empty()
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());
             match is_of_spans_alone {
-                true => run.spans(&app.db, &condition, deadline).await,
-                false => run.traces(app, &condition, deadline).await,
+                true => run.spans(&app.db, &columns, &condition, deadline).await,
+                false => run.traces(app, &columns, &condition, deadline).await,
             }
         }
     };
@@ -105,26 +105,20 @@ impl Run<'_> {
     async fn spans(
         &mut self,
         db: &Db,
+        columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
     ) -> Result<(), DbError> {
-        const ALONE: Placed = Placed {
-            index: 0,
-            depth: 0,
-            orphan: false,
-            skew_ns: None,
-        };
         let (from_ns, to_ns) = bounds(&self.window);
-        let mut sql = window_sql(from_ns, to_ns);
+        let mut sql = columns.window_sql(from_ns, to_ns);
         condition.and_to(&mut sql);
-        let (mut converter, mut reader) = (Converter::default(), Reader::default());
-        let read = db.each("traceql_spans", &sql, deadline, |row: SpanRow| {
+        let mut reader = Reader::default();
+        let read = db.each("traceql_spans", &sql, deadline, |row: EvalRow| {
             self.inspected_spans += 1;
-            let trace_id = row.trace_id;
-            let span = reader.span(trace_id, converter.span(row, ALONE, 0));
+            let span = reader.span(columns, row);
             self.metrics.observe(&Trace::new(&[span]));
-            if converter.is_large() {
-                (converter, reader) = (Converter::default(), Reader::default());
+            if reader.is_large() {
+                reader = Reader::default();
             }
             Flow::More
         });
@@ -135,6 +129,7 @@ impl Run<'_> {
     async fn traces(
         &mut self,
         app: &App,
+        columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
     ) -> Result<(), DbError> {
@@ -150,7 +145,7 @@ impl Run<'_> {
                 behind = rows.last().map(Candidate::place);
                 let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
                 let places: Vec<Place> = fresh.map(Candidate::place).collect();
-                let all = each_trace(app, &places, deadline, |trace| {
+                let all = each_trace(app, columns, &places, deadline, |trace| {
                     self.inspected_spans += trace.spans.len() as u64;
                     self.metrics.observe(&Trace::new(&trace.spans));
                 });

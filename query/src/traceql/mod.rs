@@ -3,5 +3,6 @@
 mod condition;
 mod load;
 pub mod metrics;
+mod rows;
 pub mod search;
 mod span;

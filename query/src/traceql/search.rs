@@ -19,6 +19,7 @@ use crate::search::cursor::Place;
 use crate::search::page::{Candidate, Chunks, newest_sql};
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, each_trace};
+use crate::traceql::rows::Columns;
 
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
@@ -119,7 +120,8 @@ pub async fn search(app: &App, asked: &Asked<'_>, deadline: Deadline) -> Result<
         answer: Answer::default(),
         seen: HashSet::new(),
     };
-    let read = search.read(app, &condition, deadline).await;
+    let columns = Columns::of(asked.query.needs());
+    let read = search.read(app, &columns, &condition, deadline).await;
     let mut answer = search.answer;
     match read {
         Ok(()) => {}
@@ -175,6 +177,7 @@ impl Search<'_> {
     async fn read(
         &mut self,
         app: &App,
+        columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
     ) -> Result<(), DbError> {
@@ -195,7 +198,8 @@ impl Search<'_> {
                     .map(Candidate::place)
                     .filter(|place| self.seen.insert(place.trace_id))
                     .collect();
-                let all = each_trace(app, &places, deadline, |trace| self.look_at(trace)).await?;
+                let look_at = |trace| self.look_at(trace);
+                let all = each_trace(app, columns, &places, deadline, look_at).await?;
                 if !all {
                     let why = "a trace is too large to be searched";
                     self.answer.cut.get_or_insert_with(|| why.to_owned());

@@ -8,9 +8,9 @@ use spanloom_traceql::{
     Array, AttributeScope, ChildField, Kind, Scalar, Span, Status, TraceSpan, ValueRef,
 };
 
-use crate::ids::unhex;
-use crate::trace::span as stored;
-use crate::trace::value::{Attribute, ValueType, double_of};
+use crate::db::Text;
+use crate::trace::value::{Attribute, TypedValue, ValueType, double_of, stored_attributes};
+use crate::traceql::rows::{Columns, EvalRow};
 
 /// An attribute's value.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,12 +50,21 @@ impl Array for Elements<'_> {
 pub struct Attributes(Vec<(String, Value)>);
 
 impl Attributes {
-    fn of(attributes: &[Attribute]) -> Self {
-        let pairs = attributes.iter().filter_map(|attribute| {
-            let value = value_of(attribute.r#type, &attribute.value)?;
-            Some((attribute.key.clone(), value))
-        });
-        let mut pairs: Vec<_> = pairs.collect();
+    /// Those of the store's JSON.
+    fn stored(json: &Text) -> Self {
+        if json.0.is_empty() {
+            return Self::default();
+        }
+        let pairs = stored_attributes(&json.0)
+            .into_iter()
+            .filter_map(|attribute| {
+                let Attribute { key, r#type, value } = attribute;
+                Some((key, value_of(r#type, &value)?))
+            });
+        Self::of(pairs.collect())
+    }
+
+    fn of(mut pairs: Vec<(String, Value)>) -> Self {
         pairs.sort_by(|one, other| one.0.cmp(&other.0));
         pairs.dedup_by(|later, first| later.0 == first.0);
         Self(pairs)
@@ -117,90 +126,116 @@ fn value_of(r#type: ValueType, json: &Json) -> Option<Value> {
     })
 }
 
-/// What was read of what many spans share, by where it lies.
-#[derive(Debug)]
-struct Shared<T>(HashMap<usize, (Arc<T>, Arc<Attributes>)>);
+/// What many spans share, read once.
+#[derive(Debug, Default)]
+struct Shared(HashMap<Text, Arc<Attributes>>);
 
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self(HashMap::new())
+impl Shared {
+    fn read(&mut self, json: Text) -> Arc<Attributes> {
+        if let Some(read) = self.0.get(&json) {
+            return Arc::clone(read);
+        }
+        let read = Arc::new(Attributes::stored(&json));
+        self.0.insert(json, Arc::clone(&read));
+        read
     }
 }
 
-impl<T> Shared<T> {
-    fn read(&mut self, of: &Arc<T>, attributes: impl Fn(&T) -> &[Attribute]) -> Arc<Attributes> {
-        // It is held as long as its place is known.
-        let (_, read) = self
-            .0
-            .entry(Arc::as_ptr(of).addr())
-            .or_insert_with(|| (Arc::clone(of), Arc::new(Attributes::of(attributes(of)))));
-        Arc::clone(read)
-    }
-}
-
-/// Reads spans; what they share is read once.
+/// Makes spans of rows; what they share is read once.
 #[derive(Debug, Default)]
 pub struct Reader {
-    resources: Shared<stored::Resource>,
-    scopes: Shared<stored::Scope>,
+    resources: Shared,
+    scopes: Shared,
 }
 
 impl Reader {
-    /// The span, of the trace `trace_id`.
-    pub fn span(&mut self, trace_id: [u8; 16], span: stored::Span) -> StoredSpan {
-        let resource = self.resources.read(&span.resource.0, |r| &r.attributes);
-        let scope = self.scopes.read(&span.scope.0, |s| &s.attributes);
-        let attributes = Attributes::of(&span.attributes);
-        let start_ns: i64 = span.start_unix_nano.parse().unwrap_or(0);
-        let events = span.events.iter().map(|event| {
-            let time_ns: i64 = event.time_unix_nano.parse().unwrap_or(0);
-            Event {
-                name: event.name.clone(),
+    /// Whether it remembers so much that it should be begun anew.
+    pub fn is_large(&self) -> bool {
+        const SHARED_MAX: usize = 10_000;
+        self.resources.0.len() + self.scopes.0.len() > SHARED_MAX
+    }
+
+    /// The span of a row of these columns.
+    pub fn span(&mut self, columns: &Columns, row: EvalRow) -> StoredSpan {
+        let start_ns = row.start_ns;
+        let events = row
+            .event_list
+            .into_iter()
+            .map(|(time_ns, name, json)| Event {
+                name: name.0,
                 since_start_ns: time_ns.saturating_sub(start_ns),
-                attributes: Attributes::of(&event.attributes),
-            }
-        });
-        let links = span.links.iter().map(|link| Link {
-            trace_id: unhex(&link.trace_id),
-            span_id: unhex(&link.span_id),
-            attributes: Attributes::of(&link.attributes),
-        });
-        StoredSpan {
+                attributes: Attributes::stored(&json),
+            });
+        let links = row.link_list.into_iter();
+        let links = links.map(|(trace_id, span_id, json)| Link {
             trace_id,
-            span_id: unhex(&span.span_id),
-            parent_span_id: span.parent_span_id.as_deref().map_or([0; 8], unhex),
+            span_id,
+            attributes: Attributes::stored(&json),
+        });
+        // Of several values of one key, that of the column comes first.
+        let mut pairs = Vec::new();
+        let texts = columns.texts.iter().zip(row.texts);
+        let texts = texts.filter(|(_, text)| !text.0.is_empty());
+        pairs.extend(texts.map(|(column, text)| (column.key.to_owned(), Value::Str(text.0))));
+        let codes = columns
+            .codes
+            .iter()
+            .zip(row.codes)
+            .filter(|(_, code)| *code != 0);
+        pairs.extend(codes.map(|(column, code)| (column.key.to_owned(), Value::Int(code.into()))));
+        let strings = row.strings.into_iter();
+        pairs.extend(strings.map(|(key, text)| (key.0, Value::Str(text.0))));
+        pairs.extend(
+            row.ints
+                .into_iter()
+                .map(|(key, number)| (key.0, Value::Int(number))),
+        );
+        let doubles = row.doubles.into_iter();
+        pairs.extend(doubles.map(|(key, number)| (key.0, Value::Float(number))));
+        let others = row.others.into_iter();
+        pairs.extend(others.filter_map(|(key, json)| {
+            let Attribute { key, r#type, value } = TypedValue::stored(&json.0).under(key.0);
+            Some((key, value_of(r#type, &value)?))
+        }));
+        StoredSpan {
+            trace_id: row.trace_id,
+            span_id: row.span_id,
+            parent_span_id: row.parent_span_id,
             start_ns,
-            duration_ns: span.duration_ns.parse().unwrap_or(0),
-            status: status_of(&span.status),
-            kind: kind_of(&span.kind),
+            duration_ns: row.duration_ns,
+            status: status_of(row.status_number),
+            kind: kind_of(row.kind_number),
             events: events.collect(),
             links: links.collect(),
-            name: span.name,
-            service: span.service,
-            status_message: span.status_message,
-            attributes,
-            resource,
-            scope: span.scope.0,
-            scope_attributes: scope,
+            name: row.name_text.0,
+            service: row.service_name.0,
+            status_message: row.message.0,
+            attributes: Attributes::of(pairs),
+            resource: self.resources.read(row.resource_json),
+            scope_name: row.scope.0,
+            scope_version: row.scope_version_text.0,
+            scope_attributes: self.scopes.read(row.scope_json),
         }
     }
 }
 
-fn status_of(name: &str) -> Status {
-    match name {
-        "ok" => Status::Ok,
-        "error" => Status::Error,
+/// By its number in the store, OTLP's own.
+fn status_of(number: i8) -> Status {
+    match number {
+        1 => Status::Ok,
+        2 => Status::Error,
         _ => Status::Unset,
     }
 }
 
-fn kind_of(name: &str) -> Kind {
-    match name {
-        "internal" => Kind::Internal,
-        "server" => Kind::Server,
-        "client" => Kind::Client,
-        "producer" => Kind::Producer,
-        "consumer" => Kind::Consumer,
+/// By its number in the store, OTLP's own.
+fn kind_of(number: i8) -> Kind {
+    match number {
+        1 => Kind::Internal,
+        2 => Kind::Server,
+        3 => Kind::Client,
+        4 => Kind::Producer,
+        5 => Kind::Consumer,
         _ => Kind::Unspecified,
     }
 }
@@ -234,7 +269,8 @@ pub struct StoredSpan {
     status_message: String,
     attributes: Attributes,
     resource: Arc<Attributes>,
-    scope: Arc<stored::Scope>,
+    scope_name: String,
+    scope_version: String,
     scope_attributes: Arc<Attributes>,
     events: Vec<Event>,
     links: Vec<Link>,
@@ -314,11 +350,11 @@ impl Span for StoredSpan {
     }
 
     fn scope_name(&self) -> &str {
-        &self.scope.name
+        &self.scope_name
     }
 
     fn scope_version(&self) -> &str {
-        &self.scope.version
+        &self.scope_version
     }
 
     fn attribute(&self, scope: AttributeScope, key: &str) -> Option<ValueRef<'_, Elements<'_>>> {

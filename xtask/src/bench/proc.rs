@@ -56,6 +56,12 @@ pub fn memory_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
     parse_memory(&status, field).with_context(|| format!("{path}: no {field}"))
 }
 
+/// Forgets the highest memory of a process so far: `VmHWM` counts from now.
+pub fn reset_peak(pid: u32) -> anyhow::Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").with_context(|| format!("write {path}"))
+}
+
 fn parse_memory(status: &str, field: &str) -> Option<f64> {
     let line = status
         .lines()

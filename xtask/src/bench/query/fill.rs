@@ -29,7 +29,14 @@ pub struct Filled {
     pub spans: u64,
     /// The first one's time, Unix seconds.
     pub start: u64,
+    /// The id of a trace of [`LARGE_TRACE`] spans, in the hour before.
+    pub large_trace: String,
 }
+
+/// Spans of the large trace.
+const LARGE_TRACE: u64 = 100_000;
+/// Its id.
+const LARGE_TRACE_ID: &str = "000102030405060708090a0b0c0d0e0f";
 
 /// Starts the engine on the cached database, after making it where needed.
 pub fn open(spans: u64, hours: u64, refill: bool) -> anyhow::Result<Filled> {
@@ -43,6 +50,7 @@ pub fn open(spans: u64, hours: u64, refill: bool) -> anyhow::Result<Filled> {
             sink: Sink::start(&host, &folder.join("engine"))?,
             spans,
             start,
+            large_trace: LARGE_TRACE_ID.to_owned(),
         });
     }
     let _ = std::fs::remove_dir_all(&folder);
@@ -55,7 +63,12 @@ pub fn open(spans: u64, hours: u64, refill: bool) -> anyhow::Result<Filled> {
     fill(&sink.sql, spans, hours, start)?;
     // Last, so that a database half made is not taken for a whole one.
     std::fs::write(&stamp, start.to_string())?;
-    Ok(Filled { sink, spans, start })
+    Ok(Filled {
+        sink,
+        spans,
+        start,
+        large_trace: LARGE_TRACE_ID.to_owned(),
+    })
 }
 
 /// The start of the spans in a database that is whole and young enough.
@@ -93,6 +106,7 @@ fn fill(sql: &Sql, spans: u64, hours: u64, start: u64) -> anyhow::Result<()> {
             .env("SPANLOOM_CLICKHOUSE_PASSWORD", &sql.password),
     )?;
     let sql = sql.within(DATABASE);
+    let first_ns = start * 1_000_000_000;
     let start = sql.run(&format!(
         "SELECT toString(fromUnixTimestamp({start}), 'UTC') FORMAT TSV"
     ))?;
@@ -110,10 +124,14 @@ fn fill(sql: &Sql, spans: u64, hours: u64, start: u64) -> anyhow::Result<()> {
         sources.join(", ")
     );
     sql.run(&insert)?;
-    for statement in source::statement(ROLLUPS)
-        .split(';')
-        .filter(|s| !s.trim().is_empty())
-    {
+    let day_ns = hours * 3_600_000_000_000;
+    let large_until_ns = first_ns + day_ns / (spans / LARGE_TRACE).max(1);
+    let rollups = source::statement(ROLLUPS)
+        .replace("{{columns}}", &columns.join(", "))
+        .replace("{{sources}}", &sources.join(", "))
+        .replace("{{large}}", LARGE_TRACE_ID)
+        .replace("{{large_until_ns}}", &large_until_ns.to_string());
+    for statement in rollups.split(';').filter(|s| !s.trim().is_empty()) {
         sql.run(statement)?;
     }
     sql.run("DROP TABLE source")?;

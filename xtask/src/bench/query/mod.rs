@@ -4,6 +4,7 @@
 //! before it is timed. What is timed is the whole HTTP exchange.
 
 mod fill;
+mod questions;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use super::proc::{self, Running};
 use super::report;
 use super::sql::Sql;
 use fill::Filled;
+use questions::{QUESTIONS, Question, Window};
 
 /// The flags of `bench query`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,9 @@ pub struct Args {
     /// Make the database anew even if there is a good one
     #[arg(long)]
     refill: bool,
+    /// Only the kinds whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// Hours that the spans are spread over.
@@ -50,6 +55,8 @@ struct Row {
     p95_ms: f64,
     /// Items in the answer, on average.
     rows: f64,
+    /// The most memory that the query service had meanwhile.
+    peak_mib: f64,
 }
 
 /// A span that exists, to ask for.
@@ -59,86 +66,6 @@ struct Sample {
     service: String,
     operation: String,
     user: String,
-}
-
-/// A kind of question: its name, the path for a sample and a window, and where the answer has its items.
-struct Question {
-    name: &'static str,
-    path: fn(&Sample, &Window) -> String,
-    items: &'static str,
-}
-
-/// The hour that is asked about, and the whole day, as Unix seconds.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    hour: (u64, u64),
-    day: (u64, u64),
-}
-
-const QUESTIONS: [Question; 6] = [
-    Question {
-        name: "trace_by_id",
-        path: |sample, _| format!("/api/v1/traces/{}", sample.trace),
-        items: "spans",
-    },
-    Question {
-        name: "service_operation_1h",
-        path: |sample, window| {
-            let (service, operation) = (escape(&sample.service), escape(&sample.operation));
-            search(window, &format!("service={service}&operation={operation}"))
-        },
-        items: "traces",
-    },
-    Question {
-        name: "duration_1h",
-        path: |_, window| search(window, "minDuration=900ms"),
-        items: "traces",
-    },
-    Question {
-        name: "attribute_1h",
-        path: |sample, window| {
-            search(
-                window,
-                &format!("tag={}", escape(&format!("user.id={}", sample.user))),
-            )
-        },
-        items: "traces",
-    },
-    Question {
-        name: "promoted_attribute_1h",
-        path: |sample, window| {
-            let tag = format!("server.address={}.shop.svc", sample.service);
-            search(window, &format!("tag={}", escape(&tag)))
-        },
-        items: "traces",
-    },
-    Question {
-        name: "percentiles_24h",
-        path: |_, window| {
-            format!(
-                "/api/v1/latency?start={}&end={}",
-                window.day.0, window.day.1
-            )
-        },
-        items: "operations",
-    },
-];
-
-fn search(window: &Window, what: &str) -> String {
-    format!(
-        "/api/v1/traces?{what}&start={}&end={}&limit=20",
-        window.hour.0, window.hour.1
-    )
-}
-
-/// Percent-encodes all but what is plain in a query.
-fn escape(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let parts = text.bytes().map(|byte| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    });
-    parts.collect()
 }
 
 /// Runs it.
@@ -173,23 +100,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .into();
     let mut rows = Vec::new();
     for question in &QUESTIONS {
-        rows.push(ask(
-            &agent,
-            &format!("http://{listen}"),
-            question,
-            &samples,
-            &filled,
-        )?);
+        if !question.name.contains(&args.only) {
+            continue;
+        }
+        let asked = Asked {
+            agent: &agent,
+            base: &format!("http://{listen}"),
+            pid: service.pid(),
+            filled: &filled,
+        };
+        rows.push(asked.ask(question, &samples)?);
     }
     service.check("spanloom-query")?;
     if args.json {
         return super::print_json(&rows);
     }
-    let head = ["query", "p50 ms", "p95 ms", "rows"]
+    let head = ["query", "p50 ms", "p95 ms", "rows", "peak MiB"]
         .map(str::to_owned)
         .to_vec();
     let cells = rows.iter().map(|row| {
-        let figures = [row.p50_ms, row.p95_ms, row.rows].map(|figure| format!("{figure:.1}"));
+        let figures =
+            [row.p50_ms, row.p95_ms, row.rows, row.peak_mib].map(|figure| format!("{figure:.1}"));
         std::iter::once(row.query.to_owned())
             .chain(figures)
             .collect()
@@ -225,56 +156,95 @@ fn samples(sql: &Sql, filled: &Filled, count: usize) -> anyhow::Result<Vec<Sampl
     Ok(samples)
 }
 
-fn ask(
-    agent: &ureq::Agent,
-    base: &str,
-    question: &Question,
-    samples: &[Sample],
-    filled: &Filled,
-) -> anyhow::Result<Row> {
-    let mut rng = Rng::new(3);
-    let before = statements(agent, base)?;
-    let day = (filled.start, filled.start + HOURS * 3600);
-    let mut times = Vec::new();
-    let mut items = 0;
-    for (index, sample) in samples.iter().enumerate() {
-        let from = day.0 + rng.below((HOURS - 1) * 3600);
-        let window = Window {
-            hour: (from, from + 3600),
-            day,
+/// The service that is asked.
+struct Asked<'a> {
+    agent: &'a ureq::Agent,
+    base: &'a str,
+    pid: u32,
+    filled: &'a Filled,
+}
+
+impl Asked<'_> {
+    fn ask(&self, question: &Question, samples: &[Sample]) -> anyhow::Result<Row> {
+        let mut rng = Rng::new(3);
+        let before = statements(self.agent, self.base)?;
+        let start = self.filled.start;
+        let day = (start, start + HOURS * 3600);
+        let mut times = Vec::new();
+        let mut items = 0;
+        let warm_up = question.part(WARM_UP).max(1);
+        let requests = warm_up + question.part(samples.len().saturating_sub(WARM_UP)).max(1);
+        proc::reset_peak(self.pid)?;
+        for (index, sample) in samples.iter().take(requests).enumerate() {
+            let from = day.0 + rng.below((HOURS - 1) * 3600);
+            let window = Window {
+                hour: (from, from + 3600),
+                day,
+                large_trace: &self.filled.large_trace,
+            };
+            let paths = (question.paths)(sample, &window);
+            let started = Instant::now();
+            let texts = self.get_all(&paths)?;
+            let took = started.elapsed();
+            if index >= warm_up {
+                times.push(took.as_secs_f64() * 1e3);
+                for (path, text) in paths.iter().zip(&texts) {
+                    items += count(text, question.items).with_context(|| path.clone())?;
+                }
+            }
+        }
+        let row = Row {
+            query: question.name,
+            p50_ms: round(report::median(&times)),
+            p95_ms: round(report::quantile(&times, 0.95)),
+            rows: round(items as f64 / times.len().max(1) as f64),
+            peak_mib: round(proc::memory_mib(self.pid, "VmHWM")?),
         };
-        let path = (question.path)(sample, &window);
-        let started = Instant::now();
-        let mut response = agent.get(format!("{base}{path}")).call()?;
+        eprintln!(
+            "{}: p50 {} ms, p95 {} ms, {} rows, peak {} MiB; by request: {}",
+            row.query,
+            row.p50_ms,
+            row.p95_ms,
+            row.rows,
+            row.peak_mib,
+            profile(&before, &statements(self.agent, self.base)?, requests)
+        );
+        Ok(row)
+    }
+
+    /// Asks for all of them at once.
+    fn get_all(&self, paths: &[String]) -> anyhow::Result<Vec<String>> {
+        if let [path] = paths {
+            return Ok(vec![self.get(path)?]);
+        }
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = paths
+                .iter()
+                .map(|path| scope.spawn(move || self.get(path)))
+                .collect();
+            let answers = asking.into_iter().map(|one| {
+                one.join()
+                    .unwrap_or_else(|_| bail!("a request's thread failed"))
+            });
+            answers.collect()
+        })
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<String> {
+        let mut response = self.agent.get(format!("{}{path}", self.base)).call()?;
         let text = response
             .body_mut()
             .with_config()
             .limit(1 << 30)
             .read_to_string()?;
-        let took = started.elapsed();
         if response.status() != 200 {
             bail!("{path}: {} {text}", response.status());
         }
-        if index >= WARM_UP {
-            times.push(took.as_secs_f64() * 1e3);
-            items += count(&text, question.items).with_context(|| path)?;
+        if text.contains("\"PARTIAL\"") || response.headers().contains_key("x-spanloom-partial") {
+            bail!("{path}: the answer is cut short");
         }
+        Ok(text)
     }
-    let row = Row {
-        query: question.name,
-        p50_ms: round(report::median(&times)),
-        p95_ms: round(report::quantile(&times, 0.95)),
-        rows: round(items as f64 / times.len().max(1) as f64),
-    };
-    eprintln!(
-        "{}: p50 {} ms, p95 {} ms, {} rows; by request: {}",
-        row.query,
-        row.p50_ms,
-        row.p95_ms,
-        row.rows,
-        profile(&before, &statements(agent, base)?, samples.len())
-    );
-    Ok(row)
 }
 
 /// How often each of the service's ClickHouse queries ran, and its seconds.
@@ -323,7 +293,8 @@ fn profile(before: &Statements, after: &Statements, requests: usize) -> String {
 /// How many items the answer's list has.
 fn count(text: &str, list: &str) -> anyhow::Result<usize> {
     let value: Value = serde_json::from_str(text)?;
-    let items = value.get(list).and_then(Value::as_array);
+    let pointer = format!("/{}", list.replace('.', "/"));
+    let items = value.pointer(&pointer).and_then(Value::as_array);
     let cut = text.get(..200).unwrap_or(text);
     Ok(items
         .with_context(|| format!("no list {list:?} in the answer {cut}"))?
@@ -340,7 +311,7 @@ mod tests {
 
     #[test]
     fn values_are_escaped() {
-        let check = |text, expected| assert_eq!(escape(text), expected);
+        let check = |text, expected| assert_eq!(questions::escape(text), expected);
         check("cart", "cart");
         check("GET /a/{id}", "GET%20%2Fa%2F%7Bid%7D");
         check("user.id=u-1", "user.id%3Du-1");

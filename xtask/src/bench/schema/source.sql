@@ -73,7 +73,10 @@ SELECT
             'http.response.body.size', toInt64(span_hash % 30000), 'network.peer.port', toInt64(32768 + span_hash % 20000))),
         'Map(LowCardinality(String), Int64)') AS integers,
     CAST(map('cache.hit.ratio', (span_hash % 1000) / 1000), 'Map(LowCardinality(String), Float64)') AS doubles,
-    CAST(map('error.retryable', if(failed, 'true', 'false')), 'Map(LowCardinality(String), String)') AS others,
+    CAST(if(trace_hash % 10 = 0,
+        map('error.retryable', if(failed, 'true', 'false'),
+            'cart.items', concat('["item-', toString(trace_hash % 1000), '","gift"]')),
+        map('error.retryable', if(failed, 'true', 'false'))), 'Map(LowCardinality(String), String)') AS others,
     if(failed, [(time + INTERVAL 1 MILLISECOND, 'exception',
         '{"exception.type":"TimeoutError","exception.message":"upstream timed out after 2000 ms","exception.stacktrace":"TimeoutError: upstream timed out\\n  at call (client.py:118)\\n  at handle (server.py:42)"}', 0)], []) AS events
 FROM numbers({{first}}, {{count}})
