@@ -24,8 +24,11 @@ use crate::traceql::rows::Columns;
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
 
-/// Traces that are read at a time.
-const BATCH: usize = 200;
+/// The most traces that are read at a time. The first are few: where most of them match they are enough.
+const BATCH_MAX: usize = 1_000;
+
+/// How many more the next ones are.
+const BATCH_GROWTH: usize = 4;
 
 /// What is asked.
 #[derive(Debug)]
@@ -185,13 +188,15 @@ impl Search<'_> {
             start_ns, end_ns, ..
         } = *self.asked;
         let mut chunks = Chunks::new(start_ns, end_ns, FIRST_CHUNK_NS);
+        let mut batch = self.asked.limit.saturating_mul(2).clamp(20, BATCH_MAX);
         while let Some(chunk) = chunks.next() {
             let before = self.answer.traces.len();
             let mut behind = None;
             loop {
-                let sql = newest_sql(&condition.within(chunk.0, chunk.1), behind, BATCH);
+                let sql = newest_sql(&condition.within(chunk.0, chunk.1), behind, batch);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
-                let is_last = rows.len() < BATCH;
+                let is_last = rows.len() < batch;
+                batch = BATCH_MAX.min(batch * BATCH_GROWTH);
                 behind = rows.last().map(Candidate::place);
                 let places: Vec<Place> = rows
                     .iter()

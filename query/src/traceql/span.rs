@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use spanloom_traceql::{
-    Array, AttributeScope, ChildField, Kind, Scalar, Span, Status, TraceSpan, ValueRef,
+    Array, AttributeScope, ChildField, Kind, OwnedValue, Scalar, Span, Status, TraceSpan, ValueRef,
 };
 
 use crate::db::Text;
@@ -31,6 +31,23 @@ impl Value {
             Self::Float(number) => Scalar::Float(*number),
             Self::Bool(value) => Scalar::Bool(*value),
             Self::Array(_) | Self::Other => Scalar::Other,
+        }
+    }
+
+    fn owned(&self) -> OwnedValue {
+        match self {
+            Self::Str(text) => OwnedValue::Str(text.clone()),
+            Self::Int(number) => OwnedValue::Int(*number),
+            Self::Float(number) => OwnedValue::Float(*number),
+            Self::Bool(value) => OwnedValue::Bool(*value),
+            Self::Array(values) => {
+                let element = |value: &Self| match value {
+                    Self::Array(_) => OwnedValue::Nil,
+                    value => value.owned(),
+                };
+                OwnedValue::Array(values.iter().map(element).collect())
+            }
+            Self::Other => OwnedValue::Nil,
         }
     }
 }
@@ -138,6 +155,24 @@ impl Shared {
         let read = Arc::new(Attributes::stored(&json));
         self.0.insert(json, Arc::clone(&read));
         read
+    }
+}
+
+/// A value of the store's JSON, as series are made by it.
+pub fn stored_value(json: &str) -> OwnedValue {
+    let Attribute { r#type, value, .. } = TypedValue::stored(json).under(String::new());
+    value_of(r#type, &value).map_or(OwnedValue::Nil, |value| value.owned())
+}
+
+/// Attributes of resources by their JSON, each read once.
+#[derive(Debug, Default)]
+pub struct Resources(Shared);
+
+impl Resources {
+    /// The value that the resource has of a key.
+    pub fn value(&mut self, json: &Text, key: &str) -> OwnedValue {
+        let read = self.0.read(json.clone());
+        read.get(key).map_or(OwnedValue::Nil, Value::owned)
     }
 }
 

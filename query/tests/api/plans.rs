@@ -289,6 +289,11 @@ async fn what_clickhouse_does_is_what_the_evaluator_means() {
         " by (resource.service.name, status)",
         " by (kind)",
         " by (span.s)",
+        " by (span.i, span.b)",
+        " by (span.d)",
+        " by (span.http.route, resource.r)",
+        " by (span.http.response.status_code)",
+        " by (resource.k8s.pod.name)",
         " by (.i)",
     ];
     let mut filled = 0;

@@ -3,6 +3,7 @@
 
 use clickhouse::Row;
 use serde::Deserialize;
+use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_SPAN, Promoted};
 use spanloom_traceql::{
     CompiledQuery, Exemplar, Field, FieldRef, Intrinsic, Kind, MetricsFunction, OverOp, OwnedValue,
     Partial, Scope, Status,
@@ -14,6 +15,7 @@ use crate::ids::hex;
 use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::sql::Sql;
 use crate::traceql::condition::Condition;
+use crate::traceql::span::{Resources, stored_value};
 
 /// The most fields of a `by` that are columns.
 const BY_MAX: usize = 4;
@@ -26,13 +28,17 @@ pub(super) struct Leaf {
     taken: Taken,
 }
 
-/// A column that series are made by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What series are made by.
+#[derive(Debug, Clone)]
 enum Column {
     Service,
     Name,
     Status,
     Kind,
+    /// An attribute of the span, and the column that it has of its own.
+    Span(String, Option<&'static Promoted>),
+    /// An attribute of the resource.
+    Resource(String),
 }
 
 impl Column {
@@ -43,28 +49,71 @@ impl Column {
             Field::Intrinsic(Intrinsic::Kind) => Self::Kind,
             Field::Attribute {
                 parent: false,
-                scope: Scope::Resource,
+                scope,
                 name,
-            } if name == "service.name" => Self::Service,
-            _ => return None,
+            } => match scope {
+                Scope::Resource if name == "service.name" => Self::Service,
+                Scope::Resource => Self::Resource(name.clone()),
+                Scope::Span => {
+                    let promoted = PROMOTED_SPAN.iter().find(|column| column.key == name);
+                    Self::Span(name.clone(), promoted)
+                }
+                _ => return None,
+            },
+            Field::Attribute { .. } | Field::Intrinsic(_) => return None,
         })
     }
 
-    fn sql(self) -> &'static str {
-        match self {
-            Self::Service => "toString(service)",
-            Self::Name => "toString(name)",
-            Self::Status => "lower(toString(status))",
-            Self::Kind => "lower(toString(kind))",
+    /// What rows are grouped by: columns as they are, which ClickHouse groups by their numbers. An attribute of the
+    /// span is a letter for its type and its text, or nothing where there is none.
+    fn grouped(&self) -> Sql {
+        let (key, promoted) = match self {
+            Self::Service => return Sql::new("service"),
+            Self::Name => return Sql::new("name"),
+            Self::Status => return Sql::new("status"),
+            Self::Kind => return Sql::new("kind"),
+            Self::Resource(_) => return Sql::new("resource"),
+            Self::Span(key, promoted) => (key, promoted),
+        };
+        let mut sql = Sql::new("multiIf(");
+        if let Some(promoted) = promoted {
+            sql.push(promoted.column).push(match promoted.kind {
+                ColumnKind::Code => " != 0, concat('i', toString(",
+                _ => " != '', concat('s', toString(",
+            });
+            sql.push(promoted.column).push(")), ");
         }
+        for (contains, value) in [
+            ("mapContains(attr_str, ", "), concat('s', attr_str["),
+            (
+                "mapContains(attr_int, ",
+                "), concat('i', toString(attr_int[",
+            ),
+            (
+                "mapContains(attr_double, ",
+                "), concat('d', toString(attr_double[",
+            ),
+            ("mapContains(attr_other, ", "), concat('o', attr_other["),
+        ] {
+            sql.push(contains).string(key).push(value).string(key);
+            let is_number = value.contains("toString");
+            sql.push(if is_number { "])), " } else { "]), " });
+        }
+        sql.push("'')");
+        sql
     }
 
-    fn value(self, text: String) -> OwnedValue {
+    /// The value of a text of [`Self::grouped`].
+    fn value(&self, text: &Text, resources: &mut Resources) -> OwnedValue {
+        let of_names = |names: &[&str], text: &str| {
+            let mut names = names.iter();
+            names.position(|name| name.eq_ignore_ascii_case(text))
+        };
         match self {
-            Self::Service | Self::Name => OwnedValue::Str(text),
-            Self::Status => OwnedValue::Status(match text.as_str() {
-                text if text == SPAN_STATUSES[1] => Status::Ok,
-                text if text == SPAN_STATUSES[2] => Status::Error,
+            Self::Service | Self::Name => OwnedValue::Str(text.0.clone()),
+            Self::Status => OwnedValue::Status(match of_names(&SPAN_STATUSES, &text.0) {
+                Some(1) => Status::Ok,
+                Some(2) => Status::Error,
                 _ => Status::Unset,
             }),
             Self::Kind => {
@@ -76,9 +125,21 @@ impl Column {
                     Kind::Producer,
                     Kind::Consumer,
                 ];
-                let place = SPAN_KINDS.iter().position(|name| *name == text);
+                let place = of_names(&SPAN_KINDS, &text.0);
                 let kind = place.and_then(|place| KINDS.get(place)).copied();
                 OwnedValue::Kind(kind.unwrap_or_default())
+            }
+            Self::Resource(key) => resources.value(text, key),
+            Self::Span(..) => {
+                let mut chars = text.0.chars();
+                let (kind, rest) = (chars.next(), chars.as_str());
+                match kind {
+                    Some('s') => OwnedValue::Str(rest.to_owned()),
+                    Some('i') => rest.parse().map_or(OwnedValue::Nil, OwnedValue::Int),
+                    Some('d') => rest.parse().map_or(OwnedValue::Nil, OwnedValue::Float),
+                    Some('o') => stored_value(rest),
+                    _ => OwnedValue::Nil,
+                }
             }
         }
     }
@@ -157,12 +218,12 @@ impl Run<'_> {
     ) -> Result<(), DbError> {
         for (number, leaf) in leaves.iter().enumerate() {
             let sql = self.sql(leaf);
-            let mut exemplars = Vec::new();
+            let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
             let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
                 self.inspected_spans += row.spans;
                 let texts = row.by_texts.iter().zip(&leaf.by);
                 let by: Vec<OwnedValue> = texts
-                    .map(|(text, column)| column.value(text.0.clone()))
+                    .map(|(text, column)| column.value(text, &mut resources))
                     .collect();
                 let step = usize::try_from(row.step).unwrap_or(usize::MAX);
                 let partial = match leaf.taken {
@@ -200,23 +261,32 @@ impl Run<'_> {
 
     fn sql(&self, leaf: &Leaf) -> Sql {
         let (from_ns, to_ns) = bounds(&self.window);
-        let mut sql = Sql::new(
-            "SELECT step, by_texts, exponent, spans, number, example.1 AS trace_id, \
-             example.2 AS span_id, example.3 AS start_ns, example.4 AS duration_ns \
+        const BY: [&str; BY_MAX] = ["by_0", "by_1", "by_2", "by_3"];
+        let mut sql = Sql::new("SELECT step, ");
+        for (place, name) in BY.iter().take(leaf.by.len()).enumerate() {
+            let begin = if place == 0 {
+                "[toString("
+            } else {
+                ", toString("
+            };
+            sql.push(begin).push(name).push(")");
+        }
+        let is_one = leaf.by.is_empty();
+        sql.push(if is_one { "[]::Array(String)" } else { "]" });
+        sql.push(
+            " AS by_texts, exponent, spans, number, example.1 AS trace_id, example.2 AS span_id, \
+             example.3 AS start_ns, example.4 AS duration_ns \
              FROM (SELECT toUInt64(intDiv(toUnixTimestamp64Nano(time) - ",
         );
         sql.int(from_ns)
             .push(", ")
             .int(i64::try_from(self.window.step_ns()).unwrap_or(i64::MAX))
-            .push(")) AS step, [");
-        for (place, column) in leaf.by.iter().enumerate() {
-            sql.push(if place == 0 { "" } else { ", " })
-                .push(column.sql());
-        }
-        if leaf.by.is_empty() {
-            sql.push("]::Array(String) AS by_texts, ");
-        } else {
-            sql.push("] AS by_texts, ");
+            .push(")) AS step, ");
+        for (column, name) in leaf.by.iter().zip(BY) {
+            sql.append(&column.grouped())
+                .push(" AS ")
+                .push(name)
+                .push(", ");
         }
         // The least power of two that a duration is not above; the logarithm may be a little too small.
         sql.push(match leaf.taken {
@@ -243,7 +313,11 @@ impl Run<'_> {
             sql.push(" AND s.duration_ns >= 2");
         }
         leaf.condition.and_to(&mut sql);
-        sql.push(" GROUP BY step, by_texts, exponent)");
+        sql.push(" GROUP BY step, exponent");
+        for name in BY.iter().take(leaf.by.len()) {
+            sql.push(", ").push(name);
+        }
+        sql.push(")");
         sql
     }
 }
