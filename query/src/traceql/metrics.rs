@@ -20,7 +20,7 @@ use crate::traceql::span::Reader;
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
 
 /// Traces that are read at a time.
-const BATCH: usize = 500;
+const BATCH: usize = 4_000;
 
 /// What a query of metrics found.
 #[derive(Debug)]
@@ -54,13 +54,13 @@ pub async fn metrics(
         Some(leaves) => run.aggregate(&app.db, &leaves, deadline).await,
         None => {
             let needs = query.needs();
-            let columns = Columns::of(needs);
             let condition = Condition::any(
                 query
                     .leaves()
                     .iter()
                     .map(|leaf| leaf.filter.map_or(Condition::UNKNOWN, Condition::of)),
             );
+            let columns = Columns::of(needs, &condition);
             let is_of_spans_alone = !needs.structure
                 && needs.facts.is_empty()
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());

@@ -12,6 +12,7 @@ use crate::db::Text;
 use crate::search::traces::Traces;
 use crate::sql::Sql;
 use crate::trace::outline::SpanRecord;
+use crate::traceql::condition::Condition;
 
 type EventRow = (i64, Text, Text);
 type LinkRow = ([u8; 16], [u8; 8], Text);
@@ -141,42 +142,91 @@ impl SpanRecord for EvalRow {
 /// Which attributes are read.
 #[derive(Debug, Default)]
 struct Keys<'q> {
+    /// Whether all are, of the spans that are read whole.
     all: bool,
+    /// Those that are read of each span.
     named: BTreeSet<&'q str>,
 }
 
-impl<'q> Keys<'q> {
-    fn has(&self, key: &str) -> bool {
-        self.all || self.named.contains(key)
-    }
-
+impl Keys<'_> {
     fn is_empty(&self) -> bool {
         !self.all && self.named.is_empty()
     }
 
-    fn only(&self, key: &str) -> bool {
-        !self.all && self.named.len() == 1 && self.named.contains(key)
-    }
-
     /// A column of attributes, with those that are read.
     fn of_map(&self, column: &'static str, none: &'static str, name: &'static str) -> Sql {
+        let mut sql = Sql::default();
         if self.is_empty() {
-            let mut sql = Sql::new(none);
-            sql.push(name);
+            sql.push(none).push(name);
             return sql;
         }
-        if self.all {
-            let mut sql = Sql::new(column);
-            sql.push(name);
-            return sql;
+        sql.push("mapFilter((k, v) -> ");
+        sql.push(if self.all { "is_whole" } else { "false" });
+        if !self.named.is_empty() {
+            sql.push(" OR k IN (");
+            for (place, key) in self.named.iter().enumerate() {
+                sql.push(if place == 0 { "" } else { ", " }).string(key);
+            }
+            sql.push(")");
         }
-        let mut sql = Sql::new("mapFilter((k, v) -> k IN (");
-        for (place, key) in self.named.iter().enumerate() {
-            sql.push(if place == 0 { "" } else { ", " }).string(key);
-        }
-        sql.push("), ").push(column).push(")").push(name);
+        sql.push(", ").push(column).push(")").push(name);
         sql
     }
+
+    /// The columns of attributes that have one of their own.
+    fn promoted(&self, is_code: bool) -> Vec<&'static Promoted> {
+        let columns = PROMOTED_SPAN.iter();
+        let columns = columns.filter(|promoted| (promoted.kind == Kind::Code) == is_code);
+        columns
+            .filter(|promoted| self.all || self.named.contains(promoted.key))
+            .collect()
+    }
+
+    /// Their values, as an array.
+    fn of_columns(&self, columns: &[&'static Promoted], is_code: bool) -> Sql {
+        let mut sql = Sql::default();
+        for (place, promoted) in columns.iter().enumerate() {
+            sql.push(if place == 0 { "[" } else { ", " });
+            let is_of_each = self.named.contains(promoted.key);
+            sql.push(if is_of_each { "" } else { "if(is_whole, " });
+            match is_code {
+                true => sql.push(promoted.column),
+                false => sql.push("toString(").push(promoted.column).push(")"),
+            };
+            sql.push(match (is_of_each, is_code) {
+                (true, _) => "",
+                (false, true) => ", 0)",
+                (false, false) => ", '')",
+            });
+        }
+        sql.push(match (columns.is_empty(), is_code) {
+            (false, true) => "]::Array(UInt16) AS codes, ",
+            (false, false) => "]::Array(String) AS texts, ",
+            (true, true) => "[]::Array(UInt16) AS codes, ",
+            (true, false) => "[]::Array(String) AS texts, ",
+        });
+        sql
+    }
+}
+
+/// Of which spans a text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    None,
+    Whole,
+    Each,
+}
+
+/// A text, or nothing of the spans of which it is not read.
+fn text(of: Of, column: &'static str, name: &'static str) -> Sql {
+    let mut sql = Sql::default();
+    match of {
+        Of::None => sql.push("''"),
+        Of::Whole => sql.push("if(is_whole, ").push(column).push(", '')"),
+        Of::Each => sql.push(column),
+    };
+    sql.push(name);
+    sql
 }
 
 /// The columns that a query needs.
@@ -190,15 +240,17 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Of a query.
-    pub fn of(needs: &Needs) -> Self {
+    /// Of a query. Where it reads all attributes, it does so of the spans of this condition: of others those that
+    /// it names.
+    pub fn of(needs: &Needs, whole: &Condition) -> Self {
         let all = needs.all_attributes;
         let keys = || Keys {
             all,
             named: BTreeSet::new(),
         };
         let (mut span, mut resource) = (keys(), keys());
-        let (mut scope, mut scope_name, mut message) = (all, all, all);
+        let at_least = if all { Of::Whole } else { Of::None };
+        let (mut scope, mut scope_name, mut message) = (at_least, at_least, at_least);
         for field in &needs.fields {
             match field {
                 Field::Attribute {
@@ -214,83 +266,66 @@ impl Columns {
                         span.named.insert(name);
                         resource.named.insert(name);
                     }
-                    Scope::Instrumentation => scope = true,
+                    Scope::Instrumentation => scope = Of::Each,
                     Scope::Event | Scope::Link => {}
                 },
                 Field::Intrinsic(intrinsic) => match intrinsic {
-                    Intrinsic::StatusMessage => message = true,
+                    Intrinsic::StatusMessage => message = Of::Each,
                     Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion => {
-                        scope_name = true;
+                        scope_name = Of::Each;
                     }
                     _ => {}
                 },
             }
         }
-        let promoted = |is_code: bool| {
-            let columns = PROMOTED_SPAN.iter();
-            let columns = columns.filter(|promoted| (promoted.kind == Kind::Code) == is_code);
-            columns
-                .filter(|promoted| span.has(promoted.key))
-                .collect::<Vec<_>>()
-        };
-        let (texts, codes) = (promoted(false), promoted(true));
+        let (texts, codes) = (span.promoted(false), span.promoted(true));
 
-        let mut sql = Sql::new(
+        let mut sql = Sql::default();
+        if all {
+            sql.push("WITH (true");
+            whole.and_to(&mut sql);
+            sql.push(") AS is_whole ");
+        }
+        sql.push(
             "SELECT trace_id, span_id, parent_span_id, toUnixTimestamp64Nano(time) AS start_ns, \
              duration_ns, toString(name) AS name_text, toString(service) AS service_name, \
              toInt8(kind) AS kind_number, toInt8(status) AS status_number, ",
         );
-        let given = |is_given: bool, column: &'static str| match is_given {
-            true => column,
-            false => "''",
-        };
-        sql.push(given(message, "status_message"))
-            .push(" AS message, ");
-        for (place, promoted) in texts.iter().enumerate() {
-            sql.push(if place == 0 {
-                "[toString("
-            } else {
-                ", toString("
-            });
-            sql.push(promoted.column).push(")");
-        }
-        sql.push(if texts.is_empty() {
-            "[]::Array(String)"
-        } else {
-            "]"
-        });
-        sql.push(" AS texts, ");
-        for (place, promoted) in codes.iter().enumerate() {
-            sql.push(if place == 0 { "[" } else { ", " })
-                .push(promoted.column);
-        }
-        sql.push(if codes.is_empty() {
-            "[]::Array(UInt16)"
-        } else {
-            "]"
-        });
-        sql.push(" AS codes, ");
-        sql.push(if resource.is_empty() {
-            "''"
-        } else if resource.only("service.name") {
+        sql.append(&text(message, "status_message", " AS message, "))
+            .append(&span.of_columns(&texts, false))
+            .append(&span.of_columns(&codes, true));
+        let is_name_alone =
+            resource.named.len() == 1 && resource.named.contains("service.name") && !all;
+        if is_name_alone {
             // Where it is a text, `service` has it. Where the key is once in the JSON, but in a map, the resource has
             // no name of its own, and the same is right.
-            "if(countSubstrings(resource, '\"service.name\":') = 1 \
-             AND position(resource, '\"service.name\":\"') > 0, '', toString(resource))"
+            sql.push(
+                "if(countSubstrings(resource, '\"service.name\":') = 1 \
+                 AND position(resource, '\"service.name\":\"') > 0, '', toString(resource)) \
+                 AS resource_json, ",
+            );
         } else {
-            "toString(resource)"
-        });
-        sql.push(" AS resource_json, ");
-        sql.push(given(scope_name, "toString(scope_name)"))
-            .push(" AS scope, ");
-        sql.push(given(scope_name, "toString(scope_version)"))
-            .push(" AS scope_version_text, ");
-        sql.push(given(scope, "toString(scope_attributes)"))
-            .push(" AS scope_json, ");
+            let of = match resource.named.is_empty() {
+                true => at_least,
+                false => Of::Each,
+            };
+            sql.append(&text(of, "toString(resource)", " AS resource_json, "));
+        }
         const NO_TEXTS: &str = "CAST([], 'Array(Tuple(String, String))')";
         const NO_INTS: &str = "CAST([], 'Array(Tuple(String, Int64))')";
         const NO_DOUBLES: &str = "CAST([], 'Array(Tuple(String, Float64))')";
-        sql.append(&span.of_map("attr_str", NO_TEXTS, " AS strings, "))
+        sql.append(&text(scope_name, "toString(scope_name)", " AS scope, "))
+            .append(&text(
+                scope_name,
+                "toString(scope_version)",
+                " AS scope_version_text, ",
+            ))
+            .append(&text(
+                scope,
+                "toString(scope_attributes)",
+                " AS scope_json, ",
+            ))
+            .append(&span.of_map("attr_str", NO_TEXTS, " AS strings, "))
             .append(&span.of_map("attr_int", NO_INTS, " AS ints, "))
             .append(&span.of_map("attr_double", NO_DOUBLES, " AS doubles, "))
             .append(&span.of_map("attr_other", NO_TEXTS, " AS others, "));

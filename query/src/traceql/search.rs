@@ -123,7 +123,7 @@ pub async fn search(app: &App, asked: &Asked<'_>, deadline: Deadline) -> Result<
         answer: Answer::default(),
         seen: HashSet::new(),
     };
-    let columns = Columns::of(asked.query.needs());
+    let columns = Columns::of(asked.query.needs(), &condition);
     let read = search.read(app, &columns, &condition, deadline).await;
     let mut answer = search.answer;
     match read {

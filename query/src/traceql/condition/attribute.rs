@@ -29,7 +29,11 @@ pub(super) fn attribute_compared(
             either
         }
         Scope::Event | Scope::Link | Scope::Instrumentation => {
-            Condition::at_least(has_key(scope, key))
+            let value = match (op, literal) {
+                (CompareOp::Eq, Literal::Str(text)) => never_escaped(text),
+                _ => "",
+            };
+            Condition::at_least(has_key_with(scope, key, value))
         }
     }
 }
@@ -92,6 +96,17 @@ fn span_attribute(key: &str, op: CompareOp, literal: &Literal) -> Condition {
     }
     let mut others = Sql::new("mapContains(attr_other, ");
     others.string(key).push(")");
+    if let (Literal::Str(text), CompareOp::Eq) = (literal, op)
+        && !never_escaped(text).is_empty()
+    {
+        // An element of an array.
+        others
+            .push(" AND position(attr_other[")
+            .string(key)
+            .push("], ")
+            .string(never_escaped(text))
+            .push(") > 0");
+    }
     if let (Literal::Bool(value), CompareOp::Eq) = (literal, op) {
         others
             .push(" AND position(attr_other[")
@@ -178,19 +193,39 @@ fn resource_attribute(key: &str, op: CompareOp, literal: &Literal) -> Condition 
     Condition::at_least(sql)
 }
 
+/// The condition that JSON holds a key, and a text that is part of its value.
+fn key_and_value(column: &'static str, key: &str, value: &str) -> Sql {
+    let mut sql = has_text(column, key);
+    if !value.is_empty() {
+        sql.push(" AND position(")
+            .push(column)
+            .push(", ")
+            .string(value)
+            .push(") > 0");
+    }
+    sql
+}
+
 /// The condition that a span may have an attribute.
 pub(super) fn has_key(scope: Scope, key: &str) -> Sql {
+    has_key_with(scope, key, "")
+}
+
+/// The same, where the value is stored in JSON with this text in it.
+fn has_key_with(scope: Scope, key: &str, value: &str) -> Sql {
     match scope {
         Scope::Resource => has_text("resource", key),
-        Scope::Instrumentation => has_text("scope_attributes", key),
+        Scope::Instrumentation => key_and_value("scope_attributes", key, value),
         Scope::Event => {
             let mut sql = Sql::new("arrayExists(a -> ");
-            sql.append(&has_text("a", key)).push(", events.attributes)");
+            sql.append(&key_and_value("a", key, value))
+                .push(", events.attributes)");
             sql
         }
         Scope::Link => {
             let mut sql = Sql::new("arrayExists(a -> ");
-            sql.append(&has_text("a", key)).push(", links.attributes)");
+            sql.append(&key_and_value("a", key, value))
+                .push(", links.attributes)");
             sql
         }
         Scope::Span => {

@@ -131,7 +131,7 @@ pub const QUESTIONS: [Question; 33] = [
         query(w, r#"{ .user.id = "nobody" }"#)
     }),
     traceql("traceql_array_element_1h", |_, w| {
-        query(w, r#"{ span.cart.items = "item-7" }"#)
+        query(w, r#"{ span.cart.items = "item-70" }"#)
     }),
     traceql("traceql_array_absent_1h", |_, w| {
         query(w, r#"{ span.cart.items = "nothing" }"#)
