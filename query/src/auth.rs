@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use crate::metrics::Metrics;
+use crate::tempo::grpc;
 
 /// How often the directory is read, at most.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -268,6 +269,9 @@ pub async fn check(State(tokens): State<Arc<Tokens>>, request: Request, next: Ne
         return response;
     }
     tokens.metrics.unauthorized();
+    if grpc::is_grpc(request.headers()) {
+        return grpc::unauthenticated();
+    }
     let asks = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
     (StatusCode::UNAUTHORIZED, asks).into_response()
 }

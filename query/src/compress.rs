@@ -76,7 +76,8 @@ impl Coding {
     }
 }
 
-/// Compresses JSON and text that is whole already, if the client takes it.
+/// Compresses JSON and text that is whole already, if the client takes it. Messages of gRPC are neither, and are
+/// passed on as they come, with their trailers.
 pub async fn layer(request: Request, next: Next) -> Response {
     let coding = Coding::of(request.headers());
     let mut response = next.run(request).await;

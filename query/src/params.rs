@@ -85,6 +85,11 @@ impl Params {
         Ok(Self { pairs })
     }
 
+    /// Parameters that came in another way, for a route of another product.
+    pub fn given(pairs: Vec<(String, String)>) -> Self {
+        Self { pairs }
+    }
+
     /// The value of a parameter; one that is given without a value counts as not given.
     pub fn one(&self, name: &str) -> Option<&str> {
         let mut given = self

@@ -100,6 +100,11 @@ impl Problem {
         }
     }
 
+    /// What kind of problem it is.
+    pub fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
     /// The parameter at fault, if one is.
     #[cfg(test)]
     pub fn at_parameter(&self) -> Option<&str> {

@@ -65,9 +65,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .merge(ui::routes())
-        // Grafana's gRPC calls know no prefix, and who moves from Tempo changes the host alone.
+        // Who moves from Tempo changes the host alone.
         .merge(tempo::routes())
-        .merge(tempo::grpc())
+        .merge(tempo::grpc::routes())
         .nest("/tempo", tempo::prefixed())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -88,7 +88,8 @@ async fn method_not_allowed() -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, "only GET is supported")
 }
 
-/// Counts each request and marks its answer as what it says it is.
+/// Counts each request and marks its answer as what it says it is. A call of gRPC is counted when its answer
+/// begins: its status is in the trailers, and this one is that of HTTP.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request

@@ -22,13 +22,20 @@ impl From<DbError> for Plain {
     }
 }
 
-impl IntoResponse for Plain {
-    fn into_response(self) -> Response {
+impl Plain {
+    /// The line.
+    pub fn text(&self) -> String {
         let document = self.0.document();
-        let text = match document.parameter.as_deref() {
+        match document.parameter.as_deref() {
             Some(name) if !name.is_empty() => format!("{name}: {}", document.detail),
             _ => document.detail,
-        };
+        }
+    }
+}
+
+impl IntoResponse for Plain {
+    fn into_response(self) -> Response {
+        let text = self.text();
         let mut response = self.0.into_response();
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);

@@ -20,14 +20,14 @@ use crate::traceql::metrics::{Answer, metrics};
 
 /// Series with a sample for each step.
 pub async fn query_range(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>, Plain> {
-    let answer = ask(&app, &uri, false).await?;
+    let answer = ask(&app, &Params::of_others(&uri)?, false).await?;
     let series = answer.finished.series.iter().map(series_json);
     Ok(Json(document(series.collect(), &answer)))
 }
 
 /// Series with one sample.
 pub async fn query(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>, Plain> {
-    let answer = ask(&app, &uri, true).await?;
+    let answer = ask(&app, &Params::of_others(&uri)?, true).await?;
     let series = answer.finished.series.iter().map(|series| {
         let value = series.samples.first().map_or(f64::NAN, |(_, value)| *value);
         json!({"labels": labels(&series.labels), "value": double(value)})
@@ -35,8 +35,11 @@ pub async fn query(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>,
     Ok(Json(document(series.collect(), &answer)))
 }
 
-async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
-    let params = Params::of_others(uri)?;
+/// Runs the query of these parameters, for a sample or for one at each step.
+///
+/// # Errors
+/// When a parameter cannot be used, or ClickHouse has no answer.
+pub async fn ask(app: &App, params: &Params, is_instant: bool) -> Result<Answer, Plain> {
     let text = params
         .one("q")
         .or_else(|| params.one("query"))
@@ -46,7 +49,7 @@ async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
         let detail = "this is a search; ask /api/search, or add a function such as | rate()";
         return Err(Problem::parameter("q", detail).into());
     }
-    let range = match (Range::read(&params)?, params.duration("since")?) {
+    let range = match (Range::read(params)?, params.duration("since")?) {
         (Some(range), _) => range,
         (None, None) => last_hour(),
         (None, Some(since)) => last(i64::try_from(since).unwrap_or(i64::MAX)),
@@ -59,7 +62,7 @@ async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
     let window = match is_instant {
         true => Window::instant(start, end),
         false => {
-            let given = step(&params, "step")?.filter(|step| *step > 0);
+            let given = step(params, "step")?.filter(|step| *step > 0);
             let step = given.unwrap_or_else(|| Window::default_step_ns(start, end));
             Window::range(start, end, step)
         }
@@ -83,14 +86,18 @@ async fn ask(app: &App, uri: &Uri, is_instant: bool) -> Result<Answer, Plain> {
     Ok(metrics(app, &query, window, limits, deadline).await?)
 }
 
+/// Why an answer does not have everything.
+pub fn why_partial(answer: &Answer) -> Option<String> {
+    match (&answer.cut, &answer.finished.truncated) {
+        (Some(cut), _) => Some(cut.clone()),
+        (None, truncated) => truncated.map(|why| why.to_string()),
+    }
+}
+
 fn document(series: Vec<Json_>, answer: &Answer) -> Json_ {
     let mut document = Map::new();
     document.insert("series".to_owned(), json!(series));
     let mut counts = Map::new();
-    let why = match (&answer.cut, &answer.finished.truncated) {
-        (Some(cut), _) => Some(cut.clone()),
-        (None, truncated) => truncated.map(|why| why.to_string()),
-    };
     if answer.inspected_spans > 0 {
         let spans = answer.inspected_spans.to_string();
         counts.insert("inspectedSpans".to_owned(), json!(spans));
@@ -100,7 +107,7 @@ fn document(series: Vec<Json_>, answer: &Answer) -> Json_ {
     }
     counts.insert("totalJobs".to_owned(), json!(1));
     document.insert("metrics".to_owned(), json!(counts));
-    if let Some(why) = why {
+    if let Some(why) = why_partial(answer) {
         document.insert("status".to_owned(), json!("PARTIAL"));
         document.insert("message".to_owned(), json!(why));
     }

@@ -1,10 +1,11 @@
-//! Tempo's API, for Grafana's Tempo data source: at the root and under `/tempo`.
+//! Tempo's API, for Grafana's Tempo data source: at the root and under `/tempo`; over gRPC at the root ([`grpc`]).
 //!
 //! Its answers have the shapes of Tempo's own, down to what is left out: Grafana's data source refuses a
 //! field that it does not know, and reads some without a look. Errors are plain text, which Grafana shows.
 //! Parameters that we do not know are ignored.
 
 mod error;
+pub mod grpc;
 mod json;
 mod metrics;
 mod otlp;
@@ -19,9 +20,9 @@ mod wire;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use axum::{Json, Router};
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderValue, Uri, header};
 use serde_json::json;
 
 use self::error::Plain;
@@ -70,28 +71,6 @@ pub fn routes() -> Router<Arc<App>> {
 fn text(text: &'static str) -> Response {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// The methods of Tempo's gRPC service, which are not there: a client is told so in its own terms.
-pub fn grpc() -> Router<Arc<App>> {
-    Router::new().route("/tempopb.StreamingQuerier/{method}", any(not_implemented))
-}
-
-async fn not_implemented() -> Response {
-    /// UNIMPLEMENTED.
-    const CODE: HeaderValue = HeaderValue::from_static("12");
-    const MESSAGE: HeaderValue = HeaderValue::from_static(
-        "streaming is not supported; turn it off in the settings of the data source",
-    );
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        ),
-        (HeaderName::from_static("grpc-status"), CODE),
-        (HeaderName::from_static("grpc-message"), MESSAGE),
-    ];
-    (headers, ()).into_response()
 }
 
 /// What Grafana asks when a data source is saved.

@@ -28,38 +28,63 @@ const SPANS_DEFAULT: usize = 3;
 /// Without a range, the last hour is searched.
 const RANGE_DEFAULT_NS: i64 = 3_600_000_000_000;
 
-/// Why an answer has not looked at everything.
-const CUT: HeaderName = HeaderName::from_static("x-spanloom-partial");
+/// Why an answer has not looked at everything: a header, and a trailer over gRPC.
+pub const CUT: HeaderName = HeaderName::from_static("x-spanloom-partial");
+
+/// A search as it was asked.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The query; no metrics.
+    pub query: CompiledQuery,
+    range: Range,
+    limit: usize,
+    spans_per_spanset: usize,
+}
+
+impl Wanted {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn read(params: &Params) -> Result<Self, Problem> {
+        let text = match params.one("q") {
+            Some(text) => text.to_owned(),
+            None => older(params)?,
+        };
+        let query = query::compile(&text)?;
+        if query.is_metrics() {
+            let detail = "this is a metrics query; ask /api/metrics/query_range";
+            return Err(Problem::parameter("q", detail));
+        }
+        Ok(Self {
+            query,
+            range: Range::read(params)?.unwrap_or_else(last_hour),
+            limit: match number(params, "limit", LIMIT_DEFAULT)? {
+                0 => return Err(Problem::parameter("limit", "must be 1 or more")),
+                limit => limit.min(LIMIT_MAX),
+            },
+            spans_per_spanset: number(params, "spss", SPANS_DEFAULT)?,
+        })
+    }
+
+    /// What is to be searched.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            query: &self.query,
+            start_ns: self.range.start_ns,
+            end_ns: self.range.end_ns,
+            limit: self.limit,
+            spans_per_spanset: self.spans_per_spanset,
+        }
+    }
+}
 
 /// Searches.
 pub async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Plain> {
-    let params = Params::of_others(&uri)?;
-    let text = match params.one("q") {
-        Some(text) => text.to_owned(),
-        None => older(&params)?,
-    };
-    let query = query::compile(&text)?;
-    if query.is_metrics() {
-        let detail = "this is a metrics query; ask /api/metrics/query_range";
-        return Err(Problem::parameter("q", detail).into());
-    }
-    let range = match Range::read(&params)? {
-        Some(range) => range,
-        None => last_hour(),
-    };
-    let asked = Asked {
-        query: &query,
-        start_ns: range.start_ns,
-        end_ns: range.end_ns,
-        limit: match number(&params, "limit", LIMIT_DEFAULT)? {
-            0 => return Err(Problem::parameter("limit", "must be 1 or more").into()),
-            limit => limit.min(LIMIT_MAX),
-        },
-        spans_per_spanset: number(&params, "spss", SPANS_DEFAULT)?,
-    };
-    let answer = search(&app, &asked, app.db.deadline()).await?;
+    let wanted = Wanted::read(&Params::of_others(&uri)?)?;
+    let answer = search(&app, &wanted.asked(), app.db.deadline()).await?;
     let cut = answer.cut.clone();
-    let mut response = Json(document(&query, answer)).into_response();
+    let mut response = Json(document(&wanted.query, answer)).into_response();
     if let Some(cut) = cut.and_then(|cut| HeaderValue::try_from(cut).ok()) {
         response.headers_mut().insert(CUT, cut);
     }

@@ -59,11 +59,11 @@ struct KeyRow {
 }
 
 /// A scope and its keys, sorted.
-type Scoped = (&'static str, Vec<String>);
+pub type Scoped = (&'static str, Vec<String>);
 
 /// The keys by scope.
 pub async fn v2(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<serde_json::Value>, Plain> {
-    let scopes = scopes(&app, &uri).await?;
+    let scopes = scopes(&app, &Params::of_others(&uri)?).await?;
     let scopes: Vec<_> = scopes
         .into_iter()
         .map(|(name, tags)| json!({"name": name, "tags": tags}))
@@ -73,11 +73,18 @@ pub async fn v2(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<serde_json
 
 /// The keys without their scopes.
 pub async fn v1(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<serde_json::Value>, Plain> {
-    let scopes = scopes(&app, &uri).await?;
+    let scopes = scopes(&app, &Params::of_others(&uri)?).await?;
+    Ok(Json(
+        json!({"tagNames": without_scopes(scopes), "metrics": {}}),
+    ))
+}
+
+/// The keys of all scopes, each once, sorted.
+pub fn without_scopes(scopes: Vec<Scoped>) -> Vec<String> {
     let mut names: Vec<String> = scopes.into_iter().flat_map(|(_, tags)| tags).collect();
     names.sort();
     names.dedup();
-    Ok(Json(json!({"tagNames": names, "metrics": {}})))
+    names
 }
 
 /// A limit, where 0 means ours.
@@ -97,8 +104,11 @@ pub fn limit(params: &Params) -> Result<u64, Problem> {
     })
 }
 
-async fn scopes(app: &App, uri: &Uri) -> Result<Vec<Scoped>, Plain> {
-    let params = Params::of_others(uri)?;
+/// The keys that these parameters ask for.
+///
+/// # Errors
+/// When a parameter cannot be used, or ClickHouse has no answer.
+pub async fn scopes(app: &App, params: &Params) -> Result<Vec<Scoped>, Plain> {
     let (attributes, intrinsics) = match params.one("scope") {
         None | Some("all" | "none") => (None, true),
         Some("intrinsic") => return Ok(vec![intrinsics_of()]),
@@ -109,8 +119,8 @@ async fn scopes(app: &App, uri: &Uri) -> Result<Vec<Scoped>, Plain> {
             return Err(Problem::parameter("scope", detail).into());
         }
     };
-    let range = Range::read(&params)?.unwrap_or(Range::ALL);
-    let limit = limit(&params)?;
+    let range = Range::read(params)?.unwrap_or(Range::ALL);
+    let limit = limit(params)?;
     let mut sql = Sql::new(
         "SELECT toString(scope) AS scope, toString(key) AS key FROM tags WHERE tenant = '' AND ",
     );

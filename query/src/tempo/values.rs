@@ -168,7 +168,7 @@ pub async fn v2(
     rest: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Json<serde_json::Value>, Plain> {
-    let values = values(&app, rest, &uri).await?;
+    let values = of_path(&app, rest, &uri).await?;
     let values: Vec<_> = values
         .into_iter()
         .map(|(kind, value)| json!({"type": kind, "value": value}))
@@ -182,12 +182,16 @@ pub async fn v1(
     rest: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Json<serde_json::Value>, Plain> {
-    let values = values(&app, rest, &uri).await?;
-    let values: BTreeSet<String> = values.into_iter().map(|(_, value)| value).collect();
+    let values = without_types(of_path(&app, rest, &uri).await?);
     Ok(Json(json!({"tagValues": values, "metrics": {}})))
 }
 
-async fn values(
+/// The texts of values, each once, sorted.
+pub fn without_types(values: Vec<TypedText>) -> BTreeSet<String> {
+    values.into_iter().map(|(_, value)| value).collect()
+}
+
+async fn of_path(
     app: &App,
     rest: Result<Path<String>, PathRejection>,
     uri: &Uri,
@@ -199,9 +203,16 @@ async fn values(
             format!("tag {shown:?} not found; the path ends in the tag's name and /values");
         return Err(Problem::new(ProblemKind::NotFound, detail).into());
     };
-    let params = Params::of_others(uri)?;
-    let range = Range::read(&params)?.unwrap_or(Range::ALL);
-    let limit = tags::limit(&params)?;
+    values(app, name, &Params::of_others(uri)?).await
+}
+
+/// The values of `name` that these parameters ask for.
+///
+/// # Errors
+/// When a parameter cannot be used, or ClickHouse has no answer.
+pub async fn values(app: &App, name: &str, params: &Params) -> Result<Vec<TypedText>, Plain> {
+    let range = Range::read(params)?.unwrap_or(Range::ALL);
+    let limit = tags::limit(params)?;
     let deadline = app.db.deadline();
     let tag = Tag::named(name);
     let filter = params.one("q").and_then(parse_lenient);

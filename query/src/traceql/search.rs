@@ -65,6 +65,14 @@ impl Answer {
             .sort_by_key(|trace| Reverse((trace.start_ns, trace.trace_id)));
         self.traces.truncate(limit);
     }
+
+    /// Of traces in order those that stay where they are: what was not seen yet starts at `frontier_ns` or before.
+    pub fn final_ones(&self, frontier_ns: i64) -> &[FoundTrace] {
+        let count = self
+            .traces
+            .partition_point(|trace| trace.start_ns > frontier_ns);
+        self.traces.get(..count).unwrap_or_default()
+    }
 }
 
 /// A trace that matches.
@@ -117,6 +125,20 @@ pub struct FoundSpan {
 /// # Errors
 /// When ClickHouse is away, or refuses the query.
 pub async fn search(app: &App, asked: &Asked<'_>, deadline: Deadline) -> Result<Answer, DbError> {
+    search_telling(app, asked, deadline, |_, _| {}).await
+}
+
+/// As [`search`]; `tell` is given what was found so far, and the frontier up to which that is final
+/// ([`Answer::final_ones`]), each time that more was looked at.
+///
+/// # Errors
+/// As [`search`].
+pub async fn search_telling(
+    app: &App,
+    asked: &Asked<'_>,
+    deadline: Deadline,
+    mut tell: impl FnMut(&Answer, i64) + Send,
+) -> Result<Answer, DbError> {
     let condition = candidates(asked.query);
     let mut search = Search {
         asked,
@@ -124,7 +146,8 @@ pub async fn search(app: &App, asked: &Asked<'_>, deadline: Deadline) -> Result<
         seen: HashSet::new(),
     };
     let columns = Columns::of(asked.query.needs(), &condition);
-    let read = search.read(app, &columns, &condition, deadline).await;
+    let read = search.read(app, &columns, &condition, deadline, &mut tell);
+    let read = read.await;
     let mut answer = search.answer;
     match read {
         Ok(()) => {}
@@ -183,6 +206,7 @@ impl Search<'_> {
         columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
+        tell: &mut (impl FnMut(&Answer, i64) + Send),
     ) -> Result<(), DbError> {
         let Asked {
             start_ns, end_ns, ..
@@ -214,6 +238,7 @@ impl Search<'_> {
                     (false, Some(place)) => place.time_ns,
                     _ => chunk.0,
                 };
+                tell(&self.answer, frontier);
                 if self.is_enough(frontier) {
                     return Ok(());
                 }
@@ -231,11 +256,7 @@ impl Search<'_> {
     /// Whether no trace that was not seen comes before the last of those that are wanted: each starts before
     /// `frontier_ns`, or in that very nanosecond.
     fn is_enough(&self, frontier_ns: i64) -> bool {
-        let final_ones = self.answer.traces.iter();
-        let count = final_ones
-            .filter(|trace| trace.start_ns > frontier_ns)
-            .count();
-        count >= self.asked.limit
+        self.answer.final_ones(frontier_ns).len() >= self.asked.limit
     }
 
     fn look_at(&mut self, trace: Loaded) {

@@ -7,6 +7,7 @@ mod accounts;
 mod agree;
 mod encoding;
 mod errors;
+mod grpc;
 mod harness;
 mod plans;
 mod probes;

@@ -21,7 +21,7 @@ use crate::harness::{Service, ask, serve_to};
 const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
 /// Puts a certificate of a new authority into `server`, and the authority into the file `trust`.
-fn renew(server: &Path, trust: &Path) {
+pub fn renew(server: &Path, trust: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
