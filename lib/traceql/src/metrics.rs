@@ -35,9 +35,11 @@ const QUANTILE: &str = "p";
 /// How much a query may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most series of each pipeline of the query; further ones are left out. For `compare`, the most
-    /// values of all attributes together.
+    /// The most series of each pipeline of the query; further ones are left out.
     pub series: usize,
+    /// The most counts of each `compare`: one for each step of each value of an attribute; further values are left
+    /// out. Only the most frequent are answered, but which they are is known in the end.
+    pub compared: usize,
     /// The most exemplars, unless the query says how many it wants. At most [`MAX_EXEMPLARS`].
     pub exemplars: usize,
 }
@@ -46,6 +48,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             series: 10_000,
+            compared: 4_000_000,
             exemplars: MAX_EXEMPLARS,
         }
     }
@@ -102,6 +105,8 @@ pub struct Metrics<'q> {
     plan: Option<&'q Plan>,
     window: Window,
     series: usize,
+    /// The most values that `compare` counts.
+    compared: usize,
     exemplars: usize,
     leaves: Vec<Run>,
     /// The traces that have an exemplar.
@@ -136,6 +141,8 @@ impl<'q> Metrics<'q> {
             plan,
             window,
             series: limits.series,
+            // A value takes about as much as some counts.
+            compared: limits.compared / window.steps().saturating_add(16),
             exemplars: if window.is_instant() {
                 0
             } else {
@@ -181,7 +188,9 @@ impl<'q> Metrics<'q> {
         {
             let selected =
                 in_window(span.span().start_ns(), *window) && eval::holds(selection, span);
-            let room = run.compared.add(span, selected, (step, steps), self.series);
+            let room = run
+                .compared
+                .add(span, selected, (step, steps), self.compared);
             self.truncated |= !room;
             return false;
         }
@@ -268,7 +277,7 @@ impl<'q> Metrics<'q> {
             let at = (step, steps);
             let room = run
                 .compared
-                .count(selected, label, value, at, count, self.series);
+                .count(selected, label, value, at, count, self.compared);
             self.truncated |= !room;
         }
     }
