@@ -56,6 +56,8 @@ pub struct Limits {
     pub trace_bytes_in_flight: usize,
     /// Connections at once; more are not accepted until one ends.
     pub connections: usize,
+    /// A TraceQL query that takes longer gets a line in the log.
+    pub slow_query: Duration,
 }
 
 impl Default for Limits {
@@ -84,6 +86,7 @@ impl Limits {
             trace_bytes: memory.trace,
             trace_bytes_in_flight: memory.traces,
             connections: 512,
+            slow_query: Duration::from_secs(5),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{ClickHouseConfig, Limits};
 use crate::metrics::{Metrics, QueryLabels};
 use crate::problem::{Problem, ProblemKind};
 use crate::sql::Sql;
+use crate::tally;
 
 /// How much later than ClickHouse's own limit we give up, so that its error is the one that is
 /// seen.
@@ -45,8 +46,8 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// The class of the error, for the metric.
-    fn label(&self) -> &'static str {
+    /// The class of the error, for the metric and the log.
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Timeout(_) => "timeout",
             Self::Memory(_) => "memory",
@@ -288,7 +289,7 @@ impl Db {
         slots: &Semaphore,
         (sql, most): (&Sql, Option<usize>),
         deadline: Deadline,
-        mut take: impl FnMut(T) -> Flow,
+        take: impl FnMut(T) -> Flow,
     ) -> Result<(), DbError>
     where
         T: RowOwned + RowRead,
@@ -311,13 +312,11 @@ impl Db {
             query = query.with_setting("max_result_bytes", most.to_string());
         }
         let read = async {
+            tally::sent();
             let mut cursor: RowCursor<T> = query.fetch()?;
-            while let Some(row) = cursor.next().await? {
-                if take(row) == Flow::Enough {
-                    break;
-                }
-            }
-            Ok(())
+            let read = read_rows(&mut cursor, take).await;
+            tally::received(&cursor);
+            read
         };
         match tokio::time::timeout(left + GRACE, read).await {
             Ok(result) => result.map_err(|error| self.classify(error, deadline)),
@@ -369,6 +368,21 @@ pub enum Flow {
     More,
     /// The rest is not wanted.
     Enough,
+}
+
+async fn read_rows<T>(
+    cursor: &mut RowCursor<T>,
+    mut take: impl FnMut(T) -> Flow,
+) -> clickhouse::error::Result<()>
+where
+    T: RowOwned + RowRead,
+{
+    while let Some(row) = cursor.next().await? {
+        if take(row) == Flow::Enough {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The number in `Code: 60. DB::Exception: …`.

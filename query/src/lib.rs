@@ -29,6 +29,7 @@ mod router;
 mod search;
 mod server;
 mod sql;
+mod tally;
 mod tempo;
 mod times;
 mod trace;

@@ -78,6 +78,10 @@ struct Args {
     #[arg(long, env = "SPANLOOM_QUERY_TIMEOUT_SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     query_timeout_seconds: u64,
+    /// How long a TraceQL query may take before it is logged with what it read, in seconds.
+    #[arg(long, env = "SPANLOOM_SLOW_QUERY_SECONDS", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=3600))]
+    slow_query_seconds: u64,
     /// The memory limit of the container in bytes, which bounds concurrent queries and how much data
     /// is returned at once [default: the limit of the control group, or else 2 GiB]
     #[arg(long, env = "SPANLOOM_MEMORY_LIMIT_BYTES")]
@@ -101,6 +105,7 @@ impl Args {
             },
             limits: Limits {
                 query_timeout,
+                slow_query: Duration::from_secs(self.slow_query_seconds),
                 ..Limits::within(memory::Query::of(limit))
             },
             access: Access {

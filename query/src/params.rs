@@ -164,6 +164,15 @@ impl Params {
             .transpose()
     }
 
+    /// `true` or `false`; false where it is not given.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::parameter(name, "must be true or false")),
+        }
+    }
+
     /// A number in `1..=max`, or `default`.
     pub fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
         let Some(text) = self.one("limit") else {

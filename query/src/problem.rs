@@ -79,6 +79,7 @@ pub struct Problem {
     kind: ProblemKind,
     detail: String,
     parameter: Option<String>,
+    place: Option<(u32, u32)>,
 }
 
 impl Problem {
@@ -88,6 +89,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             parameter: None,
+            place: None,
         }
     }
 
@@ -97,6 +99,16 @@ impl Problem {
             kind: ProblemKind::BadParameter,
             detail: detail.into(),
             parameter: Some(name.into()),
+            place: None,
+        }
+    }
+
+    /// The same, at a line and a column of the parameter's text.
+    #[must_use]
+    pub fn at_place(self, line: u32, column: u32) -> Self {
+        Self {
+            place: Some((line, column)),
+            ..self
         }
     }
 
@@ -119,6 +131,8 @@ impl Problem {
             status: self.kind.status().as_u16(),
             detail: self.detail.clone(),
             parameter: self.parameter.clone(),
+            line: self.place.map(|(line, _)| line),
+            column: self.place.map(|(_, column)| column),
         }
     }
 }
@@ -138,6 +152,12 @@ pub struct ProblemDocument {
     /// The parameter at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
+    /// The line of a query at fault, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The column in that line, in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
 }
 
 impl IntoResponse for Problem {

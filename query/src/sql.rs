@@ -4,7 +4,7 @@
 //! comes from outside is a parameter that the server binds by its declared type. There is no way to
 //! do otherwise.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter, Write};
 
 use spanloom_store::schema::rollup::SATURATING_SUM;
 
@@ -31,6 +31,23 @@ impl Value {
             Self::Double(_) => "Float64",
             Self::Strs(_) => "Array(String)",
             Self::Ints(_) => "Array(Int64)",
+        }
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+        match self {
+            Self::Str(text) => f.write_str(&quoted(text)),
+            Self::Int(number) => number.fmt(f),
+            Self::UInt(number) => number.fmt(f),
+            Self::Double(number) => write!(f, "{number:?}"),
+            Self::Strs(texts) => {
+                let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
+            Self::Ints(numbers) => write!(f, "{numbers:?}"),
         }
     }
 }
@@ -175,6 +192,20 @@ impl Sql {
         text
     }
 
+    /// The text with its values in it, for people: nothing is sent like this.
+    pub fn shown(&self) -> String {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(literal) => text.push_str(literal),
+                Part::Value(value) => {
+                    let _ = write!(text, "{value}");
+                }
+            }
+        }
+        text
+    }
+
     /// The query for `client` to send.
     pub fn query(&self, client: &clickhouse::Client) -> clickhouse::query::Query {
         let mut query = client.query_raw(&self.text());
@@ -226,6 +257,10 @@ mod tests {
         assert_eq!(
             sql.text(),
             "SELECT 1 WHERE c = {p0:UInt64} AND a = {p1:String} AND b < {p2:Int64} LIMIT 1"
+        );
+        assert_eq!(
+            sql.shown(),
+            "SELECT 1 WHERE c = 7 AND a = 'x\\'; DROP' AND b < -3 LIMIT 1"
         );
         let values: Vec<_> = sql.values().cloned().collect();
         assert_eq!(

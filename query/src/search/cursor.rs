@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 /// A trace's place in the order of answers, which is newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The newest span in the window that matches.
+    /// The start of the newest span in the window that matches; in a search by TraceQL that of the trace.
     pub time_ns: i64,
     /// Sorts traces whose newest matches are of the same nanosecond.
     pub trace_id: [u8; 16],

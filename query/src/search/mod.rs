@@ -1,13 +1,16 @@
 //! `GET /api/v1/traces`: the newest traces that match.
 
 pub mod cursor;
+pub mod explain;
 pub mod filter;
 pub mod page;
 mod summary;
 pub mod tag;
+pub mod traceql;
 pub mod traces;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -20,13 +23,17 @@ use crate::ids::hex;
 use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument};
 use crate::search::cursor::Place;
-use crate::search::filter::Filter;
+use crate::search::explain::Explanation;
+use crate::search::filter::{Filter, Places};
 use crate::search::summary::Summary;
+use crate::search::traceql::{Match, Partial};
+use crate::tally::{Tally, counted};
 use crate::times::{Window, rfc3339};
 
 /// What the route takes.
 pub const ALLOWED: Allowed = Allowed {
     once: &[
+        "q",
         "service",
         "operation",
         "status",
@@ -37,9 +44,21 @@ pub const ALLOWED: Allowed = Allowed {
         "end",
         "limit",
         "cursor",
+        "explain",
     ],
     repeated: &["tag"],
 };
+
+/// The parameters that are conditions on a span. One span must meet all of them.
+const CONDITIONS: [&str; 7] = [
+    "service",
+    "operation",
+    "status",
+    "kind",
+    "tag",
+    "minDuration",
+    "maxDuration",
+];
 
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
@@ -48,10 +67,15 @@ const LIMIT_MAX: usize = 100;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceList {
-    /// The traces, by the start of their newest span that matches, then by id, both descending.
+    /// The traces, by the start of their newest span that matches, then by id, both descending; with `q` by the
+    /// start of the trace, then by id.
     pub traces: Vec<TraceSummary>,
-    /// Whether more traces match than are in this answer.
+    /// Whether more traces match than are in this answer, or may match: then `partial` says why.
     pub truncated: bool,
+    /// Why a search with `q` has not looked at everything; missing if it has. If the search ended early, there is no
+    /// `nextCursor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// Continues behind the last trace when given as `cursor` with the same other parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -60,6 +84,9 @@ pub struct TraceList {
     /// What to try when nothing matches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// How the search was run, with `explain=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Explanation>,
 }
 
 /// One trace, as a list shows it.
@@ -86,6 +113,12 @@ pub struct TraceSummary {
     pub span_count: u64,
     /// Those with status error.
     pub error_count: u64,
+    /// With `q`, how many spans match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matched_span_count: Option<usize>,
+    /// With `q`, the spans that match: one group, or with `by(…)` one for each value, at most 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Vec<Match>>,
 }
 
 impl From<(Place, Summary)> for TraceSummary {
@@ -105,19 +138,26 @@ impl From<(Place, Summary)> for TraceSummary {
                 .to_string(),
             span_count: summary.spans,
             error_count: summary.errors,
+            matched_span_count: None,
+            matches: None,
         }
     }
 }
 
 /// Searches traces.
 ///
-/// A trace matches when one of its spans matches all conditions and starts in the window.
+/// A trace matches when one of its spans matches all conditions and starts in the window; with `q`, when the query
+/// selects a span that starts in the window.
 #[utoipa::path(
     get,
     path = "/api/v1/traces",
     tag = "traces",
     operation_id = "searchTraces",
     params(
+        ("q" = Option<String>, Query,
+            description = "A TraceQL query, such as { status = error && duration > 1s }; cannot be \
+                           combined with service, operation, status, kind, tag, minDuration and \
+                           maxDuration"),
         ("service" = Option<String>, Query, description = "Service name"),
         ("operation" = Option<String>, Query, description = "Span name"),
         ("status" = Option<String>, Query, description = "unset, ok or error"),
@@ -139,6 +179,8 @@ impl From<(Place, Summary)> for TraceSummary {
             description = "Maximum number of traces to return; 20 by default"),
         ("cursor" = Option<String>, Query,
             description = "The nextCursor of the previous page of the same search"),
+        ("explain" = Option<bool>, Query,
+            description = "Whether to add how the search was run, and what it read"),
     ),
     responses(
         (status = 200, description = "The newest traces that match", body = TraceList),
@@ -148,8 +190,36 @@ impl From<(Place, Summary)> for TraceSummary {
 )]
 pub async fn search(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<TraceList>, Problem> {
     let params = Params::read(&uri, ALLOWED)?;
-    let filter = Filter::read(&params)?;
     let limit = params.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let is_explained = params.flag("explain")?;
+    let list = match params.one("q") {
+        Some(text) => traceql::list(&app, &params, text, limit, is_explained).await?,
+        None if is_explained => explained(&app, &params, limit).await?,
+        None => list(&app, &params, limit).await?,
+    };
+    Ok(Json(list))
+}
+
+/// Answers a search by parameters, and says what it cost.
+async fn explained(app: &App, params: &Params, limit: usize) -> Result<TraceList, Problem> {
+    let (begun, tally) = (Instant::now(), Arc::<Tally>::default());
+    let mut list = counted(tally.clone(), list(app, params, limit)).await?;
+    let filter = Filter::read(params)?;
+    let conditions = filter.conditions(filter.start_ns, filter.end_ns, Places::USUAL);
+    list.explain = Some(Explanation {
+        query: None,
+        pushed_down: Some(conditions.shown()),
+        evaluated: Vec::new(),
+        clickhouse: tally.read().into(),
+        inspected: None,
+        duration_ns: begun.elapsed().as_nanos().to_string(),
+    });
+    Ok(list)
+}
+
+/// Answers a search by parameters.
+async fn list(app: &App, params: &Params, limit: usize) -> Result<TraceList, Problem> {
+    let filter = Filter::read(params)?;
     let question = filter.question();
     let after = params
         .one("cursor")
@@ -161,34 +231,29 @@ pub async fn search(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<TraceL
     let next_cursor = last
         .filter(|_| page.more)
         .map(|place| cursor::encode(place, question));
-    let hint = (page.traces.is_empty() && after.is_none()).then(|| hint(&params));
+    let hint = (page.traces.is_empty() && after.is_none()).then(|| hint(params));
     let traces = summary::summaries(&app.db, page.traces, page.index, deadline).await?;
-    Ok(Json(TraceList {
+    Ok(TraceList {
         traces: traces.into_iter().map(TraceSummary::from).collect(),
         truncated: page.more,
+        partial: None,
         next_cursor,
         hint,
         window: Window::new(filter.start_ns, filter.end_ns),
-    }))
+        explain: None,
+    })
+}
+
+/// Those of the conditions that a request has.
+fn given(params: &Params) -> Vec<&'static str> {
+    let has = |name: &&str| params.all(name).any(|value| !value.is_empty());
+    CONDITIONS.into_iter().filter(has).collect()
 }
 
 /// What to try when nothing matches: one span must meet every condition, and that is what is mostly
 /// forgotten.
 fn hint(params: &Params) -> String {
-    const CONDITIONS: [&str; 7] = [
-        "service",
-        "operation",
-        "status",
-        "kind",
-        "tag",
-        "minDuration",
-        "maxDuration",
-    ];
-    let given: Vec<_> = CONDITIONS
-        .into_iter()
-        .filter(|name| params.all(name).any(|value| !value.is_empty()))
-        .collect();
-    match given.as_slice() {
+    match given(params).as_slice() {
         [] => "no spans are stored in this time range; try a longer range, or check with GET \
              /api/v1/accounts that spans are received"
             .to_owned(),

@@ -17,17 +17,20 @@ use crate::tempo::query;
 use crate::tempo::search::{last, last_hour};
 use crate::tempo::window::{Range, step};
 use crate::traceql::metrics::{Answer, metrics};
+use crate::traceql::watch::{Inspected, Request, watched};
 
 /// Series with a sample for each step.
 pub async fn query_range(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>, Plain> {
-    let answer = ask(&app, &Params::of_others(&uri)?, false).await?;
+    let params = Params::of_others(&uri)?;
+    let answer = ask(&app, "/api/metrics/query_range", &params, false).await?;
     let series = answer.finished.series.iter().map(series_json);
     Ok(Json(document(series.collect(), &answer)))
 }
 
 /// Series with one sample.
 pub async fn query(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>, Plain> {
-    let answer = ask(&app, &Params::of_others(&uri)?, true).await?;
+    let params = Params::of_others(&uri)?;
+    let answer = ask(&app, "/api/metrics/query", &params, true).await?;
     let series = answer.finished.series.iter().map(|series| {
         let value = series.samples.first().map_or(f64::NAN, |(_, value)| *value);
         json!({"labels": labels(&series.labels), "value": double(value)})
@@ -35,11 +38,16 @@ pub async fn query(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Json_>,
     Ok(Json(document(series.collect(), &answer)))
 }
 
-/// Runs the query of these parameters, for a sample or for one at each step.
+/// Runs the query of these parameters of a route, for a sample or for one at each step.
 ///
 /// # Errors
 /// When a parameter cannot be used, or ClickHouse has no answer.
-pub async fn ask(app: &App, params: &Params, is_instant: bool) -> Result<Answer, Plain> {
+pub async fn ask(
+    app: &App,
+    route: &'static str,
+    params: &Params,
+    is_instant: bool,
+) -> Result<Answer, Plain> {
     let text = params
         .one("q")
         .or_else(|| params.one("query"))
@@ -82,8 +90,18 @@ pub async fn ask(app: &App, params: &Params, is_instant: bool) -> Result<Answer,
         exemplars,
         ..Limits::default()
     };
-    let deadline = app.db.deadline();
-    Ok(metrics(app, &query, window, limits, deadline).await?)
+    let request = Request {
+        route,
+        text,
+        query: &query,
+    };
+    let inspected = |answer: &Answer| Inspected {
+        traces: 0,
+        spans: answer.inspected_spans,
+    };
+    let work = metrics(app, &query, window, limits, app.db.deadline());
+    let (answer, _) = watched(app, request, inspected, work).await?;
+    Ok(answer)
 }
 
 /// Why an answer does not have everything.

@@ -18,6 +18,7 @@ use crate::tempo::error::Plain;
 use crate::tempo::query;
 use crate::tempo::window::Range;
 use crate::traceql::search::{Answer, Asked, FoundSpan, FoundSpanset, FoundTrace, search};
+use crate::traceql::watch::{Request, watched};
 
 /// Tempo's own default.
 const LIMIT_DEFAULT: usize = 20;
@@ -36,6 +37,7 @@ pub const CUT: HeaderName = HeaderName::from_static("x-spanloom-partial");
 pub struct Wanted {
     /// The query; no metrics.
     pub query: CompiledQuery,
+    text: String,
     range: Range,
     limit: usize,
     spans_per_spanset: usize,
@@ -58,6 +60,7 @@ impl Wanted {
         }
         Ok(Self {
             query,
+            text,
             range: Range::read(params)?.unwrap_or_else(last_hour),
             limit: match number(params, "limit", LIMIT_DEFAULT)? {
                 0 => return Err(Problem::parameter("limit", "must be 1 or more")),
@@ -73,8 +76,19 @@ impl Wanted {
             query: &self.query,
             start_ns: self.range.start_ns,
             end_ns: self.range.end_ns,
+            after: None,
             limit: self.limit,
             spans_per_spanset: self.spans_per_spanset,
+            is_named: false,
+        }
+    }
+
+    /// The query, as it came on this route.
+    pub fn request(&self, route: &'static str) -> Request<'_> {
+        Request {
+            route,
+            text: &self.text,
+            query: &self.query,
         }
     }
 }
@@ -82,7 +96,10 @@ impl Wanted {
 /// Searches.
 pub async fn get(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Plain> {
     let wanted = Wanted::read(&Params::of_others(&uri)?)?;
-    let answer = search(&app, &wanted.asked(), app.db.deadline()).await?;
+    let asked = wanted.asked();
+    let work = search(&app, &asked, app.db.deadline());
+    let request = wanted.request("/api/search");
+    let (answer, _) = watched(&app, request, Answer::inspected, work).await?;
     let cut = answer.cut.clone();
     let mut response = Json(document(&wanted.query, answer)).into_response();
     if let Some(cut) = cut.and_then(|cut| HeaderValue::try_from(cut).ok()) {

@@ -85,31 +85,17 @@ impl<R: SpanRecord> Outline<R> {
     /// The trace of these rows.
     pub fn of(rows: Vec<R>) -> Self {
         let (rows, duplicates) = unique(rows);
-        let mut services: BTreeMap<&str, usize> = BTreeMap::new();
-        for row in &rows {
-            let number = services.len();
-            services.entry(row.service()).or_insert(number);
-        }
-        let nodes: Vec<Node> = rows
-            .iter()
-            .map(|row| Node {
-                id: row.span_id(),
-                parent: row.parent_span_id(),
-                start_ns: row.start_ns(),
-                service: services.get(row.service()).copied().unwrap_or(0),
-                side: Side::of_kind(row.kind()),
-            })
-            .collect();
-        let services = services.into_keys().map(str::to_owned).collect();
-        let order = order(&nodes);
-        let name = named_by(&rows, &order);
-        let root_missing = !name.is_some_and(R::is_root);
-        let name = name.map_or(("", ""), |row| (row.service(), row.name()));
+        let (services, order) = tree(&rows);
+        let Name {
+            service,
+            operation,
+            root_missing,
+        } = Name::in_order(&rows, &order);
         Self {
             start_ns: rows.iter().map(R::start_ns).min().unwrap_or(0),
             end_ns: rows.iter().map(R::end_ns).max().unwrap_or(0),
             errors: rows.iter().filter(|row| row.is_error()).count(),
-            name: (name.0.to_owned(), name.1.to_owned()),
+            name: (service, operation),
             rows,
             duplicates,
             order,
@@ -117,6 +103,56 @@ impl<R: SpanRecord> Outline<R> {
             root_missing,
         }
     }
+}
+
+/// What a trace is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Name {
+    /// The service of the span that names it.
+    pub service: String,
+    /// The name of the same span.
+    pub operation: String,
+    /// Whether that is not a root.
+    pub root_missing: bool,
+}
+
+impl Name {
+    /// Of the trace of these rows, each of another span.
+    pub fn of<R: SpanRecord>(rows: &[R]) -> Self {
+        let (_, order) = tree(rows);
+        Self::in_order(rows, &order)
+    }
+
+    fn in_order<R: SpanRecord>(rows: &[R], order: &[Placed]) -> Self {
+        let named_by = named_by(rows, order);
+        let (service, operation) = named_by.map_or(("", ""), |row| (row.service(), row.name()));
+        Self {
+            service: service.to_owned(),
+            operation: operation.to_owned(),
+            root_missing: !named_by.is_some_and(R::is_root),
+        }
+    }
+}
+
+/// The services of these rows, and the tree.
+fn tree<R: SpanRecord>(rows: &[R]) -> (Vec<String>, Vec<Placed>) {
+    let mut services: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in rows {
+        let number = services.len();
+        services.entry(row.service()).or_insert(number);
+    }
+    let nodes: Vec<Node> = rows
+        .iter()
+        .map(|row| Node {
+            id: row.span_id(),
+            parent: row.parent_span_id(),
+            start_ns: row.start_ns(),
+            service: services.get(row.service()).copied().unwrap_or(0),
+            side: Side::of_kind(row.kind()),
+        })
+        .collect();
+    let services = services.into_keys().map(str::to_owned).collect();
+    (services, order(&nodes))
 }
 
 /// The span that names the trace; none where there are no spans.

@@ -98,6 +98,18 @@ impl TypedValue {
         Self::new(ValueType::Double, text)
     }
 
+    /// A boolean.
+    pub fn bool(value: bool) -> Self {
+        Self::new(ValueType::Bool, value)
+    }
+
+    /// A list of values.
+    pub fn array(items: impl Iterator<Item = Self>) -> Self {
+        let items =
+            items.map(|typed| serde_json::json!({"type": typed.r#type, "value": typed.value}));
+        Self::new(ValueType::Array, items.collect::<Vec<_>>())
+    }
+
     /// The value of the store's JSON text. Text that is not of ours comes back as the string that
     /// it is.
     pub fn stored(text: &str) -> Self {
@@ -107,17 +119,11 @@ impl TypedValue {
     fn from_stored(stored: Stored) -> Self {
         match stored {
             Stored::Null => Self::new(ValueType::Empty, Json::Null),
-            Stored::Bool(value) => Self::new(ValueType::Bool, value),
+            Stored::Bool(value) => Self::bool(value),
             Stored::Int(number) => Self::int(number),
             Stored::Double(number) => Self::double(number),
             Stored::Str(text) => Self::string(text),
-            Stored::Array(items) => {
-                let items = items.into_iter().map(|item| {
-                    let typed = Self::from_stored(item);
-                    serde_json::json!({"type": typed.r#type, "value": typed.value})
-                });
-                Self::new(ValueType::Array, items.collect::<Vec<_>>())
-            }
+            Stored::Array(items) => Self::array(items.into_iter().map(Self::from_stored)),
             Stored::Object(members) => Self::from_object(members),
         }
     }

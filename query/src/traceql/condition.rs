@@ -138,6 +138,11 @@ impl Condition {
         }
     }
 
+    /// Its text, for people; none where it holds on each row.
+    pub fn shown(&self) -> Option<String> {
+        self.sql.as_ref().map(Sql::shown)
+    }
+
     /// Whether it holds on just the spans that the expression matches.
     pub fn is_exact(&self) -> bool {
         self.exact

@@ -54,12 +54,7 @@ pub async fn metrics(
         Some(leaves) => run.aggregate(&app.db, &leaves, deadline).await,
         None => {
             let needs = query.needs();
-            let condition = Condition::any(
-                query
-                    .leaves()
-                    .iter()
-                    .map(|leaf| leaf.filter.map_or(Condition::UNKNOWN, Condition::of)),
-            );
+            let condition = candidates(query);
             let columns = Columns::of(needs, &condition);
             let is_of_spans_alone = !needs.structure
                 && needs.facts.is_empty()
@@ -82,6 +77,18 @@ pub async fn metrics(
         inspected_spans: run.inspected_spans,
         cut: run.cut,
     })
+}
+
+/// Whether ClickHouse answers a query alone.
+pub(super) fn is_aggregated(query: &CompiledQuery) -> bool {
+    aggregate::plan(query).is_some()
+}
+
+/// The condition of a span that may count.
+pub(super) fn candidates(query: &CompiledQuery) -> Condition {
+    let leaves = query.leaves();
+    let filters = leaves.iter().map(|leaf| leaf.filter);
+    Condition::any(filters.map(|filter| filter.map_or(Condition::UNKNOWN, Condition::of)))
 }
 
 struct Run<'q> {

@@ -3,6 +3,8 @@
 mod condition;
 mod load;
 pub mod metrics;
+pub mod plan;
 mod rows;
 pub mod search;
 mod span;
+pub mod watch;

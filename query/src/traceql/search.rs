@@ -4,6 +4,9 @@
 //! may match, those with the newest such span first, and the evaluator looks at each of them whole. A trace
 //! that was not seen yet starts before the newest span of the last one that was: so what starts later than
 //! that is final, and once these are enough the search ends.
+//!
+//! A page that continues behind a cursor has the traces that come after it in this order. Those of them whose
+//! newest match is not before the cursor's time are looked for first; all others only have older spans that match.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -17,9 +20,12 @@ use crate::app::App;
 use crate::db::{DbError, Deadline};
 use crate::search::cursor::Place;
 use crate::search::page::{Candidate, Chunks, newest_sql};
+use crate::sql::Sql;
+use crate::trace::outline::Name;
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, each_trace};
 use crate::traceql::rows::Columns;
+use crate::traceql::watch::Inspected;
 
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
@@ -39,10 +45,14 @@ pub struct Asked<'a> {
     pub start_ns: i64,
     /// The window's last nanosecond.
     pub end_ns: i64,
+    /// Where the page before ended: the start and the id of its last trace.
+    pub after: Option<Place>,
     /// How many traces are wanted.
     pub limit: usize,
     /// How many spans of each spanset are wanted; 0: all.
     pub spans_per_spanset: usize,
+    /// Whether [`FoundTrace::name`] is wanted.
+    pub is_named: bool,
 }
 
 /// What a search found.
@@ -54,11 +64,22 @@ pub struct Answer {
     pub inspected_traces: u64,
     /// Their spans.
     pub inspected_spans: u64,
-    /// Why the search ended before it had looked at all it had to.
+    /// Why the search has not looked at all it had to.
     pub cut: Option<String>,
+    /// Whether it ended before it came to the end of the window: traces may be missing between those that were
+    /// found.
+    pub ended_early: bool,
 }
 
 impl Answer {
+    /// What it took to find it.
+    pub fn inspected(&self) -> Inspected {
+        Inspected {
+            traces: self.inspected_traces,
+            spans: self.inspected_spans,
+        }
+    }
+
     /// Puts the traces in order, and leaves out what cannot be among so many.
     fn keep_newest(&mut self, limit: usize) {
         self.traces
@@ -88,6 +109,8 @@ pub struct FoundTrace {
     pub root_service: String,
     /// The name of the same span.
     pub root_name: String,
+    /// What our own API calls the trace, where that is wanted; the two above are as Tempo has them.
+    pub name: Option<Name>,
     /// Of each service how many spans the trace has, and how many of them with status error.
     pub services: BTreeMap<String, (u64, u64)>,
     /// The spans that match.
@@ -110,6 +133,8 @@ pub struct FoundSpanset {
 pub struct FoundSpan {
     /// Its id.
     pub span_id: [u8; 8],
+    /// Its service.
+    pub service: String,
     /// Its name.
     pub name: String,
     /// Its start.
@@ -153,6 +178,7 @@ pub async fn search_telling(
         Ok(()) => {}
         Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
             answer.cut = Some(error.to_string());
+            answer.ended_early = true;
         }
         Err(error) => return Err(error),
     }
@@ -162,7 +188,7 @@ pub async fn search_telling(
 
 /// The condition of a span that may be among a query's answer. Each trace of an answer has such a span in the
 /// window, and so the answer does not depend on what ClickHouse is asked.
-fn candidates(query: &CompiledQuery) -> Condition {
+pub(super) fn candidates(query: &CompiledQuery) -> Condition {
     let mut conditions = Vec::new();
     match &query.query().body {
         Body::Search(pipeline) => of_pipeline(pipeline, &mut conditions),
@@ -193,6 +219,40 @@ fn of_spansets(expr: &SpansetExpr, conditions: &mut Vec<Condition>) {
     }
 }
 
+impl Asked<'_> {
+    /// The part of the window that overlaps with what earlier pages have looked at, and the last nanosecond of
+    /// the rest. All spans of a trace are in the first if the trace starts at the cursor's time or later.
+    fn parts(&self) -> (Option<(i64, i64)>, i64) {
+        let Some(after) = self.after else {
+            return (None, self.end_ns);
+        };
+        let overlap = (after.time_ns.max(self.start_ns), self.end_ns);
+        let rest = self.end_ns.min(after.time_ns.saturating_sub(1));
+        (Some(overlap).filter(|(from, to)| from <= to), rest)
+    }
+
+    /// The conditions of a span in a chunk that may be of a trace of this page. Of the overlap, traces that are
+    /// known to be of an earlier page are left out: they would be read again for each page.
+    fn conditions(&self, condition: &Condition, (from_ns, to_ns): (i64, i64)) -> Sql {
+        let mut sql = condition.within(from_ns, to_ns);
+        let Some(after) = self.after.filter(|after| to_ns >= after.time_ns) else {
+            return sql;
+        };
+        let matches = sql.clone();
+        sql.push(
+            " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
+             trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
+        )
+        .append(&matches)
+        .push(") GROUP BY trace_id HAVING (min(start), trace_id) >= (")
+        .time(after.time_ns)
+        .push(", ")
+        .trace_id(after.trace_id)
+        .push("))");
+        sql
+    }
+}
+
 struct Search<'a> {
     asked: &'a Asked<'a>,
     answer: Answer,
@@ -208,16 +268,15 @@ impl Search<'_> {
         deadline: Deadline,
         tell: &mut (impl FnMut(&Answer, i64) + Send),
     ) -> Result<(), DbError> {
-        let Asked {
-            start_ns, end_ns, ..
-        } = *self.asked;
-        let mut chunks = Chunks::new(start_ns, end_ns, FIRST_CHUNK_NS);
+        let (mut overlap, end_ns) = self.asked.parts();
+        let mut chunks = Chunks::new(self.asked.start_ns, end_ns, FIRST_CHUNK_NS);
         let mut batch = self.asked.limit.saturating_mul(2).clamp(20, BATCH_MAX);
-        while let Some(chunk) = chunks.next() {
+        while let Some(chunk) = overlap.take().or_else(|| chunks.next()) {
+            let conditions = self.asked.conditions(condition, chunk);
             let before = self.answer.traces.len();
             let mut behind = None;
             loop {
-                let sql = newest_sql(&condition.within(chunk.0, chunk.1), behind, batch);
+                let sql = newest_sql(&conditions, behind, batch);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < batch;
                 batch = BATCH_MAX.min(batch * BATCH_GROWTH);
@@ -246,9 +305,11 @@ impl Search<'_> {
                     break;
                 }
             }
-            let found = self.answer.traces.len().saturating_sub(before);
-            let missing = self.asked.limit.saturating_sub(self.answer.traces.len());
-            chunks.grow(found, missing.max(1));
+            if chunk.1 <= end_ns {
+                let found = self.answer.traces.len().saturating_sub(before);
+                let missing = self.asked.limit.saturating_sub(self.answer.traces.len());
+                chunks.grow(found, missing.max(1));
+            }
         }
         Ok(())
     }
@@ -260,6 +321,13 @@ impl Search<'_> {
     }
 
     fn look_at(&mut self, trace: Loaded) {
+        let place = Place {
+            time_ns: trace.start_ns,
+            trace_id: trace.trace_id,
+        };
+        if self.asked.after.is_some_and(|after| place >= after) {
+            return;
+        }
         self.answer.inspected_traces += 1;
         self.answer.inspected_spans += trace.spans.len() as u64;
         let asked = self.asked;
@@ -290,6 +358,7 @@ impl Search<'_> {
                     let span = trace.spans.get(matched.index)?;
                     Some(FoundSpan {
                         span_id: span.id(),
+                        service: span.service_name().to_owned(),
                         name: span.name().to_owned(),
                         start_ns: span.starts_at_ns(),
                         duration_ns: span.duration_ns(),
@@ -311,6 +380,7 @@ impl Search<'_> {
             end_ns: trace.end_ns,
             root_service: tree.root_service().to_owned(),
             root_name: tree.root_name().to_owned(),
+            name: asked.is_named.then(|| Name::of(&trace.spans)),
             services,
             spansets: spansets.collect(),
         });

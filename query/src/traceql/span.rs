@@ -9,6 +9,7 @@ use spanloom_traceql::{
 };
 
 use crate::db::Text;
+use crate::trace::outline::SpanRecord;
 use crate::trace::value::{Attribute, TypedValue, ValueType, double_of, stored_attributes};
 use crate::traceql::rows::{Columns, EvalRow};
 
@@ -328,6 +329,51 @@ impl StoredSpan {
     /// The start, in nanoseconds since 1970.
     pub fn starts_at_ns(&self) -> i64 {
         self.start_ns
+    }
+}
+
+impl SpanRecord for StoredSpan {
+    fn span_id(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    fn parent_span_id(&self) -> [u8; 8] {
+        self.parent_span_id
+    }
+
+    fn start_ns(&self) -> i64 {
+        self.start_ns
+    }
+
+    fn duration_ns(&self) -> u64 {
+        self.duration_ns
+    }
+
+    fn service(&self) -> &str {
+        &self.service
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> i8 {
+        match self.kind {
+            Kind::Unspecified => 0,
+            Kind::Internal => 1,
+            Kind::Server => 2,
+            Kind::Client => 3,
+            Kind::Producer => 4,
+            Kind::Consumer => 5,
+        }
+    }
+
+    fn status(&self) -> i8 {
+        match self.status {
+            Status::Unset => 0,
+            Status::Ok => 1,
+            Status::Error => 2,
+        }
     }
 }
 

@@ -17,3 +17,4 @@ mod search;
 mod tempo;
 mod tls;
 mod trace;
+mod traceql;

@@ -41,7 +41,8 @@ impl Method for Range {
         asked: QueryRangeRequest,
         queue: Queue<QueryRangeResponse>,
     ) -> Result<Ended, Stop> {
-        let answer = ask(&app, &given::range(asked)?, false).await?;
+        const ROUTE: &str = "/tempopb.StreamingQuerier/MetricsQueryRange";
+        let answer = ask(&app, ROUTE, &given::range(asked)?, false).await?;
         let packets = Packets::of(answer.finished.series.iter().flat_map(parts));
         let said = Said::of(&answer, packets.left_out);
         for (series, done) in packets.with_progress(JOBS) {
@@ -66,7 +67,8 @@ impl Method for Instant {
         asked: QueryInstantRequest,
         queue: Queue<QueryInstantResponse>,
     ) -> Result<Ended, Stop> {
-        let answer = ask(&app, &given::instant(asked)?, true).await?;
+        const ROUTE: &str = "/tempopb.StreamingQuerier/MetricsQueryInstant";
+        let answer = ask(&app, ROUTE, &given::instant(asked)?, true).await?;
         let (mut series, mut bytes, mut left_out) = (Vec::new(), 0, false);
         for finished in &answer.finished.series {
             let one = instant(finished);

@@ -17,6 +17,7 @@ use crate::ids::hex;
 use crate::tempo::query;
 use crate::tempo::search::Wanted;
 use crate::traceql::search::{self, Answer, Asked, search_telling};
+use crate::traceql::watch::watched;
 
 /// Progress is in percent.
 pub const JOBS: u32 = 100;
@@ -48,7 +49,9 @@ impl Method for Search {
             is_cut: false,
         };
         let tell = |answer: &Answer, frontier_ns| told.tell(&queue, &asked, answer, frontier_ns);
-        let answer = search_telling(&app, &asked, app.db.deadline(), tell).await?;
+        let work = search_telling(&app, &asked, app.db.deadline(), tell);
+        let request = wanted.request("/tempopb.StreamingQuerier/Search");
+        let (answer, _) = watched(&app, request, Answer::inspected, work).await?;
         told.end(&queue, answer).await
     }
 }
