@@ -94,6 +94,9 @@ pub enum Truncated {
     /// More series than allowed.
     #[error("only the first {0} series were kept")]
     Series(usize),
+    /// More values of attributes than `compare` may count.
+    #[error("only the first {0} values of attributes were compared")]
+    Values(usize),
 }
 
 /// The number of a pipeline of a query, as in [`CompiledQuery::leaves`].
@@ -112,6 +115,7 @@ pub struct Metrics<'q> {
     /// The traces that have an exemplar.
     exemplary: HashSet<Vec<u8>>,
     truncated: bool,
+    is_compared_in_part: bool,
 }
 
 /// What is known of one leaf.
@@ -151,6 +155,7 @@ impl<'q> Metrics<'q> {
             leaves: (0..count).map(|_| Run::default()).collect(),
             exemplary: HashSet::new(),
             truncated: false,
+            is_compared_in_part: false,
         }
     }
 
@@ -191,7 +196,7 @@ impl<'q> Metrics<'q> {
             let room = run
                 .compared
                 .add(span, selected, (step, steps), self.compared);
-            self.truncated |= !room;
+            self.is_compared_in_part |= !room;
             return false;
         }
         let mut numbers = Vec::new();
@@ -278,7 +283,7 @@ impl<'q> Metrics<'q> {
             let room = run
                 .compared
                 .count(selected, label, value, at, count, self.compared);
-            self.truncated |= !room;
+            self.is_compared_in_part |= !room;
         }
     }
 
@@ -329,9 +334,14 @@ impl<'q> Metrics<'q> {
         };
         lines = without_empty(lines);
         lines.sort_by(|l, r| by_labels(&l.labels, &r.labels));
+        let truncated = match (self.truncated, self.is_compared_in_part) {
+            (true, _) => Some(Truncated::Series(self.series)),
+            (false, true) => Some(Truncated::Values(self.compared)),
+            (false, false) => None,
+        };
         Finished {
             series: lines.into_iter().map(|line| self.series_of(line)).collect(),
-            truncated: self.truncated.then_some(Truncated::Series(self.series)),
+            truncated,
         }
     }
 

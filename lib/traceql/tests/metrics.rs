@@ -307,6 +307,26 @@ fn too_many_series() {
     );
 }
 
+/// They are not answered as series, so there may be many more.
+#[test]
+fn too_many_values() {
+    let query = "{ } | compare({ status = error }, 1)";
+    let few = Limits {
+        series: 1,
+        ..Limits::default()
+    };
+    assert_eq!(finished(query, few).truncated, None);
+    let limits = Limits {
+        compared: 100,
+        ..Limits::default()
+    };
+    let truncated = finished(query, limits).truncated;
+    assert!(
+        matches!(truncated, Some(Truncated::Values(_))),
+        "{truncated:?}"
+    );
+}
+
 #[test]
 fn compared() {
     let finished = finished("{ } | compare({ status = error }, 1)", Limits::default());
