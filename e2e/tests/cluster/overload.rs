@@ -71,7 +71,7 @@ fn an_overload_restarts_no_collector_and_loses_nothing() {
     let pipeline = Pipeline::ready(
         &namespace,
         &json!({"collector": {
-            "log": {"size": "64Mi"},
+            "log": {"size": "256Mi"},
             "resources": {
                 "requests": {"cpu": "50m", "memory": "128Mi"},
                 "limits": {"cpu": CPU, "memory": "128Mi"},
