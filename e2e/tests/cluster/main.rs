@@ -20,7 +20,6 @@ mod scenario {
     mod healing;
     mod host_path;
     mod loss;
-    mod overload;
     mod ownership;
     mod password;
     mod query_access;
