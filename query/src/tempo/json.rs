@@ -6,9 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span, Status, span::Event, span::Link,
-};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event, span::Link};
 use serde_json::{Map, Value as Json, json};
 
 /// An object that leaves out what has its default.
@@ -41,34 +39,16 @@ impl Object {
     }
 }
 
-/// The elements of `resourceSpans`.
-pub fn resource_spans(spans: &[ResourceSpans]) -> Json {
-    let one = |spans: &ResourceSpans| {
-        Object::default()
-            .with("resource", spans.resource.as_ref().map(resource))
-            .list("scopeSpans", &spans.scope_spans, scope_spans)
-            .with("schemaUrl", spans.schema_url.as_str())
-            .json()
-    };
-    spans.iter().map(one).collect()
-}
-
-fn resource(resource: &Resource) -> Json {
+/// A resource.
+pub fn resource(resource: &Resource) -> Json {
     Object::default()
         .list("attributes", &resource.attributes, key_value)
         .with("droppedAttributesCount", resource.dropped_attributes_count)
         .json()
 }
 
-fn scope_spans(spans: &ScopeSpans) -> Json {
-    Object::default()
-        .with("scope", spans.scope.as_ref().map(scope))
-        .list("spans", &spans.spans, span)
-        .with("schemaUrl", spans.schema_url.as_str())
-        .json()
-}
-
-fn scope(scope: &InstrumentationScope) -> Json {
+/// A scope.
+pub fn scope(scope: &InstrumentationScope) -> Json {
     Object::default()
         .with("name", scope.name.as_str())
         .with("version", scope.version.as_str())
@@ -96,7 +76,8 @@ fn name_of(names: &[&'static str], number: i32) -> Option<&'static str> {
     names.get(place).copied()
 }
 
-fn span(span: &Span) -> Json {
+/// A span.
+pub fn span(span: &Span) -> Json {
     Object::default()
         .with("traceId", bytes(&span.trace_id))
         .with("spanId", bytes(&span.span_id))

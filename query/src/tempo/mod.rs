@@ -4,6 +4,7 @@
 //! field that it does not know, and reads some without a look. Errors are plain text, which Grafana shows.
 //! Parameters that we do not know are ignored.
 
+mod encoded;
 mod error;
 pub mod grpc;
 mod json;

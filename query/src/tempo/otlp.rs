@@ -1,6 +1,4 @@
-//! Spans of the store as OTLP has them, by resource and scope.
-
-use std::sync::Arc;
+//! Spans of the store as OTLP has them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span, Status, span::Event, span::Link,
-};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event, span::Link};
 use serde_json::Value as Json;
 
 use crate::ids::unhex;
@@ -21,62 +17,20 @@ use crate::trace::value::{Attribute, ValueType, double_of};
 
 const SERVICE_NAME: &str = "service.name";
 
-/// Groups spans by resource, then scope, each in the order in which it is first seen.
-#[derive(Default)]
-pub struct Grouped {
-    groups: Vec<(Arc<span::Resource>, ResourceSpans, Vec<Arc<span::Scope>>)>,
-}
-
-impl Grouped {
-    /// Adds a span of the trace `trace_id`.
-    pub fn add(&mut self, trace_id: [u8; 16], stored: span::Span) {
-        let resource = Arc::clone(&stored.resource.0);
-        let scope = Arc::clone(&stored.scope.0);
-        // The last ones are the likeliest: spans of a resource mostly come together.
-        let known = self
-            .groups
-            .iter()
-            .rposition(|(known, ..)| Arc::ptr_eq(known, &resource));
-        if known.is_none() {
-            let spans = ResourceSpans {
-                resource: Some(resource_of(&resource, &stored.service)),
-                scope_spans: Vec::new(),
-                schema_url: resource.schema_url.clone(),
-            };
-            self.groups.push((resource, spans, Vec::new()));
-        }
-        let place = known.unwrap_or(self.groups.len().saturating_sub(1));
-        let Some((_, group, scopes)) = self.groups.get_mut(place) else {
-            return;
-        };
-        let known = scopes.iter().rposition(|known| Arc::ptr_eq(known, &scope));
-        if known.is_none() {
-            group.scope_spans.push(ScopeSpans {
-                scope: Some(InstrumentationScope {
-                    name: scope.name.clone(),
-                    version: scope.version.clone(),
-                    attributes: attributes(&scope.attributes),
-                    dropped_attributes_count: scope.dropped_attributes_count,
-                }),
-                spans: Vec::new(),
-                schema_url: scope.schema_url.clone(),
-            });
-            scopes.push(scope);
-        }
-        let place = known.unwrap_or(scopes.len().saturating_sub(1));
-        if let Some(scope) = group.scope_spans.get_mut(place) {
-            scope.spans.push(span_of(trace_id, stored));
-        }
-    }
-
-    /// All of them.
-    pub fn into_spans(self) -> Vec<ResourceSpans> {
-        self.groups.into_iter().map(|(_, spans, _)| spans).collect()
+/// A scope.
+pub fn scope_of(scope: &span::Scope) -> InstrumentationScope {
+    InstrumentationScope {
+        name: scope.name.clone(),
+        version: scope.version.clone(),
+        attributes: attributes(&scope.attributes),
+        dropped_attributes_count: scope.dropped_attributes_count,
     }
 }
 
+/// A resource, with the service that its spans are stored under where it has none.
+///
 /// Grafana drops the spans of a resource that has no attributes, so there is always a service.
-fn resource_of(resource: &span::Resource, service: &str) -> Resource {
+pub fn resource_of(resource: &span::Resource, service: &str) -> Resource {
     let mut attributes = attributes(&resource.attributes);
     if !attributes.iter().any(|one| one.key == SERVICE_NAME) {
         attributes.push(KeyValue {
@@ -92,7 +46,8 @@ fn resource_of(resource: &span::Resource, service: &str) -> Resource {
     }
 }
 
-fn span_of(trace_id: [u8; 16], stored: span::Span) -> Span {
+/// A span of the trace `trace_id`.
+pub fn span_of(trace_id: [u8; 16], stored: span::Span) -> Span {
     let start = stored.start_unix_nano.parse().unwrap_or(0_u64);
     let duration = stored.duration_ns.parse().unwrap_or(0_u64);
     let number = |names: &[&str], name: &str| {

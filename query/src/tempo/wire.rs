@@ -1,27 +1,15 @@
 //! The messages of Tempo's API that Grafana reads, by their field numbers (`tempopb`, Apache-2.0).
 
-use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
-
-/// A whole trace: the same on the wire as OTLP's `TracesData`.
-#[derive(Clone, PartialEq, Message)]
-pub struct Trace {
-    /// The spans, by their resource.
-    #[prost(message, repeated, tag = "1")]
-    pub resource_spans: Vec<ResourceSpans>,
-}
 
 /// What it took to find a trace. We count nothing here.
 #[derive(Clone, PartialEq, Message)]
 pub struct TraceByIdMetrics {}
 
-/// The answer to `/api/v2/traces/{id}`.
+/// The answer to `/api/v2/traces/{id}`, without its field 1, which is the trace: that is encoded span by span.
 #[derive(Clone, PartialEq, Message)]
-pub struct TraceByIdResponse {
-    /// The trace: never absent, since Grafana reads it without a look.
-    #[prost(message, optional, tag = "1")]
-    pub trace: Option<Trace>,
-    /// Never absent either.
+pub struct TraceByIdRest {
+    /// Never absent, since Grafana reads it without a look.
     #[prost(message, optional, tag = "2")]
     pub metrics: Option<TraceByIdMetrics>,
     /// Whether that is all of it.

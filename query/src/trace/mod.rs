@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri, header};
 
 use crate::app::{App, Share};
-use crate::db::{Deadline, Flow};
+use crate::db::{DbError, Deadline, Flow};
 use crate::ids::{hex, parse_trace_id};
 use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument, ProblemKind};
@@ -88,14 +88,34 @@ pub fn not_found(id: [u8; 16]) -> Problem {
     Problem::new(ProblemKind::NotFound, detail)
 }
 
+/// When a trace was; none where it is not stored.
+///
+/// # Errors
+/// When ClickHouse has no answer.
+pub async fn window(
+    app: &App,
+    id: [u8; 16],
+    deadline: Deadline,
+) -> Result<Option<Indexed>, DbError> {
+    let mut index = indexed(&app.db, [id].into_iter(), deadline).await?;
+    Ok(index.remove(&id))
+}
+
+/// The problem that too much is held by other answers.
+pub fn too_much() -> Problem {
+    Problem::new(
+        ProblemKind::Overloaded,
+        "too much trace data is being returned at once; try again",
+    )
+}
+
 /// The rows of a trace; none where it is not stored.
 ///
 /// # Errors
 /// When ClickHouse has no answer, or too many traces are being answered.
 pub async fn find(app: &App, id: [u8; 16]) -> Result<Option<Found>, Problem> {
     let deadline = app.db.deadline();
-    let mut index = indexed(&app.db, [id].into_iter(), deadline).await?;
-    let Some(window) = index.remove(&id) else {
+    let Some(window) = window(app, id, deadline).await? else {
         return Ok(None);
     };
     let found = read_spans(app, &window, deadline).await?;
@@ -118,13 +138,6 @@ pub struct Found {
     /// Whether the trace has more spans than one answer may hold.
     pub truncated: bool,
     memory: Share,
-}
-
-impl Found {
-    /// Gives each span to `take`, in tree order.
-    pub fn each_span(self, take: impl FnMut(Span)) {
-        each_span(Outline::of(self.rows), take);
-    }
 }
 
 /// Gives each span of a trace to `take`, each after its parent, siblings by start.
@@ -169,10 +182,7 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<F
     });
     read.await?;
     if refused {
-        return Err(Problem::new(
-            ProblemKind::Overloaded,
-            "too much trace data is being returned at once; try again",
-        ));
+        return Err(too_much());
     }
     Ok(spans)
 }

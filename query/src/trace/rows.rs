@@ -47,8 +47,7 @@ fn columns() -> Sql {
          dropped_attributes_count, dropped_events_count, dropped_links_count, \
          CAST(events, 'Array(Tuple(DateTime64(9), String, String, UInt32))') AS event_list, \
          CAST(links, 'Array(Tuple(FixedString(16), FixedString(8), String, UInt32, String, UInt32))') \
-         AS link_list \
-         FROM spans WHERE ",
+         AS link_list FROM ",
     );
     sql
 }
@@ -64,13 +63,31 @@ fn promoted_codes() -> impl Iterator<Item = &'static Promoted> {
 /// The query of a trace's first `limit` spans.
 pub fn spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
     let mut sql = columns();
+    sql.push("spans WHERE ");
+    of_trace(&mut sql, trace_id, start_ns, end_ns);
+    sql.push(" ORDER BY time, span_id LIMIT ")
+        .uint(limit as u64);
+    sql
+}
+
+/// The same with one row for each span, as [`crate::trace::outline`] has it: the one that ends last.
+pub fn unique_spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
+    let mut sql = columns();
+    sql.push("(SELECT * FROM spans WHERE ");
+    of_trace(&mut sql, trace_id, start_ns, end_ns);
+    sql.push(
+        " ORDER BY toUnixTimestamp64Nano(time) + duration_ns DESC LIMIT 1 BY span_id, kind, service) \
+         ORDER BY time, span_id LIMIT ",
+    )
+    .uint(limit as u64);
+    sql
+}
+
+fn of_trace(sql: &mut Sql, trace_id: [u8; 16], start_ns: i64, end_ns: i64) {
     sql.push("tenant = '' AND ")
         .started_within(start_ns, end_ns)
         .push(" AND trace_id = ")
         .trace_id(trace_id);
-    sql.push(" ORDER BY time, span_id LIMIT ")
-        .uint(limit as u64);
-    sql
 }
 
 type EventRow = (i64, Text, Text, u32);

@@ -47,7 +47,7 @@ impl Side {
 }
 
 /// A span's place in the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Placed {
     /// Which node it is.
     pub index: usize,

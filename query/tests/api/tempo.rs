@@ -1,10 +1,13 @@
 //! Tempo's API: what breaks Grafana's data source, and what a person reads when something is wrong. What is answered to
 //! queries is held against a real Tempo's answers end to end (`e2e/golden`).
 
+use std::collections::BTreeSet;
+
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
+use spanloom_query::Limits;
 
-use crate::harness::{Answer, Service, T0, span};
+use crate::harness::{Answer, Service, Span, T0, span};
 
 /// The answer to `/api/v2/traces/{id}`, as far as Grafana reads it.
 #[derive(Clone, PartialEq, Message)]
@@ -91,6 +94,102 @@ async fn a_trace_is_in_its_envelope_and_nothing_in_it_is_null() {
         "SPAN_KIND_SERVER"
     );
     assert!(service.ask("/api/traces/1").await.body["batches"].is_array());
+}
+
+/// Spans of two resources with two scopes each, more than is sent as one piece; one of them twice.
+fn large() -> Vec<Span> {
+    let wide = "CAST(map('wide', repeat('x', 65536)), 'Map(LowCardinality(String), String)')";
+    let one = |id: u64| {
+        let service = if id.is_multiple_of(2) { "cart" } else { "pay" };
+        let text = |text: &str| format!("'{text}'");
+        span(1, id, id / 2, i64::try_from(id).unwrap())
+            .service(service)
+            .takes_ms(5)
+            .with("attr_str", wide)
+            .with(
+                "resource",
+                &text(&format!("{{\"service.name\":\"{service}\"}}")),
+            )
+            .with(
+                "scope_name",
+                &text(if id.is_multiple_of(3) { "one" } else { "other" }),
+            )
+            .with(
+                "envelope",
+                &text("{\"resourceSchemaUrl\":\"r\",\"scopeSchemaUrl\":\"s\"}"),
+            )
+    };
+    let again = one(7).takes_ms(9);
+    (1..=300).map(one).chain([again]).collect()
+}
+
+#[tokio::test]
+async fn a_large_trace_has_each_span_once_and_is_cut_where_it_is_too_large() {
+    let service = Service::start().await;
+    service.insert(&large()).await;
+    let (status, body) = protobuf(&service, "/api/v2/traces/1").await;
+    assert_eq!(status, 200);
+    assert!(body.len() > 300 << 16);
+    let trace = Envelope::decode(&*body).unwrap().trace.unwrap();
+    let (_, bare) = protobuf(&service, "/api/traces/1").await;
+    assert_eq!(Trace::decode(&*bare).unwrap(), trace);
+    assert_eq!(trace.resource_spans.len(), 2);
+    let mut ids = BTreeSet::new();
+    for resource in &trace.resource_spans {
+        assert_eq!(
+            (resource.scope_spans.len(), &*resource.schema_url),
+            (2, "r")
+        );
+        for scope in &resource.scope_spans {
+            assert_eq!(scope.schema_url, "s");
+            for span in &scope.spans {
+                let id = u64::from_be_bytes(span.span_id.as_slice().try_into().unwrap());
+                assert!(ids.insert(id), "{id} is there twice");
+                let expect = if id == 7 { 9_000_000 } else { 5_000_000 };
+                assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, expect);
+            }
+        }
+    }
+    assert_eq!(ids, (1..=300).collect());
+    for (path, list) in [
+        ("/api/v2/traces/1", "/trace/resourceSpans"),
+        ("/api/traces/1", "/batches"),
+    ] {
+        let json = service.ask(path).await.body;
+        let resources = json.pointer(list).unwrap().as_array().unwrap();
+        let scopes = resources.iter().flat_map(|resource| {
+            assert_eq!(resource["schemaUrl"], "r");
+            assert!(resource["resource"]["attributes"].is_array());
+            resource["scopeSpans"].as_array().unwrap()
+        });
+        let counts = scopes.map(|scope| {
+            assert_eq!(scope["schemaUrl"], "s");
+            assert!(scope["scope"]["name"].is_string());
+            scope["spans"].as_array().unwrap().len()
+        });
+        assert_eq!(counts.sum::<usize>(), 300, "{path}");
+    }
+
+    for limits in [
+        Limits {
+            trace_spans: 10,
+            ..Limits::default()
+        },
+        Limits {
+            trace_bytes: 600_000,
+            ..Limits::default()
+        },
+    ] {
+        let service = Service::with_limits(limits).await;
+        service.insert(&large()).await;
+        let json = service.ask("/api/v2/traces/1").await.body;
+        assert_eq!(json["status"], "PARTIAL");
+        assert!(json["message"].as_str().unwrap().contains("more spans"));
+        let (_, body) = protobuf(&service, "/api/v2/traces/1").await;
+        let trace = Envelope::decode(&*body).unwrap().trace.unwrap();
+        let scopes = trace.resource_spans.iter().flat_map(|one| &one.scope_spans);
+        assert_eq!(scopes.map(|scope| scope.spans.len()).sum::<usize>(), 10);
+    }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
