@@ -173,7 +173,7 @@ impl Db {
             .with_product_info("spanloom-query", env!("CARGO_PKG_VERSION"))
             // Reads and settings only, whatever the text says.
             .with_setting("readonly", "2")
-            // A request whose client goes away is dropped, and closes its connection: nobody wants the result.
+            // A request whose client goes away is dropped, and closes its connection: the result is not needed.
             .with_setting("cancel_http_readonly_queries_on_client_close", "1")
             .with_setting("max_memory_usage", memory))
     }

@@ -92,7 +92,7 @@ pub fn received<T>(cursor: &RowCursor<T>) {
 }
 
 fn add(read: Read) {
-    // Outside of `counted` nobody wants to know.
+    // Outside of `counted` there is no tally.
     let _ = TALLY.try_with(|tally| tally.add(read));
 }
 

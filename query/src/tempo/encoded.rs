@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, message, string};
 
 use crate::tempo::{json, otlp};
@@ -20,6 +21,20 @@ pub enum Format {
     Protobuf,
     /// Tempo's JSON.
     Json,
+}
+
+impl Format {
+    /// What stands before the spans of a resource or a scope: in protobuf its field.
+    fn head<M: Message>(self, made: &M, json: impl FnOnce(&M) -> serde_json::Value) -> Vec<u8> {
+        match self {
+            Self::Protobuf => {
+                let mut bytes = Vec::new();
+                message::encode(1, made, &mut bytes);
+                bytes
+            }
+            Self::Json => json(made).to_string().into_bytes(),
+        }
+    }
 }
 
 /// What has been encoded, in pieces that are not moved again.
@@ -124,11 +139,7 @@ impl Encoded {
             .or_insert_with(|| (self.resources.len(), HashMap::new()));
         if *at == self.resources.len() {
             let made = otlp::resource_of(&resource, &stored.service);
-            let mut bytes = Vec::new();
-            match format {
-                Format::Protobuf => message::encode(1, &made, &mut bytes),
-                Format::Json => bytes = json::resource(&made).to_string().into_bytes(),
-            }
+            let bytes = format.head(&made, json::resource);
             self.bytes += COPIES * bytes.len();
             self.resources.push(OfResource {
                 resource: bytes,
@@ -144,11 +155,7 @@ impl Encoded {
         let at = *scopes.entry(Arc::as_ptr(&scope).addr()).or_insert(next);
         if at == next {
             let made = otlp::scope_of(&scope);
-            let mut bytes = Vec::new();
-            match format {
-                Format::Protobuf => message::encode(1, &made, &mut bytes),
-                Format::Json => bytes = json::scope(&made).to_string().into_bytes(),
-            }
+            let bytes = format.head(&made, json::scope);
             self.bytes += COPIES * bytes.len();
             group.scopes.push(OfScope {
                 scope: bytes,

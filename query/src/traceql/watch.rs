@@ -45,7 +45,7 @@ pub struct Cost {
 }
 
 /// Runs a query by `work`, and says what it cost. A query that takes long gets a line in the log, also when it fails
-/// or nobody waits for its answer any more.
+/// or its client has gone away.
 ///
 /// # Errors
 /// Those of `work`.

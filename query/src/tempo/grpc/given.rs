@@ -98,7 +98,7 @@ pub fn tags(asked: SearchTagsRequest) -> Result<Params, Problem> {
 /// The name of a key, and the parameters of a list of its values.
 ///
 /// # Errors
-/// When there is no name, or the query is too long.
+/// If the name is missing, or the query is too long.
 pub fn values(asked: SearchTagValuesRequest) -> Result<(String, Params), Problem> {
     if asked.tag_name.is_empty() {
         return Err(Problem::parameter("tagName", "is required"));

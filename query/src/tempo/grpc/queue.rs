@@ -91,7 +91,7 @@ impl<T> Room<'_, T> {
 
 /// The messages of a call, and the task that makes them: it ends when this is dropped.
 ///
-/// The task is needed since a client that does not read must not hold a slot for queries: nobody polls an answer
+/// The task is needed since a client that does not read must not hold a slot for queries: hyper polls no answer
 /// for which the connection has no window, and so a query that is part of the answer would neither go on nor
 /// reach its deadline.
 #[derive(Debug)]
