@@ -90,7 +90,7 @@ fn what_the_document_drops_goes_and_what_others_added_stays() {
 }
 
 /// What the operator may have written, by kind and name.
-fn objects(namespace: &Namespace) -> BTreeMap<String, Value> {
+fn objects(namespace: &Namespace) -> Objects {
     let kinds = "tracingpipelines,configmaps,secrets,services,serviceaccounts,daemonsets,\
                  deployments,statefulsets,poddisruptionbudgets,roles,rolebindings,jobs";
     let all = namespace.get(&[kinds]);
@@ -115,11 +115,28 @@ fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
     let differences = try_kubectl(&["diff", "--filename", "-"], Some(&text));
     assert_eq!(differences.as_deref(), Ok(""));
 
-    // Everything has come to rest when nothing was written for a while; from then on nothing is.
     let quiet = Duration::from_secs(15);
-    let mut last = (Instant::now(), objects(&namespace));
+    let started = Instant::now();
+    loop {
+        let rested = await_rest(&namespace, quiet);
+        match watch(&namespace, &rested, 2 * quiet) {
+            Ok(()) => return,
+            // A probe that was late on a busy machine: the kubelet wrote first.
+            Err(change) if change.is_of_pods && started.elapsed() < LIMIT => {
+                println!("once more: {}", change.text);
+            }
+            Err(change) => panic!("written at rest:\n{}", change.text),
+        }
+    }
+}
+
+type Objects = BTreeMap<String, Value>;
+
+/// The objects, once nothing was written for `quiet`.
+fn await_rest(namespace: &Namespace, quiet: Duration) -> Objects {
+    let mut last = (Instant::now(), objects(namespace));
     await_some("rest", LIMIT, || {
-        let now = objects(&namespace);
+        let now = objects(namespace);
         if now != last.1 {
             last = (Instant::now(), now);
         }
@@ -130,20 +147,41 @@ fn a_second_apply_changes_nothing_and_nothing_is_written_at_rest() {
             "still writing".to_owned()
         })
     });
-    let rested = Instant::now();
-    while rested.elapsed() < 2 * quiet {
-        let now = objects(&namespace);
-        let changed: Vec<_> = now
-            .iter()
-            .filter(|(name, object)| last.1.get(*name) != Some(*object))
-            .map(|(name, object)| format!("{name}: {object}\nwas: {:?}", last.1.get(name)))
-            .collect();
-        assert!(
-            changed.is_empty(),
-            "written at rest:\n{}",
-            changed.join("\n")
-        );
-        assert_eq!(now.len(), last.1.len(), "removed at rest");
+    last.1
+}
+
+/// What was written although all was at rest.
+struct Change {
+    text: String,
+    /// Pods became ready or unready, which Kubernetes writes to the status of their workload.
+    is_of_pods: bool,
+}
+
+/// Looks at the objects for as long as `window`.
+fn watch(namespace: &Namespace, rested: &Objects, window: Duration) -> Result<(), Change> {
+    let started = Instant::now();
+    while started.elapsed() < window {
+        let now = objects(namespace);
+        if now != *rested {
+            let names = now.keys().chain(rested.keys());
+            let changed = names.filter(|name| now.get(*name) != rested.get(*name));
+            let lines: Vec<_> = changed
+                .clone()
+                .map(|name| format!("{name}: {:?}\nwas: {:?}", now.get(name), rested.get(name)))
+                .collect();
+            let ready = |objects: &Objects, name: &str| {
+                let status = objects.get(name)?.get("status")?;
+                let counts = ["readyReplicas", "numberReady"].map(|key| status.get(key).cloned());
+                Some(counts)
+            };
+            return Err(Change {
+                is_of_pods: changed
+                    .clone()
+                    .any(|name| ready(&now, name) != ready(rested, name)),
+                text: lines.join("\n"),
+            });
+        }
         std::thread::sleep(Duration::from_secs(1));
     }
+    Ok(())
 }

@@ -32,6 +32,15 @@ pub struct Seen {
     pub body: Bytes,
 }
 
+/// What ClickHouse did not store although it went through: the machine was too busy for it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub table: String,
+    /// What was said instead.
+    #[expect(dead_code, reason = "a failed assertion prints it")]
+    pub reason: String,
+}
+
 type Script = dyn Fn(&str, usize) -> Action + Send + Sync;
 
 struct State {
@@ -39,6 +48,7 @@ struct State {
     script: Box<Script>,
     seen: Mutex<Vec<Seen>>,
     attempts: Mutex<HashMap<String, usize>>,
+    failures: Mutex<Vec<Failure>>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -61,7 +71,11 @@ impl Proxy {
             script: Box::new(script),
             seen: Mutex::default(),
             attempts: Mutex::default(),
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            failures: Mutex::default(),
+            // A connection that ClickHouse closes while it is idle would be one more fault.
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
         });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -82,6 +96,28 @@ impl Proxy {
             .lock()
             .expect("no test panicked here")
             .clone()
+    }
+
+    /// The inserts that failed although they went through.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.state
+            .failures
+            .lock()
+            .expect("no test panicked here")
+            .clone()
+    }
+}
+
+impl State {
+    fn failed(&self, table: &str, reason: String) {
+        let failure = Failure {
+            table: table.to_owned(),
+            reason,
+        };
+        self.failures
+            .lock()
+            .expect("no test panicked here")
+            .push(failure);
     }
 }
 
@@ -113,7 +149,7 @@ async fn handle(
     };
     let action = (state.script)(&table, attempt);
     let seen = Seen {
-        table,
+        table: table.clone(),
         token,
         body: body.clone(),
     };
@@ -137,15 +173,21 @@ async fn handle(
         }
     }
     let forwarded = forwarded.body(Full::new(body)).expect("a request");
-    let answer = state
-        .client
-        .request(forwarded)
+    let broken = |error: &dyn std::error::Error| {
+        state.failed(&table, error.to_string());
+        std::io::Error::other("the connection to ClickHouse breaks")
+    };
+    let answer = state.client.request(forwarded).await;
+    let (parts, body) = answer.map_err(|error| broken(&error))?.into_parts();
+    let body = body
+        .collect()
         .await
-        .map_err(std::io::Error::other)?;
-    let (parts, body) = answer.into_parts();
-    let body = body.collect().await.map_err(lost)?.to_bytes();
+        .map_err(|error| broken(&error))?
+        .to_bytes();
+    if !parts.status.is_success() {
+        state.failed(&table, String::from_utf8_lossy(&body).into_owned());
+    }
     if matches!(action, Action::LoseReply) {
-        assert!(parts.status.is_success(), "{body:?}");
         return Err(std::io::Error::other("the reply is lost"));
     }
     Ok(Response::from_parts(parts, Full::new(body)))
