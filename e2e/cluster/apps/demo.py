@@ -7,7 +7,8 @@
     demo.py asker                serves the same at GET /fetch?HEX, the arguments as a JSON list in hexadecimal
 
 The SDK's own environment (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, …) says where spans go.
-The sender's: RATE (spans a second), EXPORT_SECONDS (between two exports), WORKERS (exports at once).
+The sender's: RATE (spans a second), EXPORT_SECONDS (between two exports), WORKERS (exports at once),
+QUEUE (spans that may wait for an answer; what is due beyond is not made; without it all of it is).
 """
 
 import argparse
@@ -108,6 +109,7 @@ class Sender:
         self.rate = float(os.environ.get("RATE", "20"))
         self.every = float(os.environ.get("EXPORT_SECONDS", "0.5"))
         workers = int(os.environ.get("WORKERS", "32"))
+        self.queue = float(os.environ.get("QUEUE", "inf"))
         self.tracer = TracerProvider().get_tracer("sender")
         self.pool = concurrent.futures.ThreadPoolExecutor(workers)
         self.local = threading.local()
@@ -116,6 +118,7 @@ class Sender:
         # No batch comes after this one.
         self.ended = threading.Event()
         self.sent, self.acknowledged, self.refused, self.pending = 0, [], [], 0
+        self.skipped = 0
 
     def run(self):
         begun, batch_number = time.monotonic(), 0
@@ -123,8 +126,11 @@ class Sender:
             batch_number += 1
             # By the clock, not by what came before: a slow answer does not slow the rate down.
             self.stopped.wait(max(0.0, begun + batch_number * self.every - time.monotonic()))
-            due = int((time.monotonic() - begun) * self.rate) - self.sent
+            due = int((time.monotonic() - begun) * self.rate) - self.sent - self.skipped
             if due <= 0:
+                continue
+            if self.pending + due > self.queue:
+                self.skipped += due
                 continue
             spans = []
             for _ in range(due):
@@ -161,6 +167,7 @@ class Sender:
         with self.lock:
             document = {
                 "sent": self.sent,
+                "skipped": self.skipped,
                 "pending": self.pending,
                 "acknowledgedCount": len(self.acknowledged),
                 "refusedCount": len(self.refused),

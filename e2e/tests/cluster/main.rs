@@ -20,6 +20,7 @@ mod scenario {
     mod healing;
     mod host_path;
     mod loss;
+    mod overload;
     mod ownership;
     mod password;
     mod query_access;

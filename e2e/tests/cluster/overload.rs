@@ -1,0 +1,114 @@
+//! More spans than the collectors can take, for as long as `SPANLOOM_FAULTS` says: no pod is restarted, none
+//! is taken out of service, and what was acknowledged is stored.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::loss::{
+    Faults, SENDERS, await_acknowledged, await_stored_within, await_time, nodes, stop_senders,
+};
+use super::support::apps::{App, ask};
+use super::support::install;
+use super::support::kube::try_raw;
+use super::support::pipeline::Pipeline;
+
+const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
+
+/// What a collector may use: a debug build takes some hundred spans a second with it.
+const CPU: &str = "100m";
+
+/// Spans a second of each sender.
+const RATE: u64 = 1_000;
+
+/// How long: two minutes with `cargo xtask faults`' length.
+fn length() -> Duration {
+    let is_full = std::env::var("SPANLOOM_FAULTS").is_ok_and(|length| length == "full");
+    Duration::from_secs(if is_full { 120 } else { 20 })
+}
+
+/// Each collector's pod: its uid and how often its containers were restarted.
+fn lives(pipeline: &Pipeline) -> BTreeSet<(String, u64)> {
+    let pods = pipeline.namespace.get(&["pods", COLLECTORS]);
+    let pods = pods["items"].as_array().unwrap().iter();
+    let restarts = |pod: &Value| {
+        let containers = pod["status"]["containerStatuses"].as_array().unwrap();
+        let each = containers.iter().map(|one| one["restartCount"].as_u64());
+        each.map(Option::unwrap).sum()
+    };
+    let life = |pod: &Value| {
+        (
+            pod["metadata"]["uid"].as_str().unwrap().to_owned(),
+            restarts(pod),
+        )
+    };
+    pods.map(life).collect()
+}
+
+/// Spans that the collectors say they refused.
+fn refused_spans(pipeline: &Pipeline) -> u64 {
+    let pods = pipeline.namespace.get(&["pods", COLLECTORS]);
+    let namespace = pipeline.namespace.name();
+    let counts = pods["items"].as_array().unwrap().iter().map(|pod| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:9464/proxy/metrics");
+        let metrics = try_raw(&path).unwrap();
+        let lines = metrics.lines().filter(|line| {
+            line.starts_with("otelcol_receiver_refused_spans_total{")
+                || line.starts_with("spanloom_receiver_refused_requests_total{")
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum::<f64>() as u64
+    });
+    counts.sum()
+}
+
+#[test]
+fn an_overload_restarts_no_collector_and_loses_nothing() {
+    let _installed = install::shared();
+    let namespace = install::pipeline_namespace();
+    let pipeline = Pipeline::ready(
+        &namespace,
+        &json!({"collector": {
+            "log": {"size": "256Mi"},
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "128Mi"},
+                "limits": {"cpu": CPU, "memory": "128Mi"},
+            },
+        }}),
+    );
+    let before = lives(&pipeline);
+    for (name, node) in SENDERS.iter().zip(&nodes()) {
+        App::python(name, "sender")
+            .on(node)
+            .with("OTEL_EXPORTER_OTLP_ENDPOINT", pipeline.otlp_http())
+            .with("RATE", RATE.to_string())
+            .with("EXPORT_SECONDS", "0.25")
+            .with("WORKERS", "8")
+            .with("QUEUE", (4 * RATE).to_string())
+            .with("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+            .place(&namespace);
+    }
+    for name in SENDERS {
+        await_acknowledged(&namespace, name, 1);
+    }
+    await_time("an overload", length());
+    println!("{} refusals counted", refused_spans(&pipeline));
+    let skipped = SENDERS.map(|name| {
+        let said = ask(&namespace, name, "/");
+        println!("{name}: {said}");
+        said["skipped"].as_u64().unwrap()
+    });
+    let report = stop_senders(&namespace);
+    let taken = report.acknowledged.len() as u64;
+    let not_taken = report.refused.len() as u64 + skipped.iter().sum::<u64>();
+    assert!(
+        not_taken > taken,
+        "{not_taken} of {taken} more were not taken: no overload"
+    );
+    let faults = await_stored_within(Duration::from_secs(240), &pipeline, &report);
+    assert!(faults == Faults::default(), "{faults}");
+    assert_eq!(lives(&pipeline), before, "a collector was restarted");
+    pipeline.await_ready();
+}
