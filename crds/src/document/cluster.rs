@@ -150,9 +150,9 @@ pub struct QueryTls {
 pub struct Grafana {
     /// Creates a data source for the query service: a labelled ConfigMap (a Secret if there is a
     /// token) for Grafana's sidecar, or a GrafanaDatasource with `instanceSelector`. Defaults to
-    /// `false`, since the query service does not have the complete API of a Tempo data source yet.
+    /// `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = false))]
+    #[schemars(extend("x-default" = true))]
     pub datasources: Option<bool>,
     /// The instances of the Grafana operator that a GrafanaDatasource is created for; without it,
     /// none is created.

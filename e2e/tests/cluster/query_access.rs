@@ -80,7 +80,12 @@ fn without_a_token_nothing_is_answered() {
             || message.to_owned(),
         )
     });
-    pipeline.await_condition("Ready", "False", Some("RollingOut"));
+    let ready = pipeline.await_condition("Ready", "False", Some("ApplyFailed"));
+    let message = ready["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("the Secret nobodys does not exist"),
+        "{message}"
+    );
     assert_eq!(ask(list, None).unwrap().status, 401);
     assert_eq!(ask(list, Some("another-token")).unwrap().status, 200);
     pipeline.apply(&spec);

@@ -29,9 +29,9 @@ pub(super) fn grafana(pipeline: &Pipeline, known: &Known) -> Option<Desired> {
     Some(Desired::new(Stage::Query, object))
 }
 
-/// Whether the spec asks for a data source.
+/// Whether the pipeline has a data source: unless the spec says no.
 pub fn wants_data_source(pipeline: &Pipeline) -> bool {
-    pipeline.spec.grafana.datasources.unwrap_or(false)
+    pipeline.spec.grafana.datasources.unwrap_or(true)
 }
 
 /// The query service's URL inside the cluster.
