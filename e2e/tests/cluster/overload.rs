@@ -16,11 +16,11 @@ use super::support::pipeline::Pipeline;
 
 const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
 
-/// What a collector may use: a debug build takes some hundred spans a second with it.
-const CPU: &str = "100m";
+/// What a collector may use: about 300 spans a second of a debug build.
+const CPU: &str = "30m";
 
 /// Spans a second of each sender.
-const RATE: u64 = 1_000;
+const RATE: u64 = 1_500;
 
 /// How long: two minutes with `cargo xtask faults`' length.
 fn length() -> Duration {
@@ -73,7 +73,7 @@ fn an_overload_restarts_no_collector_and_loses_nothing() {
         &json!({"collector": {
             "log": {"size": "256Mi"},
             "resources": {
-                "requests": {"cpu": "50m", "memory": "128Mi"},
+                "requests": {"cpu": CPU, "memory": "128Mi"},
                 "limits": {"cpu": CPU, "memory": "128Mi"},
             },
         }}),

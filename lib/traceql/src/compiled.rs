@@ -99,6 +99,16 @@ impl CompiledQuery {
         self.plan.is_some()
     }
 
+    /// Whether it counts each span as those that it was sampled from: `with (extrapolate = true)`.
+    pub fn extrapolates(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.extrapolates)
+    }
+
+    /// The most exemplars that it asks for; none where it says nothing.
+    pub fn exemplars(&self) -> Option<usize> {
+        self.plan.as_ref().and_then(|plan| plan.exemplars)
+    }
+
     /// The pipelines of a query of metrics, in reading order; [`crate::Metrics`] knows each by its index.
     pub fn leaves(&self) -> Vec<Leaf<'_>> {
         let leaves = self

@@ -188,6 +188,12 @@ impl<'q> Metrics<'q> {
         let Some(run) = self.leaves.get_mut(n) else {
             return false;
         };
+        let extrapolates = self.plan.is_some_and(|plan| plan.extrapolates);
+        let weight = if extrapolates {
+            span.span().weight()
+        } else {
+            1.0
+        };
         if let (MetricsFunction::Compare { window, .. }, Some(selection)) =
             (&leaf.pipeline.function, &leaf.selection)
         {
@@ -195,7 +201,7 @@ impl<'q> Metrics<'q> {
                 in_window(span.span().start_ns(), *window) && eval::holds(selection, span);
             let room = run
                 .compared
-                .add(span, selected, (step, steps), self.compared);
+                .add(span, selected, (step, steps), weight, self.compared);
             self.is_compared_in_part |= !room;
             return false;
         }
@@ -218,10 +224,10 @@ impl<'q> Metrics<'q> {
         let scale = leaf.scale();
         let before = group.cells.series();
         if leaf.value.is_none() {
-            group.cells.add(step, steps, None, scale);
+            group.cells.add((step, steps), None, weight, scale);
         }
         for number in &numbers {
-            group.cells.add(step, steps, Some(*number), scale);
+            group.cells.add((step, steps), Some(*number), weight, scale);
         }
         let id = span.trace_id();
         let is_exemplar =
@@ -273,7 +279,7 @@ impl<'q> Metrics<'q> {
         selected: bool,
         (label, value): (String, OwnedValue),
         step: usize,
-        count: u64,
+        count: f64,
     ) {
         let steps = self.window.steps();
         if let Some(run) = self.leaves.get_mut(leaf)
@@ -409,7 +415,7 @@ impl<'q> Metrics<'q> {
                 if buckets.is_empty() {
                     continue;
                 }
-                let whole: Vec<(i32, u64)> = buckets
+                let whole: Vec<(i32, f64)> = buckets
                     .iter()
                     .map(|(exponent, cells)| (*exponent, cells.iter().sum()))
                     .collect();

@@ -187,6 +187,11 @@ pub trait TraceSpan: Span {
     fn start_ns(&self) -> u64;
     /// The resource's `service.name`; empty when there is none.
     fn service_name(&self) -> &str;
+    /// How many spans it stands for, itself included: one divided by the probability at which it was sampled, of
+    /// which OpenTelemetry's `th` in its `tracestate` tells. Queries with `with (extrapolate = true)` ask for it.
+    fn weight(&self) -> f64 {
+        1.0
+    }
     /// Calls `each` with the key and value of each attribute in `scope`.
     fn for_each_attribute<'a>(
         &'a self,

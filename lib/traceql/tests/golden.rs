@@ -102,6 +102,7 @@ fn span(span: &Value, resource: &Attributes, scope: &Value) -> OwnedSpan {
                 attributes: attributes(link),
             })
             .collect(),
+        weight: None,
     }
 }
 

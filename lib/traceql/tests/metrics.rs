@@ -380,20 +380,74 @@ fn aggregates() {
             };
             let value = span.duration as f64;
             let partial = match kind {
-                0 => Partial::Count(1),
+                0 => Partial::Count(1.0),
                 1 => Partial::Value(value),
                 2 => Partial::Average {
                     sum: value,
-                    count: 1,
+                    count: 1.0,
                 },
                 _ => Partial::Bucket {
                     exponent: log2_bucket(value).expect("above 0"),
-                    count: 1,
+                    count: 1.0,
                 },
             };
             of_parts.observe_aggregate(0, vec![OwnedValue::Str(span.name)], step, partial);
         }
         assert_eq!(of_spans.finish(), of_parts.finish(), "{text}");
+    }
+}
+
+/// A span that stands for three counts as three do.
+#[test]
+fn sampled_spans_are_extrapolated() {
+    let window = Window::range(105 * S, 140 * S, 10 * S).expect("a window");
+    let weights = [1, 3, 2, 5, 1, 4];
+    let weighted: Vec<OwnedSpan> = spans()
+        .into_iter()
+        .zip(weights)
+        .map(|(span, weight)| OwnedSpan {
+            weight: Some(weight),
+            ..span
+        })
+        .collect();
+    let run = |text: &str, spans: &[OwnedSpan], each: &dyn Fn(&OwnedSpan) -> u8| {
+        let query = CompiledQuery::new(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let limits = Limits {
+            exemplars: 0,
+            ..Limits::default()
+        };
+        let mut metrics = Metrics::new(&query, window, limits);
+        for span in spans {
+            for _ in 0..each(span) {
+                metrics.observe(&Trace::new(std::slice::from_ref(span)));
+            }
+        }
+        metrics.finish()
+    };
+    for function in [
+        "rate()",
+        "count_over_time() by (name)",
+        "sum_over_time(.n)",
+        "avg_over_time(.n) by (name)",
+        "min_over_time(duration)",
+        "max_over_time(.n)",
+        "histogram_over_time(duration)",
+        "quantile_over_time(duration, .1, .5, .9) by (name)",
+        "compare({ .zone = \"y\" })",
+    ] {
+        let plain = format!("{{ }} | {function}");
+        let hinted = format!("{plain} with (extrapolate = true)");
+        let repeated = run(&plain, &weighted, &|span| span.weight.unwrap_or(0));
+        assert_eq!(run(&hinted, &weighted, &|_| 1), repeated, "{function}");
+        let not = format!("{plain} with (extrapolate = false)");
+        let unweighted = run(&plain, &spans(), &|_| 1);
+        assert_eq!(run(&plain, &weighted, &|_| 1), unweighted, "{function}");
+        assert_eq!(run(&not, &weighted, &|_| 1), unweighted, "{function}");
+        assert_eq!(
+            repeated == unweighted,
+            function.starts_with("min") || function.starts_with("max"),
+            "{function}: the weights change it"
+        );
     }
 }
 
@@ -408,14 +462,14 @@ fn exemplars_from_elsewhere() {
         value: f64::NAN,
         timestamp_ms: 111_000,
     };
-    metrics.observe_aggregate(0, by.clone(), 2, Partial::Count(5));
+    metrics.observe_aggregate(0, by.clone(), 2, Partial::Count(5.0));
     metrics.observe_exemplar(0, &by, 2, exemplar("1"));
     metrics.observe_exemplar(0, &by, 2, exemplar("1"));
     metrics.observe_exemplar(0, &[], 2, exemplar("2"));
     // What does not fit is left out.
-    metrics.observe_aggregate(0, vec![], 2, Partial::Count(5));
-    metrics.observe_aggregate(1, by.clone(), 2, Partial::Count(5));
-    metrics.observe_aggregate(0, by.clone(), 99, Partial::Count(5));
+    metrics.observe_aggregate(0, vec![], 2, Partial::Count(5.0));
+    metrics.observe_aggregate(1, by.clone(), 2, Partial::Count(5.0));
+    metrics.observe_aggregate(0, by.clone(), 99, Partial::Count(5.0));
     metrics.observe_aggregate(0, by.clone(), 1, Partial::Value(5.0));
     let series = metrics.finish().series;
     assert_eq!(series.len(), 1);

@@ -48,6 +48,8 @@ pub async fn metrics(
         metrics: Metrics::new(query, window, limits),
         window,
         inspected_spans: 0,
+        wants_exemplars: query.exemplars().unwrap_or(limits.exemplars) > 0 && !window.is_instant(),
+        extrapolates: query.extrapolates(),
         cut: None,
     };
     let read = match aggregate::plan(query) {
@@ -55,7 +57,7 @@ pub async fn metrics(
         None => {
             let needs = query.needs();
             let condition = candidates(query);
-            let columns = Columns::of(needs, &condition);
+            let columns = Columns::of(query, &condition);
             let is_of_spans_alone = !needs.structure
                 && needs.facts.is_empty()
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());
@@ -95,6 +97,8 @@ struct Run<'q> {
     metrics: Metrics<'q>,
     window: Window,
     inspected_spans: u64,
+    wants_exemplars: bool,
+    extrapolates: bool,
     cut: Option<String>,
 }
 

@@ -6,13 +6,19 @@ use std::collections::BTreeSet;
 use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN, Promoted};
-use spanloom_traceql::{Field, Intrinsic, Needs, Scope};
+use spanloom_traceql::{CompiledQuery, Field, Intrinsic, Scope};
 
 use crate::db::Text;
 use crate::search::traces::Traces;
 use crate::sql::Sql;
 use crate::trace::outline::SpanRecord;
 use crate::traceql::condition::Condition;
+
+/// How many spans one stands for, in SQL: by the threshold `th` that samplers leave in the `ot` member of its
+/// `tracestate`, the first digits of a number below 2^56. Without one it stands for itself.
+/// <https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>
+pub const WEIGHT: &str = "72057594037927936. / (72057594037927936 - reinterpretAsUInt64(reverse(unhex(rightPad(\
+     extract(trace_state, '(?:^|,)[ \\t]*ot=(?:[^,;]*;)*?th:([0-9a-f]{1,14})[ \\t]*(?:[,;]|$)'), 14, '0')))))";
 
 type EventRow = (i64, Text, Text);
 type LinkRow = ([u8; 16], [u8; 8], Text);
@@ -64,6 +70,8 @@ pub struct EvalRow {
     pub event_list: Vec<EventRow>,
     /// The links: trace id, span id, and the attributes.
     pub link_list: Vec<LinkRow>,
+    /// How many spans it stands for, as [`WEIGHT`] says; 1 where the query does not extrapolate.
+    pub weight: f64,
 }
 
 impl EvalRow {
@@ -242,7 +250,8 @@ pub struct Columns {
 impl Columns {
     /// Of a query. Where it reads all attributes, it does so of the spans of this condition: of others those that
     /// it names.
-    pub fn of(needs: &Needs, whole: &Condition) -> Self {
+    pub fn of(query: &CompiledQuery, whole: &Condition) -> Self {
+        let needs = query.needs();
         let all = needs.all_attributes;
         let keys = || Keys {
             all,
@@ -339,13 +348,14 @@ impl Columns {
         sql.push(match needs.links {
             true => {
                 "CAST(arrayZip(links.trace_id, links.span_id, links.attributes), \
-                 'Array(Tuple(FixedString(16), FixedString(8), String))') AS link_list"
+                 'Array(Tuple(FixedString(16), FixedString(8), String))') AS link_list, "
             }
             false => {
-                "CAST([], 'Array(Tuple(FixedString(16), FixedString(8), String))') AS link_list"
+                "CAST([], 'Array(Tuple(FixedString(16), FixedString(8), String))') AS link_list, "
             }
         });
-        sql.push(" FROM spans WHERE ");
+        sql.push(if query.extrapolates() { WEIGHT } else { "1." })
+            .push(" AS weight FROM spans WHERE ");
         Self {
             texts,
             codes,

@@ -170,7 +170,7 @@ pub async fn search_telling(
         answer: Answer::default(),
         seen: HashSet::new(),
     };
-    let columns = Columns::of(asked.query.needs(), &condition);
+    let columns = Columns::of(asked.query, &condition);
     let read = search.read(app, &columns, &condition, deadline, &mut tell);
     let read = read.await;
     let mut answer = search.answer;

@@ -251,6 +251,7 @@ impl Reader {
             scope_name: row.scope.0,
             scope_version: row.scope_version_text.0,
             scope_attributes: self.scopes.read(row.scope_json),
+            weight: row.weight,
         }
     }
 }
@@ -308,6 +309,7 @@ pub struct StoredSpan {
     scope_name: String,
     scope_version: String,
     scope_attributes: Arc<Attributes>,
+    weight: f64,
     events: Vec<Event>,
     links: Vec<Link>,
 }
@@ -384,6 +386,10 @@ impl TraceSpan for StoredSpan {
 
     fn service_name(&self) -> &str {
         &self.service
+    }
+
+    fn weight(&self) -> f64 {
+        self.weight
     }
 
     fn for_each_attribute<'a>(

@@ -79,6 +79,14 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
         "[(fromUnixTimestamp64Nano(toInt64(1780000021000000000)), 'e2', '{\"e\":2}', 0)]",
     ];
     let text = |text: &str| format!("'{text}'");
+    let states = [
+        "",
+        "ot=th:8",
+        "a=th:8, ot=rv:0123456789abcd;th:c ,b=1",
+        "ot=th:",
+        "ot=th:aab",
+        "not=th:8",
+    ];
     let kind = random.of(&["SERVER", "CLIENT", "INTERNAL"]);
     let status = random.of(&["UNSET", "OK", "ERROR"]);
     span(trace, id, parent, i64::try_from(trace * 100 + u128::from(id)).unwrap())
@@ -86,6 +94,7 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
         .name(random.of(&["a", "b", "ab"]))
         .is(kind, status)
         .takes_ms(random.below(4))
+        .with("trace_state", &text(random.of(&states)))
         .with("status_message", &text(random.of(&["", "a", "b"])))
         .with("http_route", &text(random.of(&["", "a", "b"])))
         .with("http_response_status_code", random.of(&["0", "1", "200", "500"]))
@@ -305,6 +314,7 @@ async fn what_clickhouse_does_is_what_the_evaluator_means() {
             compare if compare.starts_with("compare") => compare.to_owned(),
             function => format!("{function}{}", random.of(&by)),
         };
+        let function = function + random.of(&["", " with (extrapolate=true)"]);
         let planned = series(&service, &format!("{{ {condition} }} | {function}")).await;
         let alone = series(
             &service,

@@ -8,13 +8,13 @@ use crate::reading::Number;
 /// What a function keeps of each series.
 #[derive(Debug, Clone)]
 pub(crate) enum Cells {
-    Count(Vec<u64>),
+    Count(Vec<f64>),
     Least(Vec<f64>),
     Greatest(Vec<f64>),
     Sum(Vec<Sum>),
-    Average(Vec<(Sum, u64)>),
+    Average(Vec<(Sum, f64)>),
     /// By the exponent of two that a value is not above.
-    Buckets(BTreeMap<i32, Vec<u64>>),
+    Buckets(BTreeMap<i32, Vec<f64>>),
 }
 
 /// A sum of floats that loses nothing to rounding that matters (Neumaier's variant of Kahan's).
@@ -50,11 +50,12 @@ impl Sum {
 }
 
 /// What was aggregated elsewhere, for one step of one series. Values of fields that are durations are in
-/// nanoseconds.
+/// nanoseconds. A query that [extrapolates](crate::CompiledQuery::extrapolates) takes each span as many times as
+/// its [weight](crate::TraceSpan::weight) says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Partial {
     /// So many spans: for `rate` and `count_over_time`.
-    Count(u64),
+    Count(f64),
     /// A minimum, maximum or sum: for the functions of these names.
     Value(f64),
     /// A sum of so many values: for `avg_over_time`.
@@ -62,7 +63,7 @@ pub enum Partial {
         /// The sum.
         sum: f64,
         /// How many values it is of.
-        count: u64,
+        count: f64,
     },
     /// So many values above 2^(`exponent` - 1) and not above 2^`exponent`: for `quantile_over_time` and
     /// `histogram_over_time`. [`log2_bucket`] tells the exponent.
@@ -70,7 +71,7 @@ pub enum Partial {
         /// The power of two that they are not above.
         exponent: i32,
         /// How many they are.
-        count: u64,
+        count: f64,
     },
 }
 
@@ -111,32 +112,43 @@ impl Cells {
         match function {
             MetricsFunction::Rate { .. }
             | MetricsFunction::Count { .. }
-            | MetricsFunction::Compare { .. } => Self::Count(vec![0; steps]),
+            | MetricsFunction::Compare { .. } => Self::Count(vec![0.0; steps]),
             MetricsFunction::Quantile { .. } => Self::Buckets(BTreeMap::new()),
             MetricsFunction::Over { op, .. } => match op {
                 OverOp::Min => Self::Least(nan()),
                 OverOp::Max => Self::Greatest(nan()),
                 OverOp::Sum => Self::Sum(vec![Sum::default(); steps]),
-                OverOp::Avg => Self::Average(vec![(Sum::default(), 0); steps]),
+                OverOp::Avg => Self::Average(vec![(Sum::default(), 0.0); steps]),
                 OverOp::Histogram => Self::Buckets(BTreeMap::new()),
             },
         }
     }
 
-    /// Adds one span, or one number of it; `scale` nanoseconds are a second.
-    pub(crate) fn add(&mut self, step: usize, steps: usize, number: Option<Number>, scale: f64) {
+    /// Adds one span, or one number of it, as often as `weight` says; `scale` nanoseconds are a second.
+    pub(crate) fn add(
+        &mut self,
+        (step, steps): (usize, usize),
+        number: Option<Number>,
+        weight: f64,
+        scale: f64,
+    ) {
+        let count = weight;
         match (&mut *self, number) {
             (Self::Buckets(_), Some(number)) => {
                 if let Some(exponent) = bucket_of(number) {
-                    self.merge(step, steps, Partial::Bucket { exponent, count: 1 }, scale);
+                    self.merge(step, steps, Partial::Bucket { exponent, count }, scale);
                 }
             }
             (Self::Average(_), Some(number)) => {
-                let sum = number.float();
-                self.merge(step, steps, Partial::Average { sum, count: 1 }, scale);
+                let sum = number.float() * weight;
+                self.merge(step, steps, Partial::Average { sum, count }, scale);
+            }
+            (Self::Sum(_), Some(number)) => {
+                let sum = number.float() * weight;
+                self.merge(step, steps, Partial::Value(sum), scale);
             }
             (_, Some(number)) => self.merge(step, steps, Partial::Value(number.float()), scale),
-            (_, None) => self.merge(step, steps, Partial::Count(1), scale),
+            (_, None) => self.merge(step, steps, Partial::Count(count), scale),
         }
     }
 
@@ -145,7 +157,7 @@ impl Cells {
         match (self, partial) {
             (Self::Count(cells), Partial::Count(count)) => {
                 if let Some(cell) = cells.get_mut(step) {
-                    *cell = cell.saturating_add(count);
+                    *cell += count;
                 }
             }
             (Self::Least(cells), Partial::Value(value)) if !value.is_nan() => {
@@ -165,16 +177,16 @@ impl Cells {
             }
             (Self::Average(cells), Partial::Average { sum, count }) if !sum.is_nan() => {
                 if let Some((cell, total)) = cells.get_mut(step)
-                    && count > 0
+                    && count > 0.0
                 {
                     cell.add(sum / scale);
-                    *total = total.saturating_add(count);
+                    *total += count;
                 }
             }
             (Self::Buckets(buckets), Partial::Bucket { exponent, count }) if step < steps => {
-                let cells = buckets.entry(exponent).or_insert_with(|| vec![0; steps]);
+                let cells = buckets.entry(exponent).or_insert_with(|| vec![0.0; steps]);
                 if let Some(cell) = cells.get_mut(step) {
-                    *cell = cell.saturating_add(count);
+                    *cell += count;
                 }
             }
             _ => {}
@@ -191,15 +203,14 @@ impl Cells {
 
     /// One value for each step; nothing for buckets, and not a number where there is none. `seconds` is what
     /// counts are divided by.
-    #[allow(clippy::cast_precision_loss)] // series are floats
     pub(crate) fn values(&self, seconds: f64) -> Vec<f64> {
         match self {
-            Self::Count(cells) => cells.iter().map(|count| *count as f64 / seconds).collect(),
+            Self::Count(cells) => cells.iter().map(|count| count / seconds).collect(),
             Self::Least(cells) | Self::Greatest(cells) => cells.clone(),
             Self::Sum(cells) => cells.iter().map(|sum| sum.value()).collect(),
             Self::Average(cells) => cells
                 .iter()
-                .map(|(sum, count)| sum.value() / *count as f64)
+                .map(|(sum, count)| sum.value() / count)
                 .collect(),
             Self::Buckets(_) => Vec::new(),
         }
@@ -209,7 +220,7 @@ impl Cells {
 /// The quantile `q` of each step, with the value between two powers of two by the share of the values that
 /// are below. A step without values has 0, as in Tempo.
 pub(crate) fn quantiles(
-    buckets: &BTreeMap<i32, Vec<u64>>,
+    buckets: &BTreeMap<i32, Vec<f64>>,
     q: f64,
     steps: usize,
     scale: f64,
@@ -218,7 +229,7 @@ pub(crate) fn quantiles(
         let counts = buckets.iter().filter_map(move |(exponent, cells)| {
             cells
                 .get(step)
-                .filter(|count| **count > 0)
+                .filter(|count| **count > 0.0)
                 .map(|count| (*exponent, *count))
         });
         quantile(&counts.collect::<Vec<_>>(), q) / scale
@@ -227,23 +238,15 @@ pub(crate) fn quantiles(
 }
 
 /// The quantile of values that are counted by their buckets, in order.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss
-)] // counts are no floats
-pub(crate) fn quantile(buckets: &[(i32, u64)], q: f64) -> f64 {
-    let total: u64 = buckets.iter().map(|(_, count)| count).sum();
+pub(crate) fn quantile(buckets: &[(i32, f64)], q: f64) -> f64 {
+    let total: f64 = buckets.iter().map(|(_, count)| count).sum();
     // Rounded up, so that few values are not lost; at least the first one.
-    let wanted = ((q * total as f64).ceil() as u64).max(1);
-    let mut below = 0;
+    let wanted = (q * total).ceil().max(1.0);
+    let mut below = 0.0;
     let mut before: Option<i32> = None;
     for (exponent, count) in buckets {
-        if below + count == wanted {
-            return power(*exponent);
-        }
         if below + count > wanted {
-            let share = (wanted - below) as f64 / *count as f64;
+            let share = (wanted - below) / count;
             let least = f64::from(before.unwrap_or(exponent - 1));
             return 2f64.powf(least + (f64::from(*exponent) - least) * share);
         }
@@ -287,11 +290,11 @@ mod tests {
 
     #[test]
     fn quantiles_lie_between_powers_of_two() {
-        assert!((quantile(&[(3, 4)], 1.0) - 8.0).abs() < 1e-9);
-        assert!((quantile(&[(3, 4)], 0.5) - 2f64.powf(2.5)).abs() < 1e-9);
-        assert!((quantile(&[(1, 2), (5, 2)], 0.5) - 2.0).abs() < 1e-9);
-        assert!((quantile(&[(1, 2), (5, 2)], 0.75) - 2f64.powf(3.0)).abs() < 1e-9);
-        assert!((quantile(&[(1, 3)], 0.0) - 2f64.powf(1.0 / 3.0)).abs() < 1e-9);
+        assert!((quantile(&[(3, 4.0)], 1.0) - 8.0).abs() < 1e-9);
+        assert!((quantile(&[(3, 4.0)], 0.5) - 2f64.powf(2.5)).abs() < 1e-9);
+        assert!((quantile(&[(1, 2.0), (5, 2.0)], 0.5) - 2.0).abs() < 1e-9);
+        assert!((quantile(&[(1, 2.0), (5, 2.0)], 0.75) - 2f64.powf(3.0)).abs() < 1e-9);
+        assert!((quantile(&[(1, 3.0)], 0.0) - 2f64.powf(1.0 / 3.0)).abs() < 1e-9);
         assert!(quantile(&[], 0.5).abs() < 1e-9);
     }
 

@@ -21,20 +21,21 @@ pub(crate) struct Compared {
 }
 
 #[derive(Debug, Default)]
-struct Counts(BTreeMap<String, BTreeMap<OwnedValue, Vec<u64>>>);
+struct Counts(BTreeMap<String, BTreeMap<OwnedValue, Vec<f64>>>);
 
 impl Compared {
-    /// Counts every attribute of a span. Says whether there was room for all of its values.
+    /// Counts every attribute of a span, as often as `weight` says. Says whether there was room for all of its values.
     pub(crate) fn add<S: TraceSpan>(
         &mut self,
         span: &InTrace<'_, S>,
         selected: bool,
-        (step, steps): (usize, usize),
+        at: (usize, usize),
+        weight: f64,
         limit: usize,
     ) -> bool {
         let mut room = true;
         each_label(span, &mut |label, value| {
-            room &= self.count(selected, label, value, (step, steps), 1, limit);
+            room &= self.count(selected, label, value, at, weight, limit);
         });
         room
     }
@@ -46,7 +47,7 @@ impl Compared {
         label: String,
         value: OwnedValue,
         (step, steps): (usize, usize),
-        count: u64,
+        count: f64,
         limit: usize,
     ) -> bool {
         let counts = if selected {
@@ -61,9 +62,9 @@ impl Compared {
             }
             self.values += 1;
         }
-        let cells = values.entry(value).or_insert_with(|| vec![0; steps]);
+        let cells = values.entry(value).or_insert_with(|| vec![0.0; steps]);
         if let Some(cell) = cells.get_mut(step) {
-            *cell = cell.saturating_add(count);
+            *cell += count;
         }
         true
     }
@@ -73,15 +74,15 @@ impl Compared {
         let mut lines = Vec::new();
         for (counts, name) in [(&self.baseline, "baseline"), (&self.selection, "selection")] {
             for (label, values) in &counts.0 {
-                let mut order: Vec<(u64, &OwnedValue, &Vec<u64>)> = values
+                let mut order: Vec<(f64, &OwnedValue, &Vec<f64>)> = values
                     .iter()
                     .map(|(value, cells)| (cells.iter().sum(), value, cells))
                     .collect();
-                order.sort_by(|l, r| r.0.cmp(&l.0).then(l.1.cmp(r.1)));
-                let mut totals = vec![0u64; steps];
+                order.sort_by(|l, r| r.0.total_cmp(&l.0).then(l.1.cmp(r.1)));
+                let mut totals = vec![0.0; steps];
                 for cells in values.values() {
                     for (total, count) in totals.iter_mut().zip(cells) {
-                        *total = total.saturating_add(*count);
+                        *total += count;
                     }
                 }
                 for (_, value, cells) in order.into_iter().take(top) {
@@ -99,14 +100,13 @@ impl Compared {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // series are floats
-fn line(meta: String, label: &str, value: OwnedValue, counts: &[u64]) -> Line {
+fn line(meta: String, label: &str, value: OwnedValue, counts: &[f64]) -> Line {
     Line {
         labels: vec![
             (META_TYPE.to_owned(), OwnedValue::Str(meta)),
             (label.to_owned(), value),
         ],
-        values: counts.iter().map(|count| *count as f64).collect(),
+        values: counts.to_vec(),
         exemplars: Vec::new(),
         steps: Vec::new(),
     }

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) second: Vec<SecondStage>,
     /// How many exemplars the query asks for.
     pub(crate) exemplars: Option<usize>,
+    /// Whether each span counts as those that it was sampled from.
+    pub(crate) extrapolates: bool,
 }
 
 /// One pipeline and its function.
@@ -55,6 +57,7 @@ impl Plan {
             tree,
             second: second.to_vec(),
             exemplars: exemplars(hints),
+            extrapolates: extrapolates(hints),
         })
     }
 }
@@ -69,6 +72,12 @@ fn exemplars(hints: &[Hint]) -> Option<usize> {
             Literal::Int(n) => Some(usize::try_from(n).unwrap_or(0).min(MAX_EXEMPLARS)),
             _ => None,
         })
+}
+
+/// `with (extrapolate = true)`.
+fn extrapolates(hints: &[Hint]) -> bool {
+    let mut hints = hints.iter().filter(|hint| hint.name == "extrapolate");
+    hints.any(|hint| hint.value == Literal::Bool(true))
 }
 
 impl Tree {

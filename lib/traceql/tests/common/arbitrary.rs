@@ -104,6 +104,7 @@ fn spans() -> impl Strategy<Value = OwnedSpan> {
                     attributes,
                 })
                 .collect(),
+            weight: None,
         }
     })
 }

@@ -75,6 +75,8 @@ pub struct OwnedSpan {
     pub instrumentation: Attributes,
     pub events: Vec<Event>,
     pub links: Vec<Link>,
+    /// How many spans it stands for; 1 by default.
+    pub weight: Option<u8>,
 }
 
 pub fn find<'a>(list: &'a Attributes, key: &str) -> Option<&'a V> {
@@ -177,6 +179,10 @@ impl TraceSpan for OwnedSpan {
             Some(V::Str(name)) => name,
             _ => "",
         }
+    }
+
+    fn weight(&self) -> f64 {
+        self.weight.map_or(1.0, f64::from)
     }
 
     fn for_each_attribute<'a>(

@@ -15,6 +15,7 @@ use crate::ids::hex;
 use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::sql::Sql;
 use crate::traceql::condition::Condition;
+use crate::traceql::rows::WEIGHT;
 use crate::traceql::span::{Resources, stored_value};
 
 /// The most fields of a `by` that are columns.
@@ -201,6 +202,7 @@ struct StepRow {
     by_texts: Vec<Text>,
     exponent: i32,
     spans: u64,
+    weight: f64,
     number: f64,
     trace_id: [u8; 16],
     span_id: [u8; 8],
@@ -219,6 +221,7 @@ impl Run<'_> {
         for (number, leaf) in leaves.iter().enumerate() {
             let sql = self.sql(leaf);
             let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
+            let wants_exemplars = self.wants_exemplars;
             let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
                 self.inspected_spans += row.spans;
                 let texts = row.by_texts.iter().zip(&leaf.by);
@@ -227,20 +230,22 @@ impl Run<'_> {
                     .collect();
                 let step = usize::try_from(row.step).unwrap_or(usize::MAX);
                 let partial = match leaf.taken {
-                    Taken::Count => Partial::Count(row.spans),
+                    Taken::Count => Partial::Count(row.weight),
                     Taken::Min | Taken::Max | Taken::Sum => Partial::Value(row.number),
                     Taken::Avg => Partial::Average {
                         sum: row.number,
-                        count: row.spans,
+                        count: row.weight,
                     },
                     Taken::Buckets => Partial::Bucket {
                         exponent: row.exponent,
-                        count: row.spans,
+                        count: row.weight,
                     },
                 };
                 self.metrics
                     .observe_aggregate(number, by.clone(), step, partial);
-                exemplars.push((by, step, exemplar(leaf, &row)));
+                if wants_exemplars {
+                    exemplars.push((by, step, exemplar(leaf, &row)));
+                }
                 Flow::More
             });
             read.await?;
@@ -274,7 +279,7 @@ impl Run<'_> {
         let is_one = leaf.by.is_empty();
         sql.push(if is_one { "[]::Array(String)" } else { "]" });
         sql.push(
-            " AS by_texts, exponent, spans, number, example.1 AS trace_id, example.2 AS span_id, \
+            " AS by_texts, exponent, spans, weight, number, example.1 AS trace_id, example.2 AS span_id, \
              example.3 AS start_ns, example.4 AS duration_ns \
              FROM (SELECT toUInt64(intDiv(toUnixTimestamp64Nano(time) - ",
         );
@@ -296,18 +301,31 @@ impl Run<'_> {
             }
             _ => "toInt32(0) AS exponent, ",
         });
-        sql.push("count() AS spans, ");
+        sql.push("count() AS spans, toFloat64(");
+        match self.extrapolates {
+            true => sql.push("sum(").push(WEIGHT).push(")"),
+            false => sql.push("count()"),
+        };
+        sql.push(") AS weight, ");
         sql.push(match leaf.taken {
             Taken::Count | Taken::Buckets => "toFloat64(0)",
             Taken::Min => "toFloat64(min(s.duration_ns))",
             Taken::Max => "toFloat64(max(s.duration_ns))",
-            Taken::Sum | Taken::Avg => "sum(toFloat64(s.duration_ns))",
+            Taken::Sum | Taken::Avg => "sum(toFloat64(s.duration_ns)",
         });
-        sql.push(
-            " AS number, \
-             any((s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns)) AS example \
-             FROM spans AS s WHERE tenant = '' AND ",
-        );
+        if matches!(leaf.taken, Taken::Sum | Taken::Avg) {
+            if self.extrapolates {
+                sql.push(" * ").push(WEIGHT);
+            }
+            sql.push(")");
+        }
+        sql.push(" AS number, ");
+        // Ids are the largest columns that a count would read.
+        sql.push(match self.wants_exemplars {
+            true => "any((s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns))",
+            false => "(toFixedString('', 16), toFixedString('', 8), toInt64(0), toUInt64(0))",
+        });
+        sql.push(" AS example FROM spans AS s WHERE tenant = '' AND ");
         sql.started_within(from_ns, to_ns);
         if leaf.taken == Taken::Buckets {
             sql.push(" AND s.duration_ns >= 2");
