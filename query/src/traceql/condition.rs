@@ -283,6 +283,9 @@ fn intrinsic_compared(intrinsic: Intrinsic, op: CompareOp, literal: &Literal) ->
             text_compared("c", op, text),
             text_is_other(op, text),
         ),
+        (Intrinsic::LinkTraceId, Literal::Str(text)) => linked("links.trace_id", 32, op, text),
+        (Intrinsic::LinkSpanId, Literal::Str(text)) => linked("links.span_id", 16, op, text),
+        (Intrinsic::EventTimeSinceStart, literal) => happened(op, literal),
         _ => Condition::UNKNOWN,
     }
 }
@@ -294,6 +297,35 @@ fn text_is_other(op: CompareOp, text: &str) -> Condition {
         CompareOp::NotMatch => text_compared("c", CompareOp::Match, text),
         _ => Condition::UNKNOWN,
     }
+}
+
+/// The id that a link leads to.
+fn linked(column: &'static str, digits: usize, op: CompareOp, text: &str) -> Condition {
+    let compared = |op| id_compared("c", "lower(hex(c))", digits, op, text);
+    let opposite = match op {
+        CompareOp::Ne => compared(CompareOp::Eq),
+        CompareOp::NotMatch => compared(CompareOp::Match),
+        _ => Condition::UNKNOWN,
+    };
+    children_compared(column, op, compared(op), opposite)
+}
+
+/// The time of an event since the span's start.
+fn happened(op: CompareOp, literal: &Literal) -> Condition {
+    let compared = |op| {
+        let (Some(symbol), Some(number)) = (symbol(op), number(literal)) else {
+            return Condition::UNKNOWN;
+        };
+        let mut sql = Sql::new("toUnixTimestamp64Nano(c) - toUnixTimestamp64Nano(time)");
+        sql.push(symbol);
+        number.push_to(&mut sql);
+        Condition::exactly(sql)
+    };
+    let opposite = match op {
+        CompareOp::Ne => compared(CompareOp::Eq),
+        _ => Condition::UNKNOWN,
+    };
+    children_compared("events.time", op, compared(op), opposite)
 }
 
 /// Any child meets a comparison; where that is negative, there are some, and each does.

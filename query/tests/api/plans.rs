@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::harness::{Service, Span, T0, span};
+use crate::harness::{Service, Span, T0, at_ms, span};
 
 /// Always false, and only for whoever knows the whole trace.
 const NEVER: &str = "nestedSetLeft < -5";
@@ -73,10 +73,25 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
         "" => String::new(),
         pod => format!(",\"k8s.pod.name\":\"{pod}\""),
     };
+    let start_ns = at_ms(i64::try_from(trace * 100 + u128::from(id)).unwrap());
+    let time = |ns: i64| format!("fromUnixTimestamp64Nano(toInt64({ns}))");
+    let near = format!(
+        "[({}, 'e1', '', 0), ({}, 'e2', '', 0)]",
+        time(start_ns + 2_000_000),
+        time(start_ns)
+    );
     let events = [
         "[]",
         "[(fromUnixTimestamp64Nano(toInt64(1780000021000000000)), 'e1', '{\"e\":\"a\"}', 0)]",
         "[(fromUnixTimestamp64Nano(toInt64(1780000021000000000)), 'e2', '{\"e\":2}', 0)]",
+        &near,
+    ];
+    let links = [
+        "[]",
+        "[(toFixedString(unhex('0a'), 16), toFixedString(unhex('0b'), 8), '', 0, '', 0)]",
+        "[(toFixedString(concat(repeat('\\0', 15), unhex('0a')), 16), \
+         toFixedString(concat(repeat('\\0', 7), unhex('0a')), 8), '', 0, '{\"e\":\"a\"}', 0), \
+         (toFixedString('', 16), toFixedString('', 8), '', 0, '', 0)]",
     ];
     let text = |text: &str| format!("'{text}'");
     let states = [
@@ -114,6 +129,14 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
                 random.of(&events)
             ),
         )
+        .with(
+            "links",
+            &format!(
+                "CAST({}, 'Array(Tuple(trace_id FixedString(16), span_id FixedString(8), trace_state String, \
+                 flags UInt32, attributes String, dropped UInt32))')",
+                random.of(&links)
+            ),
+        )
 }
 
 /// A condition on a span.
@@ -138,6 +161,8 @@ fn condition(random: &mut Random, depth: u64) -> String {
         "statusMessage",
         "event:name",
         "event.e",
+        "link:spanID",
+        "link:traceID",
         "instrumentation:name",
         "instrumentation.c",
         "span.nothing",
@@ -150,6 +175,7 @@ fn condition(random: &mut Random, depth: u64) -> String {
         "span.http.response.status_code",
         "duration",
         "event.e",
+        "event:timeSinceStart",
         "resource.r",
         "span.s",
     ];
@@ -158,7 +184,7 @@ fn condition(random: &mut Random, depth: u64) -> String {
             "{} {} \"{}\"",
             random.of(&texts),
             random.of(&["=", "!=", "<", ">=", "="]),
-            random.of(&["a", "b", "", "c", "cart", "p1", "e1"])
+            random.of(&["a", "b", "", "c", "cart", "p1", "e1", "0a"])
         ),
         3 => format!(
             "{} {} \"{}\"",
