@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use http::{HeaderValue, header};
+use http::{HeaderValue, Uri, header};
 
 use crate::app::App;
 use crate::metrics::RequestLabels;
@@ -56,6 +56,13 @@ fn api() -> [Route; 8] {
 
 /// All that the port serves.
 pub fn router(app: Arc<App>) -> Router {
+    // Around the routes: layers on them run when the route is known.
+    Router::new()
+        .fallback_service(routes(app))
+        .layer(axum::middleware::map_request(without_empty_segments))
+}
+
+fn routes(app: Arc<App>) -> Router {
     api()
         .into_iter()
         .fold(Router::new(), |router, (path, _, handler)| {
@@ -74,6 +81,36 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(axum::middleware::from_fn(compress::layer))
         .layer(axum::middleware::from_fn_with_state(app.clone(), around))
         .with_state(app)
+}
+
+/// Grafana's plugin appends paths to the data source's URL as it is: one that ends with a slash makes `//api/…`.
+/// Tempo redirects such requests; to answer them is the same, and works through Grafana's proxy too.
+async fn without_empty_segments(mut request: Request) -> Request {
+    if let Some(uri) = with_single_slashes(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// The URI whose path has no empty segments; none where it has none already.
+fn with_single_slashes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    if !path.contains("//") {
+        return None;
+    }
+    let mut plain = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !plain.ends_with('/') {
+            plain.push(c);
+        }
+    }
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(plain.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 async fn not_found(request: Request) -> Problem {
@@ -147,6 +184,19 @@ mod tests {
             (path.clone(), in_place("query"))
         });
         routes.collect()
+    }
+
+    #[test]
+    fn empty_segments() {
+        let check = |uri: &str, expect: Option<&str>| {
+            let plain = with_single_slashes(&uri.parse().unwrap());
+            assert_eq!(plain.map(|uri| uri.to_string()).as_deref(), expect, "{uri}");
+        };
+        check("/api/search?q=a//b", None);
+        check("/", None);
+        check("//api/echo", Some("/api/echo"));
+        check("/tempo///api//search?q=//", Some("/tempo/api/search?q=//"));
+        check("http://host:1//x/", Some("http://host:1/x/"));
     }
 
     #[test]

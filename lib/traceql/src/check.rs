@@ -133,10 +133,16 @@ pub(crate) fn field_type(field: &Field, at: Position, mode: Mode) -> Result<Type
     };
     if parent {
         let expected = "fields of the parent span are not supported";
-        return Err(
-            Error::new(ErrorKind::Unsupported, at, expected, format!("`{field}`"))
-                .hint("a filter sees one span: its own attributes, its resource, events and links"),
-        );
+        let hint = match mode {
+            Mode::Span => {
+                "a filter sees one span: its own attributes, its resource, events and links"
+            }
+            Mode::Trace => {
+                "a structural operator compares parents: { span.a = 1 } > { span.b = 2 }"
+            }
+        };
+        let error = Error::new(ErrorKind::Unsupported, at, expected, format!("`{field}`"));
+        return Err(error.hint(hint));
     }
     let Field::Intrinsic(intrinsic) = field else {
         return Ok(Type::Dynamic);

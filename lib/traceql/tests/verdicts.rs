@@ -235,3 +235,14 @@ fn nesting_is_bounded() {
     let stages = vec!["{ .a }"; 10_000].join(" | ");
     parse_query(&stages).expect("stages are a list");
 }
+
+#[test]
+fn hints_of_queries() {
+    let hint = |query: &str| {
+        let checked = parse_query(query).and_then(|query| query.check());
+        let hint = checked.err().and_then(|error| error.hint);
+        hint.unwrap_or_else(|| panic!("{query} has no hint"))
+    };
+    assert!(hint("{ } | topk(3)").contains("| rate() | topk(3)"));
+    assert!(hint("{ parent.x = 1 }").contains("{ span.a = 1 } > { span.b = 2 }"));
+}

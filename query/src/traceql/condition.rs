@@ -4,10 +4,12 @@
 //! ClickHouse may count; elsewhere the evaluator decides on what it lets through.
 
 mod attribute;
+mod children;
 
 use spanloom_traceql::{CompareOp, Expr, Field, Intrinsic, Kind, Literal, Node, Scope, Status};
 
 use self::attribute::{attribute_compared, has_key};
+use self::children::{children_compared, happened, linked, text_is_other};
 use crate::sql::Sql;
 
 /// A condition on a row.
@@ -15,6 +17,8 @@ use crate::sql::Sql;
 pub struct Condition {
     /// None: it holds on each row.
     sql: Option<Sql>,
+    /// What the trace index must say of the span's trace, as a HAVING; never exact.
+    traces: Option<Sql>,
     /// Whether it holds on just the spans that the expression matches.
     exact: bool,
 }
@@ -23,16 +27,14 @@ impl Condition {
     /// No restriction: SQL cannot say what the expression means.
     pub const UNKNOWN: Self = Self {
         sql: None,
+        traces: None,
         exact: false,
     };
 
     /// What SQL can say of `expr`.
     pub fn of(expr: &Expr) -> Self {
         match &expr.node {
-            Node::Literal(Literal::Bool(true)) => Self {
-                sql: None,
-                exact: true,
-            },
+            Node::Literal(Literal::Bool(true)) => Self::each_row(),
             Node::Literal(Literal::Bool(false)) => Self::exactly(Sql::new("false")),
             Node::And(parts) => Self::all(parts.iter().map(Self::of)),
             Node::Or(parts) => Self::any(parts.iter().map(Self::of)),
@@ -55,41 +57,62 @@ impl Condition {
     }
 
     /// The condition of each of several expressions at once.
-    pub fn any(parts: impl Iterator<Item = Self>) -> Self {
+    pub fn any(mut parts: impl Iterator<Item = Self>) -> Self {
+        let Some(first) = parts.next() else {
+            return Self::exactly(Sql::new("false"));
+        };
+        let Some(second) = parts.next() else {
+            return first;
+        };
         let mut sql = Sql::default();
         let mut exact = true;
-        for part in parts {
+        // Of traces nothing is known unless each part says something, which is rare.
+        for part in [first, second].into_iter().chain(parts) {
             exact &= part.exact;
             let Some(condition) = part.sql else {
                 // Where one of them is anything, so is their union.
-                return Self { sql: None, exact };
+                return Self {
+                    sql: None,
+                    traces: None,
+                    exact,
+                };
             };
             sql.push(if sql.is_empty() { "(" } else { " OR (" })
                 .append(&condition)
                 .push(")");
         }
-        match sql.is_empty() {
-            true => Self::exactly(Sql::new("false")),
-            false => Self {
-                sql: Some(sql),
-                exact,
-            },
+        Self {
+            sql: Some(sql),
+            traces: None,
+            exact,
+        }
+    }
+
+    /// It holds on each row.
+    fn each_row() -> Self {
+        Self {
+            sql: None,
+            traces: None,
+            exact: true,
         }
     }
 
     fn all(parts: impl Iterator<Item = Self>) -> Self {
-        let mut sql = Sql::default();
+        let (mut sql, mut traces) = (Sql::default(), Sql::default());
         let mut exact = true;
         for part in parts {
             exact &= part.exact;
-            if let Some(condition) = part.sql {
-                sql.push(if sql.is_empty() { "(" } else { " AND (" })
-                    .append(&condition)
-                    .push(")");
+            for (all, condition) in [(&mut sql, part.sql), (&mut traces, part.traces)] {
+                if let Some(condition) = condition {
+                    all.push(if all.is_empty() { "(" } else { " AND (" })
+                        .append(&condition)
+                        .push(")");
+                }
             }
         }
         Self {
             sql: Some(sql).filter(|sql| !sql.is_empty()),
+            traces: Some(traces).filter(|traces| !traces.is_empty()),
             exact,
         }
     }
@@ -97,6 +120,7 @@ impl Condition {
     fn exactly(sql: Sql) -> Self {
         Self {
             sql: Some(sql),
+            traces: None,
             exact: true,
         }
     }
@@ -104,6 +128,16 @@ impl Condition {
     fn at_least(sql: Sql) -> Self {
         Self {
             sql: Some(sql),
+            traces: None,
+            exact: false,
+        }
+    }
+
+    /// Of the spans of traces of which the index says this.
+    fn of_traces(having: Sql) -> Self {
+        Self {
+            sql: None,
+            traces: Some(having),
             exact: false,
         }
     }
@@ -119,6 +153,7 @@ impl Condition {
         };
         Self {
             sql: Some(sql),
+            traces: None,
             exact: is_known,
         }
     }
@@ -128,6 +163,17 @@ impl Condition {
         let mut sql = Sql::new("tenant = '' AND ");
         sql.started_within(from_ns, to_ns);
         self.and_to(&mut sql);
+        if let Some(having) = &self.traces {
+            let rows = sql.clone();
+            sql.push(
+                " AND trace_id GLOBAL IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
+                 trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
+            )
+            .append(&rows)
+            .push(") GROUP BY trace_id HAVING ")
+            .append(having)
+            .push(")");
+        }
         sql
     }
 
@@ -140,7 +186,18 @@ impl Condition {
 
     /// Its text, for people; none where it holds on each row.
     pub fn shown(&self) -> Option<String> {
-        self.sql.as_ref().map(Sql::shown)
+        let parts = [&self.sql, &self.traces].into_iter().flatten();
+        let parts: Vec<String> = parts.map(Sql::shown).collect();
+        Some(parts.join(" AND ")).filter(|text| !text.is_empty())
+    }
+
+    /// Whether it reads only columns that are quickly read: no attributes, events or links.
+    pub fn is_quick(&self) -> bool {
+        let text = self.sql.as_ref().map(Sql::text).unwrap_or_default();
+        let slow = [
+            "attr_", "resource", "scope_", "events.", "links.", "message",
+        ];
+        !slow.iter().any(|column| text.contains(column))
     }
 
     /// Whether it holds on just the spans that the expression matches.
@@ -286,76 +343,17 @@ fn intrinsic_compared(intrinsic: Intrinsic, op: CompareOp, literal: &Literal) ->
         (Intrinsic::LinkTraceId, Literal::Str(text)) => linked("links.trace_id", 32, op, text),
         (Intrinsic::LinkSpanId, Literal::Str(text)) => linked("links.span_id", 16, op, text),
         (Intrinsic::EventTimeSinceStart, literal) => happened(op, literal),
+        (Intrinsic::TraceDuration, literal) => match (symbol(op), number(literal)) {
+            (Some(symbol), Some(number)) => {
+                let mut having =
+                    Sql::new("toUnixTimestamp64Nano(max(end)) - toUnixTimestamp64Nano(min(start))");
+                having.push(symbol);
+                number.push_to(&mut having);
+                Condition::of_traces(having)
+            }
+            _ => Condition::UNKNOWN,
+        },
         _ => Condition::UNKNOWN,
-    }
-}
-
-/// The opposite of a negative comparison of texts, which no element may meet.
-fn text_is_other(op: CompareOp, text: &str) -> Condition {
-    match op {
-        CompareOp::Ne => text_compared("c", CompareOp::Eq, text),
-        CompareOp::NotMatch => text_compared("c", CompareOp::Match, text),
-        _ => Condition::UNKNOWN,
-    }
-}
-
-/// The id that a link leads to.
-fn linked(column: &'static str, digits: usize, op: CompareOp, text: &str) -> Condition {
-    let compared = |op| id_compared("c", "lower(hex(c))", digits, op, text);
-    let opposite = match op {
-        CompareOp::Ne => compared(CompareOp::Eq),
-        CompareOp::NotMatch => compared(CompareOp::Match),
-        _ => Condition::UNKNOWN,
-    };
-    children_compared(column, op, compared(op), opposite)
-}
-
-/// The time of an event since the span's start.
-fn happened(op: CompareOp, literal: &Literal) -> Condition {
-    let compared = |op| {
-        let (Some(symbol), Some(number)) = (symbol(op), number(literal)) else {
-            return Condition::UNKNOWN;
-        };
-        let mut sql = Sql::new("toUnixTimestamp64Nano(c) - toUnixTimestamp64Nano(time)");
-        sql.push(symbol);
-        number.push_to(&mut sql);
-        Condition::exactly(sql)
-    };
-    let opposite = match op {
-        CompareOp::Ne => compared(CompareOp::Eq),
-        _ => Condition::UNKNOWN,
-    };
-    children_compared("events.time", op, compared(op), opposite)
-}
-
-/// Any child meets a comparison; where that is negative, there are some, and each does.
-fn children_compared(
-    column: &'static str,
-    op: CompareOp,
-    one: Condition,
-    opposite: Condition,
-) -> Condition {
-    let mut sql = Sql::default();
-    let element = if op.is_negative() { opposite } else { one };
-    let (Some(condition), exact) = (element.sql, element.exact) else {
-        sql.push("notEmpty(").push(column).push(")");
-        return Condition::at_least(sql);
-    };
-    if op.is_negative() {
-        if !exact {
-            sql.push("notEmpty(").push(column).push(")");
-            return Condition::at_least(sql);
-        }
-        sql.push("notEmpty(").push(column).push(") AND NOT ");
-    }
-    sql.push("arrayExists(c -> ")
-        .append(&condition)
-        .push(", ")
-        .push(column)
-        .push(")");
-    Condition {
-        sql: Some(sql),
-        exact,
     }
 }
 
@@ -383,10 +381,7 @@ fn root_compared(op: CompareOp, n: i64) -> Condition {
         _ => None,
     };
     match (holds(-1), of_all_others) {
-        (true, Some(true)) => Condition {
-            sql: None,
-            exact: true,
-        },
+        (true, Some(true)) => Condition::each_row(),
         (true, Some(false)) => Condition::exactly(Sql::new(ROOT)),
         (false, Some(true)) => Condition::exactly(Sql::new(OTHER)),
         (false, Some(false)) => Condition::exactly(Sql::new("false")),

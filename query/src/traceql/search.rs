@@ -30,10 +30,13 @@ use crate::traceql::watch::Inspected;
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
 
+/// The least.
+const BATCH_MIN: usize = 20;
+
 /// The most traces that are read at a time. The first are few: where most of them match they are enough.
 const BATCH_MAX: usize = 1_000;
 
-/// How many more the next ones are.
+/// How many more the next ones are at most.
 const BATCH_GROWTH: usize = 4;
 
 /// What is asked.
@@ -169,6 +172,7 @@ pub async fn search_telling(
         asked,
         answer: Answer::default(),
         seen: HashSet::new(),
+        matching: 0,
     };
     let columns = Columns::of(asked.query, &condition);
     let read = search.read(app, &columns, &condition, deadline, &mut tell);
@@ -257,9 +261,23 @@ struct Search<'a> {
     asked: &'a Asked<'a>,
     answer: Answer,
     seen: HashSet<[u8; 16]>,
+    /// Traces that match, with those that are not among the newest.
+    matching: usize,
 }
 
 impl Search<'_> {
+    /// How many traces are read after `batch` of them: as many as have those that are missing, by the share that
+    /// matched so far. Where none of those that were missing before was found, the share says nothing.
+    fn next_batch(&self, batch: usize, missing: usize, before: usize) -> usize {
+        let inspected = usize::try_from(self.answer.inspected_traces).unwrap_or(usize::MAX);
+        let most = batch.saturating_mul(BATCH_GROWTH).min(BATCH_MAX);
+        let needed = Some(missing.saturating_mul(inspected))
+            .filter(|_| missing < before)
+            .and_then(|traces| traces.checked_div(self.matching))
+            .map_or(most, |needed| needed.saturating_add(needed / 2));
+        needed.clamp(BATCH_MIN.min(most), most)
+    }
+
     async fn read(
         &mut self,
         app: &App,
@@ -270,7 +288,12 @@ impl Search<'_> {
     ) -> Result<(), DbError> {
         let (mut overlap, end_ns) = self.asked.parts();
         let mut chunks = Chunks::new(self.asked.start_ns, end_ns, FIRST_CHUNK_NS);
-        let mut batch = self.asked.limit.saturating_mul(2).clamp(20, BATCH_MAX);
+        let mut missing = self.asked.limit;
+        let mut batch = self
+            .asked
+            .limit
+            .saturating_mul(2)
+            .clamp(BATCH_MIN, BATCH_MAX);
         while let Some(chunk) = overlap.take().or_else(|| chunks.next()) {
             let conditions = self.asked.conditions(condition, chunk);
             let before = self.answer.traces.len();
@@ -279,7 +302,6 @@ impl Search<'_> {
                 let sql = newest_sql(&conditions, behind, batch);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < batch;
-                batch = BATCH_MAX.min(batch * BATCH_GROWTH);
                 behind = rows.last().map(Candidate::place);
                 let places: Vec<Place> = rows
                     .iter()
@@ -298,9 +320,12 @@ impl Search<'_> {
                     _ => chunk.0,
                 };
                 tell(&self.answer, frontier);
-                if self.is_enough(frontier) {
+                let (before, now) = (missing, self.missing(frontier));
+                if now == 0 {
                     return Ok(());
                 }
+                missing = now;
+                batch = self.next_batch(batch, missing, before);
                 if is_last {
                     break;
                 }
@@ -314,10 +339,11 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Whether no trace that was not seen comes before the last of those that are wanted: each starts before
-    /// `frontier_ns`, or in that very nanosecond.
-    fn is_enough(&self, frontier_ns: i64) -> bool {
-        self.answer.final_ones(frontier_ns).len() >= self.asked.limit
+    /// How many traces are wanted yet: those that were not seen start before `frontier_ns`, or in that very
+    /// nanosecond, and so come before none of the final ones.
+    fn missing(&self, frontier_ns: i64) -> usize {
+        let known = self.answer.final_ones(frontier_ns).len();
+        self.asked.limit.saturating_sub(known)
     }
 
     fn look_at(&mut self, trace: Loaded) {
@@ -374,6 +400,7 @@ impl Search<'_> {
             of_service.0 += 1;
             of_service.1 += u64::from(span.status() == Status::Error);
         }
+        self.matching += 1;
         self.answer.traces.push(FoundTrace {
             trace_id: trace.trace_id,
             start_ns: trace.start_ns,

@@ -229,6 +229,8 @@ fn condition(random: &mut Random, depth: u64) -> String {
                 "kind = server",
                 "kind != client",
                 "nestedSetParent < 0",
+                "trace:duration > 4ms",
+                "trace:duration <= 3ms",
                 "span:parentID = \"\"",
                 "span.i + 1 = 2",
                 "span.i = span.d",

@@ -210,6 +210,8 @@ async fn what_is_wrong_is_said_in_plain_text() {
     let service = Service::start().await;
     let ask = async |path: String| service.ask(&path).await;
     assert_eq!(ask("/tempo/api/echo".into()).await.text, "echo\n");
+    // A data source whose URL ends with a slash.
+    assert_eq!(ask("/tempo//api/echo".into()).await.text, "echo\n");
     let version = ask("/api/status/buildinfo".into()).await.body["version"].clone();
     assert!(version.as_str().unwrap().starts_with("3."), "{version}");
     let window = window();

@@ -157,6 +157,12 @@ enum Taken {
     Buckets,
 }
 
+/// What they are called.
+const BY: [&str; BY_MAX] = ["by_0", "by_1", "by_2", "by_3"];
+
+/// A span as an example: its ids, start and duration.
+const EXAMPLE: &str = "(s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns)";
+
 /// How ClickHouse runs a query; none where it cannot run all of it.
 pub(super) fn plan(query: &CompiledQuery) -> Option<Vec<Leaf>> {
     let leaves = query.leaves();
@@ -219,11 +225,14 @@ impl Run<'_> {
         deadline: Deadline,
     ) -> Result<(), DbError> {
         for (number, leaf) in leaves.iter().enumerate() {
-            let sql = self.sql(leaf);
+            // Of columns that are quickly read, ids take a third of the time: few of them are read then, afterwards.
+            let are_ids_apart = self.wants_exemplars && leaf.condition.is_quick();
+            let are_ids_read = self.wants_exemplars && !are_ids_apart;
+            let sql = self.sql(leaf, are_ids_read);
             let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
-            let wants_exemplars = self.wants_exemplars;
+            let mut spans = 0;
             let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
-                self.inspected_spans += row.spans;
+                spans += row.spans;
                 let texts = row.by_texts.iter().zip(&leaf.by);
                 let by: Vec<OwnedValue> = texts
                     .map(|(text, column)| column.value(text, &mut resources))
@@ -243,12 +252,24 @@ impl Run<'_> {
                 };
                 self.metrics
                     .observe_aggregate(number, by.clone(), step, partial);
-                if wants_exemplars {
+                if are_ids_read {
                     exemplars.push((by, step, exemplar(leaf, &row)));
                 }
                 Flow::More
             });
             read.await?;
+            self.inspected_spans += spans;
+            if are_ids_apart && spans > 0 {
+                let sql = self.examples_sql(leaf, spans);
+                let read = db.each("traceql_exemplars", &sql, deadline, |row: StepRow| {
+                    let texts = row.by_texts.iter().zip(&leaf.by);
+                    let by = texts.map(|(text, column)| column.value(text, &mut resources));
+                    let step = usize::try_from(row.step).unwrap_or(usize::MAX);
+                    exemplars.push((by.collect(), step, exemplar(leaf, &row)));
+                    Flow::More
+                });
+                read.await?;
+            }
             // Those of all series and steps alike, whichever come first.
             let stride = exemplars
                 .len()
@@ -264,9 +285,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn sql(&self, leaf: &Leaf) -> Sql {
-        let (from_ns, to_ns) = bounds(&self.window);
-        const BY: [&str; BY_MAX] = ["by_0", "by_1", "by_2", "by_3"];
+    /// The columns of [`StepRow`], of what has `by_0` and so on, and begins with a step, these values and an exponent.
+    fn select_sql(&self, leaf: &Leaf) -> Sql {
+        let (from_ns, _) = bounds(&self.window);
         let mut sql = Sql::new("SELECT step, ");
         for (place, name) in BY.iter().take(leaf.by.len()).enumerate() {
             let begin = if place == 0 {
@@ -301,6 +322,55 @@ impl Run<'_> {
             }
             _ => "toInt32(0) AS exponent, ",
         });
+        sql
+    }
+
+    /// The condition of the spans that count.
+    fn where_sql(&self, leaf: &Leaf) -> Sql {
+        let (from_ns, to_ns) = bounds(&self.window);
+        let mut sql = Sql::new(" AS example FROM spans AS s WHERE tenant = '' AND ");
+        sql.started_within(from_ns, to_ns);
+        if leaf.taken == Taken::Buckets {
+            sql.push(" AND s.duration_ns >= 2");
+        }
+        leaf.condition.and_to(&mut sql);
+        sql
+    }
+
+    /// What series are made by.
+    fn group_sql(leaf: &Leaf) -> Sql {
+        let mut sql = Sql::new("step, exponent");
+        for name in BY.iter().take(leaf.by.len()) {
+            sql.push(", ").push(name);
+        }
+        sql
+    }
+
+    /// A span of each step and series: of those in the beginning of each step, as long as it has some of `spans`.
+    fn examples_sql(&self, leaf: &Leaf, spans: u64) -> Sql {
+        const LOOKED_AT: u64 = 20_000;
+        let (from_ns, _) = bounds(&self.window);
+        let step_ns = self.window.step_ns();
+        let part = u128::from(step_ns) * u128::from(LOOKED_AT) / u128::from(spans.max(1));
+        let part_ns = u64::try_from(part).unwrap_or(step_ns).clamp(1, step_ns);
+        let mut sql = self.select_sql(leaf);
+        sql.push("toUInt64(1) AS spans, toFloat64(1) AS weight, toFloat64(0) AS number, ")
+            .push(EXAMPLE)
+            .append(&self.where_sql(leaf))
+            .push(" AND (toUnixTimestamp64Nano(time) - ")
+            .int(from_ns)
+            .push(") % ")
+            .uint(step_ns)
+            .push(" < ")
+            .uint(part_ns)
+            .push(" LIMIT 1 BY ")
+            .append(&Self::group_sql(leaf))
+            .push(" LIMIT 10000)");
+        sql
+    }
+
+    fn sql(&self, leaf: &Leaf, are_ids_read: bool) -> Sql {
+        let mut sql = self.select_sql(leaf);
         sql.push("count() AS spans, toFloat64(");
         match self.extrapolates {
             true => sql.push("sum(").push(WEIGHT).push(")"),
@@ -320,22 +390,16 @@ impl Run<'_> {
             sql.push(")");
         }
         sql.push(" AS number, ");
-        // Ids are the largest columns that a count would read.
-        sql.push(match self.wants_exemplars {
-            true => "any((s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns))",
-            false => "(toFixedString('', 16), toFixedString('', 8), toInt64(0), toUInt64(0))",
-        });
-        sql.push(" AS example FROM spans AS s WHERE tenant = '' AND ");
-        sql.started_within(from_ns, to_ns);
-        if leaf.taken == Taken::Buckets {
-            sql.push(" AND s.duration_ns >= 2");
-        }
-        leaf.condition.and_to(&mut sql);
-        sql.push(" GROUP BY step, exponent");
-        for name in BY.iter().take(leaf.by.len()) {
-            sql.push(", ").push(name);
-        }
-        sql.push(")");
+        match are_ids_read {
+            true => sql.push("any(").push(EXAMPLE).push(")"),
+            false => {
+                sql.push("(toFixedString('', 16), toFixedString('', 8), toInt64(0), toUInt64(0))")
+            }
+        };
+        sql.append(&self.where_sql(leaf))
+            .push(" GROUP BY ")
+            .append(&Self::group_sql(leaf))
+            .push(")");
         sql
     }
 }

@@ -41,6 +41,9 @@ pub struct Args {
     /// Only the kinds whose names contain this
     #[arg(long, default_value = "")]
     only: String,
+    /// Ask nothing: print the URLs of ClickHouse and of the query service, and serve until Ctrl-C
+    #[arg(long)]
+    serve: bool,
 }
 
 /// Hours that the spans are spread over.
@@ -93,6 +96,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }) {
         service.check("spanloom-query")?;
         bail!("spanloom-query did not listen within 20 s");
+    }
+    if args.serve {
+        super::print(&format!(
+            "ClickHouse: {}, user and password {:?}, database {}\nquery service: http://{listen}\n\
+             {} spans from Unix second {}\n",
+            sql.url, sql.user, sql.database, filled.spans, filled.start
+        ));
+        loop {
+            service.check("spanloom-query")?;
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -240,8 +254,15 @@ impl Asked<'_> {
         if response.status() != 200 {
             bail!("{path}: {} {text}", response.status());
         }
-        if text.contains("\"PARTIAL\"") || response.headers().contains_key("x-spanloom-partial") {
-            bail!("{path}: the answer is cut short");
+        let reason = response.headers().get("x-spanloom-partial");
+        let reason = reason.and_then(|reason| reason.to_str().ok());
+        if text.contains("\"PARTIAL\"") || reason.is_some() {
+            let end: String = text.chars().rev().take(200).collect();
+            let end: String = end.chars().rev().collect();
+            bail!(
+                "{path}: the answer is cut short: {}",
+                reason.unwrap_or(&end)
+            );
         }
         Ok(text)
     }
