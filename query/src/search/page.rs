@@ -276,6 +276,10 @@ impl Search<'_> {
 const NEWEST: &str =
     "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest_ns FROM spans WHERE ";
 
+/// The same as part of a union.
+const NEWEST_PART: &str =
+    "SELECT trace_id, toUnixTimestamp64Nano(max(time)) AS newest FROM spans WHERE ";
+
 /// The first traces behind `behind` with a match in the chunk.
 fn candidates_sql(
     filter: &Filter,
@@ -284,14 +288,28 @@ fn candidates_sql(
     behind: Option<Place>,
     limit: usize,
 ) -> Sql {
-    newest_sql(&filter.conditions(from_ns, to_ns, places), behind, limit)
+    let conditions = filter.conditions(from_ns, to_ns, places);
+    newest_sql(&[conditions], behind, limit)
 }
 
-/// The first traces behind `behind` with a span that meets these conditions, by the newest such span: the rows are
-/// [`Candidate`]s.
-pub fn newest_sql(conditions: &Sql, behind: Option<Place>, limit: usize) -> Sql {
-    let mut sql = Sql::new(NEWEST);
-    sql.append(conditions).push(" GROUP BY trace_id");
+/// The first traces behind `behind` with a span that meets one of these conditions, by the newest such span: the rows
+/// are [`Candidate`]s.
+pub fn newest_sql(conditions: &[Sql], behind: Option<Place>, limit: usize) -> Sql {
+    let mut sql = Sql::default();
+    if conditions.len() > 1 {
+        sql.push("SELECT trace_id, max(newest) AS newest_ns FROM (");
+    }
+    for (place, condition) in conditions.iter().enumerate() {
+        sql.push(if place == 0 { "" } else { " UNION ALL " });
+        sql.push(match conditions.len() {
+            1 => NEWEST,
+            _ => NEWEST_PART,
+        });
+        sql.append(condition).push(" GROUP BY trace_id");
+    }
+    if conditions.len() > 1 {
+        sql.push(") GROUP BY trace_id");
+    }
     if let Some(place) = behind {
         sql.push(" HAVING newest_ns < ").int(place.time_ns);
         sql.push(" OR newest_ns = ").int(place.time_ns);

@@ -12,6 +12,9 @@ use self::attribute::{attribute_compared, has_key};
 use self::children::{children_compared, happened, linked, text_is_other};
 use crate::sql::Sql;
 
+/// A condition in more parts than this is left whole: each part is a query.
+const APART_MAX: usize = 6;
+
 /// A condition on a row.
 #[derive(Debug, Clone)]
 pub struct Condition {
@@ -19,6 +22,10 @@ pub struct Condition {
     sql: Option<Sql>,
     /// What the trace index must say of the span's trace, as a HAVING; never exact.
     traces: Option<Sql>,
+    /// Conditions of which one must hold, that together say what [`Self::sql`] does; none where there is just that
+    /// one. Each has indexes of its own, so that ClickHouse finds the rows of one after the other in less time than
+    /// those of all at once, where it reads what any of them needs.
+    apart: Vec<Sql>,
     /// Whether it holds on just the spans that the expression matches.
     exact: bool,
 }
@@ -28,6 +35,7 @@ impl Condition {
     pub const UNKNOWN: Self = Self {
         sql: None,
         traces: None,
+        apart: Vec::new(),
         exact: false,
     };
 
@@ -66,6 +74,7 @@ impl Condition {
         };
         let mut sql = Sql::default();
         let mut exact = true;
+        let (mut apart, mut has_parts) = (Vec::new(), false);
         // Of traces nothing is known unless each part says something, which is rare.
         for part in [first, second].into_iter().chain(parts) {
             exact &= part.exact;
@@ -74,16 +83,25 @@ impl Condition {
                 return Self {
                     sql: None,
                     traces: None,
+                    apart: Vec::new(),
                     exact,
                 };
             };
             sql.push(if sql.is_empty() { "(" } else { " OR (" })
                 .append(&condition)
                 .push(")");
+            has_parts |= !part.apart.is_empty();
+            match part.apart.is_empty() {
+                true => apart.push(condition),
+                false => apart.extend(part.apart),
+            }
         }
         Self {
             sql: Some(sql),
             traces: None,
+            apart: Some(apart)
+                .filter(|apart| has_parts && apart.len() <= APART_MAX)
+                .unwrap_or_default(),
             exact,
         }
     }
@@ -93,6 +111,7 @@ impl Condition {
         Self {
             sql: None,
             traces: None,
+            apart: Vec::new(),
             exact: true,
         }
     }
@@ -100,8 +119,17 @@ impl Condition {
     fn all(parts: impl Iterator<Item = Self>) -> Self {
         let (mut sql, mut traces) = (Sql::default(), Sql::default());
         let mut exact = true;
+        // One of those in parts is taken apart; the others are in each of its parts.
+        let (mut apart, mut others) = (Vec::new(), Sql::default());
         for part in parts {
             exact &= part.exact;
+            match (apart.is_empty() && !part.apart.is_empty(), &part.sql) {
+                (true, _) => apart = part.apart,
+                (false, Some(condition)) => {
+                    others.push(" AND (").append(condition).push(")");
+                }
+                (false, None) => {}
+            }
             for (all, condition) in [(&mut sql, part.sql), (&mut traces, part.traces)] {
                 if let Some(condition) = condition {
                     all.push(if all.is_empty() { "(" } else { " AND (" })
@@ -113,6 +141,14 @@ impl Condition {
         Self {
             sql: Some(sql).filter(|sql| !sql.is_empty()),
             traces: Some(traces).filter(|traces| !traces.is_empty()),
+            apart: apart
+                .into_iter()
+                .map(|part| {
+                    let mut sql = Sql::new("(");
+                    sql.append(&part).push(")").append(&others);
+                    sql
+                })
+                .collect(),
             exact,
         }
     }
@@ -121,6 +157,7 @@ impl Condition {
         Self {
             sql: Some(sql),
             traces: None,
+            apart: Vec::new(),
             exact: true,
         }
     }
@@ -129,6 +166,7 @@ impl Condition {
         Self {
             sql: Some(sql),
             traces: None,
+            apart: Vec::new(),
             exact: false,
         }
     }
@@ -138,6 +176,7 @@ impl Condition {
         Self {
             sql: None,
             traces: Some(having),
+            apart: Vec::new(),
             exact: false,
         }
     }
@@ -154,6 +193,7 @@ impl Condition {
         Self {
             sql: Some(sql),
             traces: None,
+            apart: Vec::new(),
             exact: is_known,
         }
     }
@@ -175,6 +215,20 @@ impl Condition {
             .push(")");
         }
         sql
+    }
+
+    /// [`Self::within`], apart where that is quicker: a span meets one of them at least.
+    pub fn apart_within(&self, from_ns: i64, to_ns: i64) -> Vec<Sql> {
+        if self.apart.is_empty() || self.traces.is_some() {
+            return vec![self.within(from_ns, to_ns)];
+        }
+        let within = |part: &Sql| {
+            let mut sql = Sql::new("tenant = '' AND ");
+            sql.started_within(from_ns, to_ns);
+            sql.push(" AND (").append(part).push(")");
+            sql
+        };
+        self.apart.iter().map(within).collect()
     }
 
     /// Adds it to a WHERE that has conditions.

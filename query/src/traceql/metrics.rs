@@ -150,7 +150,7 @@ impl Run<'_> {
         while let Some((from_ns, to_ns)) = chunks.next() {
             let mut behind = None;
             loop {
-                let sql = newest_sql(&condition.within(from_ns, to_ns), behind, BATCH);
+                let sql = newest_sql(&[condition.within(from_ns, to_ns)], behind, BATCH);
                 let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
                 let is_last = rows.len() < BATCH;
                 behind = rows.last().map(Candidate::place);

@@ -237,11 +237,15 @@ impl Asked<'_> {
 
     /// The conditions of a span in a chunk that may be of a trace of this page. Of the overlap, traces that are
     /// known to be of an earlier page are left out: they would be read again for each page.
-    fn conditions(&self, condition: &Condition, (from_ns, to_ns): (i64, i64)) -> Sql {
-        let mut sql = condition.within(from_ns, to_ns);
+    fn conditions(&self, condition: &Condition, (from_ns, to_ns): (i64, i64)) -> Vec<Sql> {
         let Some(after) = self.after.filter(|after| to_ns >= after.time_ns) else {
-            return sql;
+            return match to_ns.saturating_sub(from_ns) < FIRST_CHUNK_NS {
+                // So little is read that one query more costs more.
+                true => vec![condition.within(from_ns, to_ns)],
+                false => condition.apart_within(from_ns, to_ns),
+            };
         };
+        let mut sql = condition.within(from_ns, to_ns);
         let matches = sql.clone();
         sql.push(
             " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
@@ -253,7 +257,7 @@ impl Asked<'_> {
         .push(", ")
         .trace_id(after.trace_id)
         .push("))");
-        sql
+        vec![sql]
     }
 }
 

@@ -42,12 +42,8 @@ pub(super) fn attribute_compared(
 /// are whose elements may match.
 fn span_attribute(key: &str, op: CompareOp, literal: &Literal) -> Condition {
     let promoted = PROMOTED_SPAN.iter().find(|promoted| promoted.key == key);
-    let mut any = Sql::default();
-    let mut or = |condition: Sql| {
-        any.push(if any.is_empty() { "(" } else { " OR (" })
-            .append(&condition)
-            .push(")");
-    };
+    let mut places = Vec::new();
+    let mut or = |condition: Sql| places.push(condition);
     match literal {
         Literal::Str(text) => {
             if let Some(promoted) = promoted.filter(|promoted| promoted.kind != ColumnKind::Code) {
@@ -118,7 +114,16 @@ fn span_attribute(key: &str, op: CompareOp, literal: &Literal) -> Condition {
             });
     }
     or(others);
-    Condition::at_least(any)
+    let mut any = Sql::default();
+    for place in &places {
+        any.push(if any.is_empty() { "(" } else { " OR (" })
+            .append(place)
+            .push(")");
+    }
+    Condition {
+        apart: places,
+        ..Condition::at_least(any)
+    }
 }
 
 /// Whether an empty text may match.

@@ -71,6 +71,7 @@ pub(super) fn children_compared(
     Condition {
         sql: Some(sql),
         traces: None,
+        apart: Vec::new(),
         exact,
     }
 }

@@ -1,6 +1,8 @@
 //! Queries that ClickHouse aggregates: filters that SQL says exactly, of spans by themselves, with functions that
 //! count them or take their durations, by fields that are columns.
 
+use std::collections::HashSet;
+
 use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_SPAN, Promoted};
@@ -204,7 +206,7 @@ pub(super) fn plan(query: &CompiledQuery) -> Option<Vec<Leaf>> {
 /// An aggregate of a step.
 #[derive(Debug, Row, Deserialize)]
 struct StepRow {
-    step: u64,
+    step: u32,
     by_texts: Vec<Text>,
     exponent: i32,
     spans: u64,
@@ -230,9 +232,12 @@ impl Run<'_> {
             let are_ids_read = self.wants_exemplars && !are_ids_apart;
             let sql = self.sql(leaf, are_ids_read);
             let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
-            let mut spans = 0;
+            let (mut spans, mut series) = (0, HashSet::new());
             let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
                 spans += row.spans;
+                if are_ids_apart && series.len() < spanloom_traceql::MAX_EXEMPLARS {
+                    series.insert((row.by_texts.clone(), row.exponent));
+                }
                 let texts = row.by_texts.iter().zip(&leaf.by);
                 let by: Vec<OwnedValue> = texts
                     .map(|(text, column)| column.value(text, &mut resources))
@@ -260,7 +265,7 @@ impl Run<'_> {
             read.await?;
             self.inspected_spans += spans;
             if are_ids_apart && spans > 0 {
-                let sql = self.examples_sql(leaf, spans);
+                let sql = self.examples_sql(leaf, spans, series.len());
                 let read = db.each("traceql_exemplars", &sql, deadline, |row: StepRow| {
                     let texts = row.by_texts.iter().zip(&leaf.by);
                     let by = texts.map(|(text, column)| column.value(text, &mut resources));
@@ -302,12 +307,12 @@ impl Run<'_> {
         sql.push(
             " AS by_texts, exponent, spans, weight, number, example.1 AS trace_id, example.2 AS span_id, \
              example.3 AS start_ns, example.4 AS duration_ns \
-             FROM (SELECT toUInt64(intDiv(toUnixTimestamp64Nano(time) - ",
+             FROM (SELECT toUInt32(intDiv(toUInt64(toUnixTimestamp64Nano(time) - ",
         );
         sql.int(from_ns)
-            .push(", ")
-            .int(i64::try_from(self.window.step_ns()).unwrap_or(i64::MAX))
-            .push(")) AS step, ");
+            .push("), toUInt64(")
+            .uint(self.window.step_ns())
+            .push("))) AS step, ");
         for (column, name) in leaf.by.iter().zip(BY) {
             sql.append(&column.grouped())
                 .push(" AS ")
@@ -346,9 +351,11 @@ impl Run<'_> {
         sql
     }
 
-    /// A span of each step and series: of those in the beginning of each step, as long as it has some of `spans`.
-    fn examples_sql(&self, leaf: &Leaf, spans: u64) -> Sql {
+    /// A span of each series in enough steps. Where there are many spans, those in the beginning of a step are
+    /// enough, and the key of the table tells where they are.
+    fn examples_sql(&self, leaf: &Leaf, spans: u64, series: usize) -> Sql {
         const LOOKED_AT: u64 = 20_000;
+        const BUCKET_NS: i64 = 300_000_000_000;
         let (from_ns, _) = bounds(&self.window);
         let step_ns = self.window.step_ns();
         let part = u128::from(step_ns) * u128::from(LOOKED_AT) / u128::from(spans.max(1));
@@ -362,8 +369,28 @@ impl Run<'_> {
             .push(") % ")
             .uint(step_ns)
             .push(" < ")
-            .uint(part_ns)
-            .push(" LIMIT 1 BY ")
+            .uint(part_ns);
+        let signed_step_ns = i64::try_from(step_ns).unwrap_or(i64::MAX);
+        if part_ns < step_ns && signed_step_ns >= BUCKET_NS {
+            let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(series.max(1)) * 2;
+            let stride = self.window.steps().div_ceil(wanted).max(1);
+            let steps = (0..self.window.steps()).step_by(stride);
+            sql.push(" AND toStartOfFiveMinutes(time) IN (");
+            for (place, step) in steps.enumerate() {
+                let step = i64::try_from(step).unwrap_or(i64::MAX);
+                let start_ns = from_ns.saturating_add(signed_step_ns.saturating_mul(step));
+                let start = (start_ns.div_euclid(BUCKET_NS) * 300).clamp(0, u32::MAX.into());
+                sql.push(if place == 0 {
+                    "toDateTime("
+                } else {
+                    ", toDateTime("
+                })
+                .int(start)
+                .push(")");
+            }
+            sql.push(")");
+        }
+        sql.push(" LIMIT 1 BY ")
             .append(&Self::group_sql(leaf))
             .push(" LIMIT 10000)");
         sql
