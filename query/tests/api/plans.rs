@@ -242,7 +242,8 @@ fn condition(random: &mut Random, depth: u64) -> String {
 
 async fn ask(service: &Service, route: &str, query: &str) -> Value {
     let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let window = format!("start={}&end={}", T0 - 60, T0 + 60);
+    // The spans are in a long part of the window, whose conditions are looked for apart.
+    let window = format!("start={}&end={}", T0 - 60, T0 + 600);
     let path = format!("/tempo/api/{route}?{window}&limit=1000&spss=0&q={encoded}");
     let answer = service.ask(&path).await;
     assert_eq!(answer.status, 200, "{query}: {}", answer.text);
