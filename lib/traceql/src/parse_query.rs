@@ -294,19 +294,20 @@ impl Parser<'_> {
             | Tok::Literal(Literal::Float(_) | Literal::Duration(_) | Literal::Int(_)) => {
                 Ok((Any::Scalar(ScalarExpr::Number(self.literal()?)), 1))
             }
-            _ => {
-                match self.aggregate()? {
-                    Some(aggregate) => Ok((Any::Scalar(ScalarExpr::Aggregate(aggregate)), 1)),
-                    None => {
-                        let error = self.unexpected("expected `{`, `(` or a stage of a pipeline");
-                        Err(match self.word() {
-                        Some("topk" | "bottomk") => error
-                            .hint("it selects series, which a metrics function makes: | rate() | topk(3)"),
-                        _ => error.or_hint("a query starts like { span.http.route = \"/healthz\" }"),
-                    })
-                    }
-                }
+            _ => match self.aggregate()? {
+                Some(aggregate) => Ok((Any::Scalar(ScalarExpr::Aggregate(aggregate)), 1)),
+                None => Err(self.no_stage()),
+            },
+        }
+    }
+
+    fn no_stage(&self) -> Error {
+        let error = self.unexpected("expected `{`, `(` or a stage of a pipeline");
+        match self.word() {
+            Some("topk" | "bottomk") => {
+                error.hint("it selects series; a metrics function makes them: | rate() | topk(3)")
             }
+            _ => error.or_hint("a query starts like { span.http.route = \"/healthz\" }"),
         }
     }
 
