@@ -355,3 +355,49 @@ async fn what_clickhouse_does_is_what_the_evaluator_means() {
     }
     assert!(filled * 2 > METRICS, "{filled} of {METRICS} had series");
 }
+
+/// Of many spans examples are looked for in parts of the window; wherever these are, each series has some.
+#[tokio::test]
+async fn many_spans_have_exemplars() {
+    let service = Service::start().await;
+    let hour = T0 / 3600 * 3600 - 3600;
+    // The first steps have none, and the others none in the beginning; then two steps have them all along.
+    for (from, to) in [(hour + 1500, hour + 1700), (hour + 2100, hour + 2300)] {
+        spread(&service, from, to).await;
+    }
+    check_exemplars(&service, hour).await;
+    spread(&service, hour + 2400, hour + 3600).await;
+    check_exemplars(&service, hour).await;
+}
+
+/// Stores 40,000 spans of four services within these seconds.
+async fn spread(service: &Service, from: i64, to: i64) {
+    let step = (to - from) * 1_000_000_000 / 40_000;
+    service
+        .sql(&format!(
+            "INSERT INTO spans (time, trace_id, span_id, service, name, duration_ns) SELECT \
+             fromUnixTimestamp64Nano(toInt64({from}000000000 + number * {step})), \
+             toFixedString(unhex(leftPad(hex(number + {from}), 32, '0')), 16), \
+             toFixedString(unhex(leftPad(hex(number + 1), 16, '0')), 8), \
+             concat('s', toString(number % 4)), 'x', 5 FROM numbers(40000)"
+        ))
+        .await;
+}
+
+async fn check_exemplars(service: &Service, hour: i64) {
+    for function in ["rate()", "quantile_over_time(duration, .9)"] {
+        let query = format!("{{ }} | {function} by (resource.service.name)");
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let path = format!(
+            "/tempo/api/metrics/query_range?start={hour}&end={}&step=600s&q={encoded}",
+            hour + 3600
+        );
+        let answer = service.ask(&path).await;
+        let series = answer.body["series"].as_array().unwrap();
+        assert_eq!(series.len(), 4, "{}", answer.text);
+        for series in series {
+            let exemplars = series["exemplars"].as_array();
+            assert!(exemplars.is_some_and(|list| !list.is_empty()), "{series}");
+        }
+    }
+}

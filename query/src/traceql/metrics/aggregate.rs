@@ -1,7 +1,7 @@
 //! Queries that ClickHouse aggregates: filters that SQL says exactly, of spans by themselves, with functions that
 //! count them or take their durations, by fields that are columns.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -218,6 +218,17 @@ struct StepRow {
     duration_ns: u64,
 }
 
+/// What is known of the spans that were counted, when examples of them are looked for.
+#[derive(Debug, Default)]
+struct Dense {
+    /// How many there are.
+    spans: u64,
+    /// The steps that have some.
+    steps: BTreeSet<u32>,
+    /// The series, as far as they may have an example.
+    series: HashSet<(Vec<Text>, i32)>,
+}
+
 impl Run<'_> {
     /// Has ClickHouse aggregate.
     pub(super) async fn aggregate(
@@ -232,11 +243,14 @@ impl Run<'_> {
             let are_ids_read = self.wants_exemplars && !are_ids_apart;
             let sql = self.sql(leaf, are_ids_read);
             let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
-            let (mut spans, mut series) = (0, HashSet::new());
+            let mut dense = Dense::default();
             let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
-                spans += row.spans;
-                if are_ids_apart && series.len() < spanloom_traceql::MAX_EXEMPLARS {
-                    series.insert((row.by_texts.clone(), row.exponent));
+                dense.spans += row.spans;
+                if are_ids_apart {
+                    dense.steps.insert(row.step);
+                    if dense.series.len() < spanloom_traceql::MAX_EXEMPLARS {
+                        dense.series.insert((row.by_texts.clone(), row.exponent));
+                    }
                 }
                 let texts = row.by_texts.iter().zip(&leaf.by);
                 let by: Vec<OwnedValue> = texts
@@ -263,9 +277,14 @@ impl Run<'_> {
                 Flow::More
             });
             read.await?;
-            self.inspected_spans += spans;
-            if are_ids_apart && spans > 0 {
-                let sql = self.examples_sql(leaf, spans, series.len());
+            self.inspected_spans += dense.spans;
+            let mut parts = [Some(&dense), None].into_iter();
+            while are_ids_apart
+                && dense.spans > 0
+                && exemplars.is_empty()
+                && let Some(part) = parts.next()
+            {
+                let sql = self.examples_sql(leaf, part);
                 let read = db.each("traceql_exemplars", &sql, deadline, |row: StepRow| {
                     let texts = row.by_texts.iter().zip(&leaf.by);
                     let by = texts.map(|(text, column)| column.value(text, &mut resources));
@@ -351,20 +370,32 @@ impl Run<'_> {
         sql
     }
 
-    /// A span of each series in enough steps. Where there are many spans, those in the beginning of a step are
-    /// enough, and the key of the table tells where they are.
-    fn examples_sql(&self, leaf: &Leaf, spans: u64, series: usize) -> Sql {
+    /// A span of each step and series; where it is known how many spans there are, of those in the beginning of enough
+    /// steps.
+    fn examples_sql(&self, leaf: &Leaf, dense: Option<&Dense>) -> Sql {
+        let mut sql = self.select_sql(leaf);
+        sql.push("toUInt64(1) AS spans, toFloat64(1) AS weight, toFloat64(0) AS number, ")
+            .push(EXAMPLE)
+            .append(&self.where_sql(leaf));
+        if let Some(dense) = dense {
+            self.in_beginnings(dense, &mut sql);
+        }
+        sql.push(" LIMIT 1 BY ")
+            .append(&Self::group_sql(leaf))
+            .push(" LIMIT 10000)");
+        sql
+    }
+
+    /// Adds the condition that a span is in the beginning of one of some steps that have spans; the key of the table
+    /// tells where these are.
+    fn in_beginnings(&self, dense: &Dense, sql: &mut Sql) {
         const LOOKED_AT: u64 = 20_000;
         const BUCKET_NS: i64 = 300_000_000_000;
         let (from_ns, _) = bounds(&self.window);
         let step_ns = self.window.step_ns();
-        let part = u128::from(step_ns) * u128::from(LOOKED_AT) / u128::from(spans.max(1));
+        let part = u128::from(step_ns) * u128::from(LOOKED_AT) / u128::from(dense.spans.max(1));
         let part_ns = u64::try_from(part).unwrap_or(step_ns).clamp(1, step_ns);
-        let mut sql = self.select_sql(leaf);
-        sql.push("toUInt64(1) AS spans, toFloat64(1) AS weight, toFloat64(0) AS number, ")
-            .push(EXAMPLE)
-            .append(&self.where_sql(leaf))
-            .push(" AND (toUnixTimestamp64Nano(time) - ")
+        sql.push(" AND (toUnixTimestamp64Nano(time) - ")
             .int(from_ns)
             .push(") % ")
             .uint(step_ns)
@@ -372,13 +403,12 @@ impl Run<'_> {
             .uint(part_ns);
         let signed_step_ns = i64::try_from(step_ns).unwrap_or(i64::MAX);
         if part_ns < step_ns && signed_step_ns >= BUCKET_NS {
-            let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(series.max(1)) * 2;
-            let stride = self.window.steps().div_ceil(wanted).max(1);
-            let steps = (0..self.window.steps()).step_by(stride);
+            let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(dense.series.len().max(1)) * 2;
+            let stride = dense.steps.len().div_ceil(wanted).max(1);
             sql.push(" AND toStartOfFiveMinutes(time) IN (");
-            for (place, step) in steps.enumerate() {
-                let step = i64::try_from(step).unwrap_or(i64::MAX);
-                let start_ns = from_ns.saturating_add(signed_step_ns.saturating_mul(step));
+            for (place, step) in dense.steps.iter().step_by(stride).enumerate() {
+                let start_ns =
+                    from_ns.saturating_add(signed_step_ns.saturating_mul((*step).into()));
                 let start = (start_ns.div_euclid(BUCKET_NS) * 300).clamp(0, u32::MAX.into());
                 sql.push(if place == 0 {
                     "toDateTime("
@@ -390,10 +420,6 @@ impl Run<'_> {
             }
             sql.push(")");
         }
-        sql.push(" LIMIT 1 BY ")
-            .append(&Self::group_sql(leaf))
-            .push(" LIMIT 10000)");
-        sql
     }
 
     fn sql(&self, leaf: &Leaf, are_ids_read: bool) -> Sql {
