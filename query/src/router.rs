@@ -84,7 +84,8 @@ fn routes(app: Arc<App>) -> Router {
 }
 
 /// Grafana's plugin appends paths to the data source's URL as it is: one that ends with a slash makes `//api/…`.
-/// Tempo redirects such requests; to answer them is the same, and works through Grafana's proxy too.
+/// Tempo redirects such requests; answering them amounts to the same and also works through Grafana's proxy. Two
+/// slashes in the name of a tag have to be encoded.
 async fn without_empty_segments(mut request: Request) -> Request {
     if let Some(uri) = with_single_slashes(request.uri()) {
         *request.uri_mut() = uri;

@@ -171,13 +171,17 @@ fn watch(namespace: &Namespace, rested: &Objects, window: Duration) -> Result<()
                 .collect();
             let ready = |objects: &Objects, name: &str| {
                 let status = objects.get(name)?.get("status")?;
-                let counts = ["readyReplicas", "numberReady"].map(|key| status.get(key).cloned());
-                Some(counts)
+                let counts = ["replicas", "readyReplicas", "numberReady"];
+                let counts = counts.map(|key| status.get(key).cloned());
+                counts.iter().any(Option::is_some).then_some(counts)
+            };
+            // Where none is ready, there is no count of them.
+            let is_of_pods = |name: &String| match (ready(&now, name), ready(rested, name)) {
+                (Some(now), Some(before)) => now != before,
+                _ => false,
             };
             return Err(Change {
-                is_of_pods: changed
-                    .clone()
-                    .any(|name| ready(&now, name) != ready(rested, name)),
+                is_of_pods: changed.clone().any(is_of_pods),
                 text: lines.join("\n"),
             });
         }

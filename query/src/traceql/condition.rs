@@ -23,8 +23,8 @@ pub struct Condition {
     /// What the trace index must say of the span's trace, as a HAVING; never exact.
     traces: Option<Sql>,
     /// Conditions of which one must hold, that together say what [`Self::sql`] does; none where there is just that
-    /// one. Each has indexes of its own, so that ClickHouse finds the rows of one after the other in less time than
-    /// those of all at once, where it reads what any of them needs.
+    /// one. Each has indexes of its own: ClickHouse finds the rows of each in less time than those of all in one
+    /// condition, for which it reads the columns of all.
     apart: Vec<Sql>,
     /// Whether it holds on just the spans that the expression matches.
     exact: bool,
@@ -81,10 +81,8 @@ impl Condition {
             let Some(condition) = part.sql else {
                 // Where one of them is anything, so is their union.
                 return Self {
-                    sql: None,
-                    traces: None,
-                    apart: Vec::new(),
                     exact,
+                    ..Self::UNKNOWN
                 };
             };
             sql.push(if sql.is_empty() { "(" } else { " OR (" })
@@ -109,10 +107,8 @@ impl Condition {
     /// It holds on each row.
     fn each_row() -> Self {
         Self {
-            sql: None,
-            traces: None,
-            apart: Vec::new(),
             exact: true,
+            ..Self::UNKNOWN
         }
     }
 
@@ -156,28 +152,23 @@ impl Condition {
     fn exactly(sql: Sql) -> Self {
         Self {
             sql: Some(sql),
-            traces: None,
-            apart: Vec::new(),
             exact: true,
+            ..Self::UNKNOWN
         }
     }
 
     fn at_least(sql: Sql) -> Self {
         Self {
             sql: Some(sql),
-            traces: None,
-            apart: Vec::new(),
-            exact: false,
+            ..Self::UNKNOWN
         }
     }
 
     /// Of the spans of traces of which the index says this.
     fn of_traces(having: Sql) -> Self {
         Self {
-            sql: None,
             traces: Some(having),
-            apart: Vec::new(),
-            exact: false,
+            ..Self::UNKNOWN
         }
     }
 
@@ -192,9 +183,8 @@ impl Condition {
         };
         Self {
             sql: Some(sql),
-            traces: None,
-            apart: Vec::new(),
             exact: is_known,
+            ..Self::UNKNOWN
         }
     }
 
@@ -203,23 +193,31 @@ impl Condition {
         let mut sql = Sql::new("tenant = '' AND ");
         sql.started_within(from_ns, to_ns);
         self.and_to(&mut sql);
-        if let Some(having) = &self.traces {
+        if let Some(having) = self.traces.as_ref().filter(|_| !self.is_long()) {
             let rows = sql.clone();
+            // A trace that the index does not know yet stays in.
             sql.push(
-                " AND trace_id GLOBAL IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
+                " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
                  trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
             )
             .append(&rows)
-            .push(") GROUP BY trace_id HAVING ")
+            .push(") GROUP BY trace_id HAVING NOT (")
             .append(having)
-            .push(")");
+            .push("))");
         }
         sql
     }
 
+    /// Whether its text is not to be repeated: a statement may only be so long.
+    fn is_long(&self) -> bool {
+        const MAX: usize = 16_384;
+        let sql = self.sql.as_ref();
+        sql.is_some_and(|sql| sql.text().len() > MAX)
+    }
+
     /// [`Self::within`], apart where that is quicker: a span meets one of them at least.
     pub fn apart_within(&self, from_ns: i64, to_ns: i64) -> Vec<Sql> {
-        if self.apart.is_empty() || self.traces.is_some() {
+        if self.apart.is_empty() || self.traces.is_some() || self.is_long() {
             return vec![self.within(from_ns, to_ns)];
         }
         let within = |part: &Sql| {

@@ -30,10 +30,10 @@ use crate::traceql::watch::Inspected;
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
 
-/// The least.
+/// The fewest traces that are read at a time.
 const BATCH_MIN: usize = 20;
 
-/// The most traces that are read at a time. The first are few: where most of them match they are enough.
+/// The most. The first are few: where most of them match they are enough.
 const BATCH_MAX: usize = 1_000;
 
 /// How many more the next ones are at most.
@@ -172,7 +172,6 @@ pub async fn search_telling(
         asked,
         answer: Answer::default(),
         seen: HashSet::new(),
-        matching: 0,
     };
     let columns = Columns::of(asked.query, &condition);
     let read = search.read(app, &columns, &condition, deadline, &mut tell);
@@ -265,19 +264,17 @@ struct Search<'a> {
     asked: &'a Asked<'a>,
     answer: Answer,
     seen: HashSet<[u8; 16]>,
-    /// Traces that match, with those that are not among the newest.
-    matching: usize,
 }
 
 impl Search<'_> {
-    /// How many traces are read after `batch` of them: as many as have those that are missing, by the share that
-    /// matched so far. Where none of those that were missing before was found, the share says nothing.
+    /// How many traces are read after `batch` of them: as many as have those that are missing, by the share of those
+    /// that are final. Where none has become final since, the share says nothing.
     fn next_batch(&self, batch: usize, missing: usize, before: usize) -> usize {
         let inspected = usize::try_from(self.answer.inspected_traces).unwrap_or(usize::MAX);
         let most = batch.saturating_mul(BATCH_GROWTH).min(BATCH_MAX);
         let needed = Some(missing.saturating_mul(inspected))
             .filter(|_| missing < before)
-            .and_then(|traces| traces.checked_div(self.matching))
+            .and_then(|traces| traces.checked_div(self.asked.limit.saturating_sub(missing)))
             .map_or(most, |needed| needed.saturating_add(needed / 2));
         needed.clamp(BATCH_MIN.min(most), most)
     }
@@ -404,7 +401,6 @@ impl Search<'_> {
             of_service.0 += 1;
             of_service.1 += u64::from(span.status() == Status::Error);
         }
-        self.matching += 1;
         self.answer.traces.push(FoundTrace {
             trace_id: trace.trace_id,
             start_ns: trace.start_ns,

@@ -240,6 +240,10 @@ fn condition(random: &mut Random, depth: u64) -> String {
     }
 }
 
+fn encoded(query: &str) -> String {
+    query.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
 async fn ask(service: &Service, route: &str, query: &str) -> Value {
     let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
     // The spans are in a long part of the window, whose conditions are looked for apart.
@@ -356,7 +360,7 @@ async fn what_clickhouse_does_is_what_the_evaluator_means() {
     assert!(filled * 2 > METRICS, "{filled} of {METRICS} had series");
 }
 
-/// Of many spans examples are looked for in parts of the window; wherever these are, each series has some.
+/// Of many spans examples are looked for in parts of the window, and in all of it where these have none.
 #[tokio::test]
 async fn many_spans_have_exemplars() {
     let service = Service::start().await;
@@ -387,7 +391,7 @@ async fn spread(service: &Service, from: i64, to: i64) {
 async fn check_exemplars(service: &Service, hour: i64) {
     for function in ["rate()", "quantile_over_time(duration, .9)"] {
         let query = format!("{{ }} | {function} by (resource.service.name)");
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let encoded = encoded(&query);
         let path = format!(
             "/tempo/api/metrics/query_range?start={hour}&end={}&step=600s&q={encoded}",
             hour + 3600
@@ -398,6 +402,43 @@ async fn check_exemplars(service: &Service, hour: i64) {
         for series in series {
             let exemplars = series["exemplars"].as_array();
             assert!(exemplars.is_some_and(|list| !list.is_empty()), "{series}");
+        }
+    }
+}
+
+/// By the rules of OpenTelemetry's probability sampling: `th:8` is one of two.
+#[tokio::test]
+async fn a_sampled_span_counts_as_those_that_it_stands_for() {
+    let service = Service::start().await;
+    for (trace, (state, weight)) in [
+        ("", 1.0),
+        ("ot=th:0", 1.0),
+        ("ot=th:8", 2.0),
+        ("ot=th:c", 4.0),
+        ("ot=th:fd70a4", 100.0),
+        ("a=1, ot=rv:0123456789abcd;th:c ,b=2", 4.0),
+        ("not=th:8", 1.0),
+        ("ot=xth:8", 1.0),
+        ("ot=th:", 1.0),
+        ("ot=th:8x", 1.0),
+        ("ot=th:ffffffffffffff", 72_057_594_037_927_936.0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("span-{trace}");
+        let made = span(trace as u128 + 1, 1, 0, 0).name(&name);
+        service
+            .insert(&[made.with("trace_state", &format!("'{state}'"))])
+            .await;
+        for filter in [
+            format!("name = \"{name}\""),
+            format!("name = \"{name}\" || {NEVER}"),
+        ] {
+            let query = format!("{{ {filter} }} | count_over_time() with (extrapolate=true)");
+            let body = ask(&service, "metrics/query", &query).await;
+            let count = body["series"][0]["value"].as_f64().unwrap();
+            assert!((count / weight - 1.0).abs() < 1e-4, "{state}: {count}");
         }
     }
 }

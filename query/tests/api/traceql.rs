@@ -189,6 +189,8 @@ async fn pages_of_traces_of_one_nanosecond_are_by_id() {
         let window = format!("start={}&end={}", T0 - 60, T0 + 60);
         let parameters = format!("{window}&limit={limit}&{}", q("{ }"));
         assert_eq!(pages(&service, &parameters, 30).await, expect, "{limit}");
+        let parameters = format!("{window}&limit={limit}&{}", q("{ traceDuration >= 0s }"));
+        assert_eq!(pages(&service, &parameters, 30).await, expect, "{limit}");
     }
 }
 

@@ -173,8 +173,12 @@ async fn handle(
         }
     }
     let forwarded = forwarded.body(Full::new(body)).expect("a request");
+    // A reply that is lost makes the writer repeat the insert, whatever it was.
+    let is_forwarded = matches!(action, Action::Forward);
     let broken = |error: &dyn std::error::Error| {
-        state.failed(&table, error.to_string());
+        if is_forwarded {
+            state.failed(&table, error.to_string());
+        }
         std::io::Error::other("the connection to ClickHouse breaks")
     };
     let answer = state.client.request(forwarded).await;
@@ -184,10 +188,10 @@ async fn handle(
         .await
         .map_err(|error| broken(&error))?
         .to_bytes();
-    if !parts.status.is_success() {
+    if is_forwarded && !parts.status.is_success() {
         state.failed(&table, String::from_utf8_lossy(&body).into_owned());
     }
-    if matches!(action, Action::LoseReply) {
+    if !is_forwarded {
         return Err(std::io::Error::other("the reply is lost"));
     }
     Ok(Response::from_parts(parts, Full::new(body)))

@@ -70,8 +70,7 @@ pub(super) fn children_compared(
         .push(")");
     Condition {
         sql: Some(sql),
-        traces: None,
-        apart: Vec::new(),
         exact,
+        ..Condition::UNKNOWN
     }
 }

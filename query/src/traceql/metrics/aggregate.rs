@@ -159,11 +159,21 @@ enum Taken {
     Buckets,
 }
 
-/// What they are called.
+/// The names of the columns that series are made by.
 const BY: [&str; BY_MAX] = ["by_0", "by_1", "by_2", "by_3"];
 
 /// A span as an example: its ids, start and duration.
 const EXAMPLE: &str = "(s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns)";
+
+impl Leaf {
+    /// The values that a row's series is made by, and the step.
+    fn place(&self, row: &StepRow, resources: &mut Resources) -> (Vec<OwnedValue>, usize) {
+        let texts = row.by_texts.iter().zip(&self.by);
+        let by = texts.map(|(text, column)| column.value(text, resources));
+        let step = usize::try_from(row.step).unwrap_or(usize::MAX);
+        (by.collect(), step)
+    }
+}
 
 /// How ClickHouse runs a query; none where it cannot run all of it.
 pub(super) fn plan(query: &CompiledQuery) -> Option<Vec<Leaf>> {
@@ -237,79 +247,115 @@ impl Run<'_> {
         leaves: &[Leaf],
         deadline: Deadline,
     ) -> Result<(), DbError> {
+        let mut counted = Vec::new();
         for (number, leaf) in leaves.iter().enumerate() {
-            // Of columns that are quickly read, ids take a third of the time: few of them are read then, afterwards.
-            let are_ids_apart = self.wants_exemplars && leaf.condition.is_quick();
-            let are_ids_read = self.wants_exemplars && !are_ids_apart;
-            let sql = self.sql(leaf, are_ids_read);
-            let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
-            let mut dense = Dense::default();
-            let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
-                dense.spans += row.spans;
-                if are_ids_apart {
-                    dense.steps.insert(row.step);
-                    if dense.series.len() < spanloom_traceql::MAX_EXEMPLARS {
-                        dense.series.insert((row.by_texts.clone(), row.exponent));
-                    }
-                }
-                let texts = row.by_texts.iter().zip(&leaf.by);
-                let by: Vec<OwnedValue> = texts
-                    .map(|(text, column)| column.value(text, &mut resources))
-                    .collect();
-                let step = usize::try_from(row.step).unwrap_or(usize::MAX);
-                let partial = match leaf.taken {
-                    Taken::Count => Partial::Count(row.weight),
-                    Taken::Min | Taken::Max | Taken::Sum => Partial::Value(row.number),
-                    Taken::Avg => Partial::Average {
-                        sum: row.number,
-                        count: row.weight,
-                    },
-                    Taken::Buckets => Partial::Bucket {
-                        exponent: row.exponent,
-                        count: row.weight,
-                    },
-                };
-                self.metrics
-                    .observe_aggregate(number, by.clone(), step, partial);
-                if are_ids_read {
-                    exemplars.push((by, step, exemplar(leaf, &row)));
-                }
-                Flow::More
-            });
-            read.await?;
-            self.inspected_spans += dense.spans;
-            let mut parts = [Some(&dense), None].into_iter();
-            while are_ids_apart
-                && dense.spans > 0
-                && exemplars.is_empty()
-                && let Some(part) = parts.next()
-            {
-                let sql = self.examples_sql(leaf, part);
-                let read = db.each("traceql_exemplars", &sql, deadline, |row: StepRow| {
-                    let texts = row.by_texts.iter().zip(&leaf.by);
-                    let by = texts.map(|(text, column)| column.value(text, &mut resources));
-                    let step = usize::try_from(row.step).unwrap_or(usize::MAX);
-                    exemplars.push((by.collect(), step, exemplar(leaf, &row)));
-                    Flow::More
-                });
-                read.await?;
-            }
-            // Those of all series and steps alike, whichever come first.
-            let stride = exemplars
-                .len()
-                .div_ceil(spanloom_traceql::MAX_EXEMPLARS)
-                .max(1);
-            for offset in 0..stride {
-                for (by, step, exemplar) in exemplars.iter().skip(offset).step_by(stride) {
-                    self.metrics
-                        .observe_exemplar(number, by, *step, exemplar.clone());
-                }
+            counted.push(self.count(db, number, leaf, deadline).await?);
+        }
+        for (number, (leaf, dense)) in leaves.iter().zip(&counted).enumerate() {
+            match self.examples(db, number, leaf, dense, deadline).await {
+                Ok(()) => {}
+                // The series are whole without them.
+                Err(DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_)) => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// The columns of [`StepRow`], of what has `by_0` and so on, and begins with a step, these values and an exponent.
+    /// Whether examples are read apart: of columns that are quickly read, ids take a third of the time.
+    fn are_ids_apart(&self, leaf: &Leaf) -> bool {
+        self.wants_exemplars && leaf.condition.is_quick()
+    }
+
+    async fn count(
+        &mut self,
+        db: &Db,
+        number: usize,
+        leaf: &Leaf,
+        deadline: Deadline,
+    ) -> Result<Dense, DbError> {
+        let are_ids_apart = self.are_ids_apart(leaf);
+        let are_ids_read = self.wants_exemplars && !are_ids_apart;
+        let sql = self.sql(leaf, are_ids_read);
+        let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
+        let mut dense = Dense::default();
+        let read = db.each("traceql_metrics", &sql, deadline, |row: StepRow| {
+            dense.spans += row.spans;
+            if are_ids_apart {
+                dense.steps.insert(row.step);
+                if dense.series.len() < spanloom_traceql::MAX_EXEMPLARS {
+                    dense.series.insert((row.by_texts.clone(), row.exponent));
+                }
+            }
+            let (by, step) = leaf.place(&row, &mut resources);
+            let partial = match leaf.taken {
+                Taken::Count => Partial::Count(row.weight),
+                Taken::Min | Taken::Max | Taken::Sum => Partial::Value(row.number),
+                Taken::Avg => Partial::Average {
+                    sum: row.number,
+                    count: row.weight,
+                },
+                Taken::Buckets => Partial::Bucket {
+                    exponent: row.exponent,
+                    count: row.weight,
+                },
+            };
+            self.metrics
+                .observe_aggregate(number, by.clone(), step, partial);
+            if are_ids_read {
+                exemplars.push((by, step, exemplar(leaf, &row)));
+            }
+            Flow::More
+        });
+        let read = read.await;
+        self.inspected_spans += dense.spans;
+        read?;
+        self.choose(number, &exemplars);
+        Ok(dense)
+    }
+
+    /// Looks for examples, first in parts of the window, and in all of it where there is none.
+    async fn examples(
+        &mut self,
+        db: &Db,
+        number: usize,
+        leaf: &Leaf,
+        dense: &Dense,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        if !self.are_ids_apart(leaf) || dense.spans == 0 {
+            return Ok(());
+        }
+        let (mut exemplars, mut resources) = (Vec::new(), Resources::default());
+        for part in [Some(dense), None] {
+            let sql = self.examples_sql(leaf, part);
+            let read = db.each("traceql_exemplars", &sql, deadline, |row: StepRow| {
+                let (by, step) = leaf.place(&row, &mut resources);
+                exemplars.push((by, step, exemplar(leaf, &row)));
+                Flow::More
+            });
+            read.await?;
+            if !exemplars.is_empty() {
+                break;
+            }
+        }
+        self.choose(number, &exemplars);
+        Ok(())
+    }
+
+    /// Takes examples of all series and steps alike, whichever come first.
+    fn choose(&mut self, number: usize, exemplars: &[(Vec<OwnedValue>, usize, Exemplar)]) {
+        let most = spanloom_traceql::MAX_EXEMPLARS;
+        let stride = exemplars.len().div_ceil(most).max(1);
+        for offset in 0..stride {
+            for (by, step, exemplar) in exemplars.iter().skip(offset).step_by(stride) {
+                self.metrics
+                    .observe_exemplar(number, by, *step, exemplar.clone());
+            }
+        }
+    }
+
+    /// The beginning of a statement whose rows are [`StepRow`]s: up to the count, which follows.
     fn select_sql(&self, leaf: &Leaf) -> Sql {
         let (from_ns, _) = bounds(&self.window);
         let mut sql = Sql::new("SELECT step, ");
@@ -349,7 +395,7 @@ impl Run<'_> {
         sql
     }
 
-    /// The condition of the spans that count.
+    /// The end of a statement, from the example on: the table and the condition of the spans that count.
     fn where_sql(&self, leaf: &Leaf) -> Sql {
         let (from_ns, to_ns) = bounds(&self.window);
         let mut sql = Sql::new(" AS example FROM spans AS s WHERE tenant = '' AND ");
@@ -386,14 +432,21 @@ impl Run<'_> {
         sql
     }
 
-    /// Adds the condition that a span is in the beginning of one of some steps that have spans; the key of the table
-    /// tells where these are.
+    /// Adds the condition that a span is in the beginning of one of some steps that have spans, so that about as many
+    /// are looked at as are enough; the key of the table tells where these are.
     fn in_beginnings(&self, dense: &Dense, sql: &mut Sql) {
-        const LOOKED_AT: u64 = 20_000;
+        const LOOKED_AT: u128 = 20_000;
         const BUCKET_NS: i64 = 300_000_000_000;
         let (from_ns, _) = bounds(&self.window);
         let step_ns = self.window.step_ns();
-        let part = u128::from(step_ns) * u128::from(LOOKED_AT) / u128::from(dense.spans.max(1));
+        let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(dense.series.len().max(1)) * 2;
+        let is_long = step_ns >= BUCKET_NS.unsigned_abs();
+        let stride = match is_long {
+            true => dense.steps.len().div_ceil(wanted).max(1),
+            false => 1,
+        };
+        let looked_at = LOOKED_AT * stride as u128;
+        let part = u128::from(step_ns) * looked_at / u128::from(dense.spans.max(1));
         let part_ns = u64::try_from(part).unwrap_or(step_ns).clamp(1, step_ns);
         sql.push(" AND (toUnixTimestamp64Nano(time) - ")
             .int(from_ns)
@@ -401,25 +454,22 @@ impl Run<'_> {
             .uint(step_ns)
             .push(" < ")
             .uint(part_ns);
-        let signed_step_ns = i64::try_from(step_ns).unwrap_or(i64::MAX);
-        if part_ns < step_ns && signed_step_ns >= BUCKET_NS {
-            let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(dense.series.len().max(1)) * 2;
-            let stride = dense.steps.len().div_ceil(wanted).max(1);
-            sql.push(" AND toStartOfFiveMinutes(time) IN (");
-            for (place, step) in dense.steps.iter().step_by(stride).enumerate() {
-                let start_ns =
-                    from_ns.saturating_add(signed_step_ns.saturating_mul((*step).into()));
-                let start = (start_ns.div_euclid(BUCKET_NS) * 300).clamp(0, u32::MAX.into());
-                sql.push(if place == 0 {
-                    "toDateTime("
-                } else {
-                    ", toDateTime("
-                })
-                .int(start)
-                .push(")");
-            }
-            sql.push(")");
+        if part_ns == step_ns || !is_long {
+            return;
         }
+        let signed_step_ns = i64::try_from(step_ns).unwrap_or(i64::MAX);
+        sql.push(" AND toStartOfFiveMinutes(time) IN (toDateTime(0)");
+        for step in dense.steps.iter().step_by(stride) {
+            let start_ns = from_ns.saturating_add(signed_step_ns.saturating_mul((*step).into()));
+            let first = start_ns.div_euclid(BUCKET_NS) * 300;
+            // A step begins anywhere in its first bucket.
+            for bucket in [first, first.saturating_add(300)] {
+                sql.push(", toDateTime(")
+                    .int(bucket.clamp(0, u32::MAX.into()))
+                    .push(")");
+            }
+        }
+        sql.push(")");
     }
 
     fn sql(&self, leaf: &Leaf, are_ids_read: bool) -> Sql {
