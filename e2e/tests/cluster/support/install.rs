@@ -21,7 +21,7 @@ pub const NAMESPACE: &str = "spanloom-system";
 pub const OPERATOR: &str = "deployment/spanloom-operator";
 
 /// As many scenarios can ask for a namespace.
-const NAMESPACES: usize = 26;
+const NAMESPACES: usize = 30;
 
 /// A rollout that fails is taken back after this time: shorter than people's, longer than a good
 /// rollout takes here.
