@@ -135,6 +135,20 @@ impl Sql {
             .push(")")
     }
 
+    /// Leaves out the traces of which the index says what `having` does, of those that have such rows of `spans`. A
+    /// trace that the index does not know yet stays in.
+    pub fn but_traces(&mut self, having: &Self) -> &mut Self {
+        let rows = self.clone();
+        self.push(
+            " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
+             trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
+        )
+        .append(&rows)
+        .push(") GROUP BY trace_id HAVING ")
+        .append(having)
+        .push(")")
+    }
+
     /// Adds one trace id.
     pub fn trace_id(&mut self, id: [u8; 16]) -> &mut Self {
         self.push("toFixedString(unhex(")

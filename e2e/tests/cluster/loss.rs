@@ -25,7 +25,8 @@ pub const RATE: u64 = 40;
 /// How long the store is away.
 const MINUTE: Duration = Duration::from_secs(60);
 
-const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
+/// Which pods are collectors.
+pub const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
 
 /// A log that is left is delivered within this time.
 const STORED_WITHIN: Duration = Duration::from_secs(90);

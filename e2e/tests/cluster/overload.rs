@@ -7,13 +7,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::loss::{
-    Faults, SENDERS, await_acknowledged, await_stored_within, await_time, nodes, stop_senders,
+    COLLECTORS, Faults, SENDERS, await_acknowledged, await_stored_within, await_time, nodes,
+    stop_senders,
 };
 use super::support::apps::{App, ask};
 use super::support::install;
 use super::support::pipeline::Pipeline;
-
-const COLLECTORS: &str = "--selector=app.kubernetes.io/component=collector";
 
 /// What a collector may use: about 300 spans a second of a debug build.
 const CPU: &str = "30m";

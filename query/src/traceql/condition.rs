@@ -194,16 +194,9 @@ impl Condition {
         sql.started_within(from_ns, to_ns);
         self.and_to(&mut sql);
         if let Some(having) = self.traces.as_ref().filter(|_| !self.is_long()) {
-            let rows = sql.clone();
-            // A trace that the index does not know yet stays in.
-            sql.push(
-                " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
-                 trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
-            )
-            .append(&rows)
-            .push(") GROUP BY trace_id HAVING NOT (")
-            .append(having)
-            .push("))");
+            let mut others = Sql::new("NOT (");
+            others.append(having).push(")");
+            sql.but_traces(&others);
         }
         sql
     }

@@ -245,17 +245,13 @@ impl Asked<'_> {
             };
         };
         let mut sql = condition.within(from_ns, to_ns);
-        let matches = sql.clone();
-        sql.push(
-            " AND trace_id GLOBAL NOT IN (SELECT trace_id FROM trace_index WHERE tenant = '' AND \
-             trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ",
-        )
-        .append(&matches)
-        .push(") GROUP BY trace_id HAVING (min(start), trace_id) >= (")
-        .time(after.time_ns)
-        .push(", ")
-        .trace_id(after.trace_id)
-        .push("))");
+        let mut earlier = Sql::new("(min(start), trace_id) >= (");
+        earlier
+            .time(after.time_ns)
+            .push(", ")
+            .trace_id(after.trace_id)
+            .push(")");
+        sql.but_traces(&earlier);
         vec![sql]
     }
 }

@@ -245,7 +245,7 @@ fn encoded(query: &str) -> String {
 }
 
 async fn ask(service: &Service, route: &str, query: &str) -> Value {
-    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded = encoded(query);
     // The spans are in a long part of the window, whose conditions are looked for apart.
     let window = format!("start={}&end={}", T0 - 60, T0 + 600);
     let path = format!("/tempo/api/{route}?{window}&limit=1000&spss=0&q={encoded}");

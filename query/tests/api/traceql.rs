@@ -419,7 +419,7 @@ async fn slow_queries_are_in_the_log() {
             [
                 "route=\"/api/metrics/query_range\"",
                 "evaluated=\"\"",
-                "clickhouse_queries=2",
+                "clickhouse_queries=1",
             ],
         ),
     ] {

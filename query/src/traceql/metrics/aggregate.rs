@@ -162,6 +162,9 @@ enum Taken {
 /// The names of the columns that series are made by.
 const BY: [&str; BY_MAX] = ["by_0", "by_1", "by_2", "by_3"];
 
+/// What spans are ordered by first.
+const BUCKET_NS: i64 = 300_000_000_000;
+
 /// A span as an example: its ids, start and duration.
 const EXAMPLE: &str = "(s.trace_id, s.span_id, toUnixTimestamp64Nano(time), s.duration_ns)";
 
@@ -262,9 +265,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether examples are read apart: of columns that are quickly read, ids take a third of the time.
+    /// Whether examples are read apart: of columns that are quickly read, ids take a third of the time, and of long
+    /// steps the key of the table tells where a few are.
     fn are_ids_apart(&self, leaf: &Leaf) -> bool {
-        self.wants_exemplars && leaf.condition.is_quick()
+        let is_long = self.window.step_ns() >= BUCKET_NS.unsigned_abs();
+        self.wants_exemplars && is_long && leaf.condition.is_quick()
     }
 
     async fn count(
@@ -436,15 +441,10 @@ impl Run<'_> {
     /// are looked at as are enough; the key of the table tells where these are.
     fn in_beginnings(&self, dense: &Dense, sql: &mut Sql) {
         const LOOKED_AT: u128 = 20_000;
-        const BUCKET_NS: i64 = 300_000_000_000;
         let (from_ns, _) = bounds(&self.window);
         let step_ns = self.window.step_ns();
         let wanted = spanloom_traceql::MAX_EXEMPLARS.div_ceil(dense.series.len().max(1)) * 2;
-        let is_long = step_ns >= BUCKET_NS.unsigned_abs();
-        let stride = match is_long {
-            true => dense.steps.len().div_ceil(wanted).max(1),
-            false => 1,
-        };
+        let stride = dense.steps.len().div_ceil(wanted).max(1);
         let looked_at = LOOKED_AT * stride as u128;
         let part = u128::from(step_ns) * looked_at / u128::from(dense.spans.max(1));
         let part_ns = u64::try_from(part).unwrap_or(step_ns).clamp(1, step_ns);
@@ -454,7 +454,7 @@ impl Run<'_> {
             .uint(step_ns)
             .push(" < ")
             .uint(part_ns);
-        if part_ns == step_ns || !is_long {
+        if part_ns == step_ns {
             return;
         }
         let signed_step_ns = i64::try_from(step_ns).unwrap_or(i64::MAX);
