@@ -21,7 +21,7 @@ pub(crate) use plan::Plan;
 pub use window::{MAX_STEPS, Window, WindowError};
 
 use cells::{Cells, bucket_end, quantile, quantiles};
-use compare::Compared;
+use compare::{Compared, What};
 use plan::{Leaf, Tree};
 use series::{Labels, Line, NAME, by_labels, joined, second_stages, with_number, without_empty};
 
@@ -161,6 +161,16 @@ impl<'q> Metrics<'q> {
 
     /// Adds the spans of a trace that match and start within the window.
     pub fn observe<S: TraceSpan>(&mut self, trace: &Trace<'_, S>) {
+        self.observe_what(trace, What::All);
+    }
+
+    /// Adds of the spans of a trace for `compare` what only the trace says of them, where all else is counted elsewhere
+    /// ([`Self::observe_compared`]).
+    pub fn observe_facts<S: TraceSpan>(&mut self, trace: &Trace<'_, S>) {
+        self.observe_what(trace, What::Facts);
+    }
+
+    fn observe_what<S: TraceSpan>(&mut self, trace: &Trace<'_, S>, what: What) {
         let Some(plan) = self.plan else {
             return;
         };
@@ -169,7 +179,8 @@ impl<'q> Metrics<'q> {
             for position in merged(&leaf.stages.run(trace)) {
                 let span = trace.in_trace(position);
                 if let Some(step) = self.window.step_of(span.span().start_ns()) {
-                    wants_exemplar &= !self.observe_span(n, leaf, &span, step, wants_exemplar);
+                    wants_exemplar &=
+                        !self.observe_span((n, leaf), what, &span, step, wants_exemplar);
                 }
             }
         }
@@ -178,8 +189,8 @@ impl<'q> Metrics<'q> {
     /// Says whether the span became an exemplar.
     fn observe_span<S: TraceSpan>(
         &mut self,
-        n: LeafIndex,
-        leaf: &Leaf,
+        (n, leaf): (LeafIndex, &Leaf),
+        what: What,
         span: &InTrace<'_, S>,
         step: usize,
         wants_exemplar: bool,
@@ -199,9 +210,10 @@ impl<'q> Metrics<'q> {
         {
             let selected =
                 in_window(span.span().start_ns(), *window) && eval::holds(selection, span);
+            let at = (step, steps);
             let room = run
                 .compared
-                .add(span, selected, (step, steps), weight, self.compared);
+                .add(span, what, selected, at, weight, self.compared);
             self.is_compared_in_part |= !room;
             return false;
         }
@@ -290,6 +302,25 @@ impl<'q> Metrics<'q> {
                 .compared
                 .count(selected, label, value, at, count, self.compared);
             self.is_compared_in_part |= !room;
+        }
+    }
+
+    /// Adds to the totals of an attribute in one step spans of which [`Self::observe_compared`] was not told, since more
+    /// frequent values fill the answer.
+    pub fn observe_compared_rest(
+        &mut self,
+        leaf: LeafIndex,
+        selected: bool,
+        label: &str,
+        step: usize,
+        count: f64,
+    ) {
+        let steps = self.window.steps();
+        if let Some(run) = self.leaves.get_mut(leaf)
+            && step < steps
+        {
+            run.compared
+                .count_rest(selected, label, (step, steps), count);
         }
     }
 

@@ -2,6 +2,7 @@
 //! looks at the spans that may count, or at whole traces where it has to.
 
 mod aggregate;
+mod compare;
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use crate::search::page::{Candidate, Chunks, newest_sql};
 use crate::traceql::condition::Condition;
 use crate::traceql::load::each_trace;
 use crate::traceql::rows::{Columns, EvalRow};
-use crate::traceql::span::Reader;
+use crate::traceql::span::{Reader, StoredSpan};
 
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
@@ -52,9 +53,10 @@ pub async fn metrics(
         extrapolates: query.extrapolates(),
         cut: None,
     };
-    let read = match aggregate::plan(query) {
-        Some(leaves) => run.aggregate(&app.db, &leaves, deadline).await,
-        None => {
+    let read = match (aggregate::plan(query), compare::plan(query)) {
+        (Some(leaves), _) => run.aggregate(&app.db, &leaves, deadline).await,
+        (None, Some(comparison)) => run.compare(app, query, &comparison, deadline).await,
+        (None, None) => {
             let needs = query.needs();
             let condition = candidates(query);
             let columns = Columns::of(query, &condition);
@@ -63,7 +65,13 @@ pub async fn metrics(
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());
             match is_of_spans_alone {
                 true => run.spans(&app.db, &columns, &condition, deadline).await,
-                false => run.traces(app, &columns, &condition, deadline).await,
+                false => {
+                    let observe = |metrics: &mut Metrics<'_>, trace: &Trace<'_, StoredSpan>| {
+                        metrics.observe(trace);
+                    };
+                    run.traces(app, &columns, &condition, deadline, observe)
+                        .await
+                }
             }
         }
     };
@@ -143,6 +151,7 @@ impl Run<'_> {
         columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
+        observe: impl Fn(&mut Metrics<'_>, &Trace<'_, StoredSpan>),
     ) -> Result<(), DbError> {
         let (start_ns, end_ns) = bounds(&self.window);
         let mut seen: HashSet<[u8; 16]> = HashSet::new();
@@ -158,7 +167,7 @@ impl Run<'_> {
                 let places: Vec<Place> = fresh.map(Candidate::place).collect();
                 let all = each_trace(app, columns, &places, deadline, |trace| {
                     self.inspected_spans += trace.spans.len() as u64;
-                    self.metrics.observe(&Trace::new(&trace.spans));
+                    observe(&mut self.metrics, &Trace::new(&trace.spans));
                 });
                 if !all.await? {
                     let why = "a trace is too large to be searched";

@@ -251,8 +251,19 @@ impl Columns {
     /// Of a query. Where it reads all attributes, it does so of the spans of this condition: of others those that
     /// it names.
     pub fn of(query: &CompiledQuery, whole: &Condition) -> Self {
+        let all = query.needs().all_attributes.then_some(whole);
+        Self::read(query, all)
+    }
+
+    /// Of a query, where all attributes are read elsewhere: those that it names.
+    pub fn named(query: &CompiledQuery) -> Self {
+        Self::read(query, None)
+    }
+
+    /// Those that a query names, and all of the spans of a condition.
+    fn read(query: &CompiledQuery, whole: Option<&Condition>) -> Self {
         let needs = query.needs();
-        let all = needs.all_attributes;
+        let all = whole.is_some();
         let keys = || Keys {
             all,
             named: BTreeSet::new(),
@@ -290,7 +301,7 @@ impl Columns {
         let (texts, codes) = (span.promoted(false), span.promoted(true));
 
         let mut sql = Sql::default();
-        if all {
+        if let Some(whole) = whole {
             sql.push("WITH (true");
             whole.and_to(&mut sql);
             sql.push(") AS is_whole ");

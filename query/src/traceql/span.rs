@@ -9,6 +9,7 @@ use spanloom_traceql::{
 };
 
 use crate::db::Text;
+use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::trace::outline::SpanRecord;
 use crate::trace::value::{Attribute, TypedValue, ValueType, double_of, stored_attributes};
 use crate::traceql::rows::{Columns, EvalRow};
@@ -175,6 +176,17 @@ impl Resources {
         let read = self.0.read(json.clone());
         read.get(key).map_or(OwnedValue::Nil, Value::owned)
     }
+
+    /// Calls `take` with each key and its value, as far as values are compared; nil is an array.
+    pub fn compared(&mut self, json: &Text, take: &mut dyn FnMut(&str, OwnedValue)) {
+        for (key, value) in &self.0.read(json.clone()).0 {
+            match value {
+                Value::Other => {}
+                Value::Array(_) => take(key, OwnedValue::Nil),
+                value => take(key, value.owned()),
+            }
+        }
+    }
 }
 
 /// Makes spans of rows; what they share is read once.
@@ -254,6 +266,23 @@ impl Reader {
             weight: row.weight,
         }
     }
+}
+
+/// The place of a name in the store's own capitals.
+fn place_of(names: &[&str], text: &str) -> i8 {
+    let mut names = names.iter();
+    let place = names.position(|name| name.eq_ignore_ascii_case(text));
+    place.and_then(|place| i8::try_from(place).ok()).unwrap_or(0)
+}
+
+/// By its name in the store.
+pub fn status_named(text: &str) -> Status {
+    status_of(place_of(&SPAN_STATUSES, text))
+}
+
+/// By its name in the store.
+pub fn kind_named(text: &str) -> Kind {
+    kind_of(place_of(&SPAN_KINDS, text))
 }
 
 /// By its number in the store, OTLP's own.

@@ -21,23 +21,53 @@ pub(crate) struct Compared {
 }
 
 #[derive(Debug, Default)]
-struct Counts(BTreeMap<String, BTreeMap<OwnedValue, Vec<f64>>>);
+struct Counts(BTreeMap<String, Values>);
+
+/// The values of an attribute.
+#[derive(Debug, Default)]
+struct Values {
+    /// Counts of each, by step.
+    known: BTreeMap<OwnedValue, Vec<f64>>,
+    /// Counts of those that are not frequent enough to be known here, by step; empty where there are none.
+    rest: Vec<f64>,
+}
+
+/// What of a span is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Everything.
+    All,
+    /// What only its whole trace says.
+    Facts,
+}
 
 impl Compared {
-    /// Counts every attribute of a span, as often as `weight` says. Says whether there was room for all of its values.
+    /// Counts what is compared of a span, as often as `weight` says. Says whether there was room for all of its values.
     pub(crate) fn add<S: TraceSpan>(
         &mut self,
         span: &InTrace<'_, S>,
+        what: What,
         selected: bool,
         at: (usize, usize),
         weight: f64,
         limit: usize,
     ) -> bool {
         let mut room = true;
-        each_label(span, &mut |label, value| {
+        let mut count = |label, value| {
             room &= self.count(selected, label, value, at, weight, limit);
-        });
+        };
+        if what == What::All {
+            each_label(span, &mut count);
+        }
+        each_fact(span, &mut count);
         room
+    }
+
+    fn counts(&mut self, selected: bool) -> &mut Counts {
+        match selected {
+            true => &mut self.selection,
+            false => &mut self.baseline,
+        }
     }
 
     /// Counts spans with a value; says whether there was room for it.
@@ -50,23 +80,35 @@ impl Compared {
         count: f64,
         limit: usize,
     ) -> bool {
-        let counts = if selected {
-            &mut self.selection
-        } else {
-            &mut self.baseline
-        };
-        let values = counts.0.entry(label).or_default();
-        if !values.contains_key(&value) {
-            if self.values >= limit {
-                return false;
-            }
-            self.values += 1;
+        let number = self.values;
+        let values = self.counts(selected).0.entry(label).or_default();
+        let is_new = !values.known.contains_key(&value);
+        if is_new && number >= limit {
+            return false;
         }
-        let cells = values.entry(value).or_insert_with(|| vec![0.0; steps]);
+        let cells = values.known.entry(value);
+        let cells = cells.or_insert_with(|| vec![0.0; steps]);
         if let Some(cell) = cells.get_mut(step) {
             *cell += count;
         }
+        self.values += usize::from(is_new);
         true
+    }
+
+    /// Counts spans with values that are less frequent than those that are answered, of an attribute that has some.
+    pub(crate) fn count_rest(
+        &mut self,
+        selected: bool,
+        label: &str,
+        (step, steps): (usize, usize),
+        count: f64,
+    ) {
+        if let Some(values) = self.counts(selected).0.get_mut(label) {
+            values.rest.resize(steps, 0.0);
+            if let Some(cell) = values.rest.get_mut(step) {
+                *cell += count;
+            }
+        }
     }
 
     /// The `top` most frequent values of each attribute, those of equal number by their order, and the totals.
@@ -75,12 +117,13 @@ impl Compared {
         for (counts, name) in [(&self.baseline, "baseline"), (&self.selection, "selection")] {
             for (label, values) in &counts.0 {
                 let mut order: Vec<(f64, &OwnedValue, &Vec<f64>)> = values
+                    .known
                     .iter()
                     .map(|(value, cells)| (cells.iter().sum(), value, cells))
                     .collect();
                 order.sort_by(|l, r| r.0.total_cmp(&l.0).then(l.1.cmp(r.1)));
                 let mut totals = vec![0.0; steps];
-                for cells in values.values() {
+                for cells in values.known.values().chain([&values.rest]) {
                     for (total, count) in totals.iter_mut().zip(cells) {
                         *total += count;
                     }
@@ -112,7 +155,7 @@ fn line(meta: String, label: &str, value: OwnedValue, counts: &[f64]) -> Line {
     }
 }
 
-/// Calls `each` with the label and value of everything that is compared: attributes, and intrinsics of which
+/// Calls `each` with the label and value of what is compared of a span by itself: attributes, and intrinsics of which
 /// many spans have the same. An array counts as a value of its own that is not shown.
 fn each_label<S: TraceSpan>(span: &InTrace<'_, S>, each: &mut dyn FnMut(String, OwnedValue)) {
     let mut intrinsic =
@@ -123,15 +166,6 @@ fn each_label<S: TraceSpan>(span: &InTrace<'_, S>, each: &mut dyn FnMut(String, 
     intrinsic("statusMessage", Scalar::Str(span.status_message()));
     intrinsic("instrumentation:name", Scalar::Str(span.scope_name()));
     intrinsic("instrumentation:version", Scalar::Str(span.scope_version()));
-    for (label, fact) in [
-        ("rootName", TraceFact::RootName),
-        ("rootServiceName", TraceFact::RootService),
-        ("span:childCount", TraceFact::ChildCount),
-    ] {
-        if let Some(scalar) = span.trace_fact(fact) {
-            intrinsic(label, scalar);
-        }
-    }
     for (of, scope) in [
         (AttributeScope::Span, Scope::Span),
         (AttributeScope::Resource, Scope::Resource),
@@ -151,5 +185,18 @@ fn each_label<S: TraceSpan>(span: &InTrace<'_, S>, each: &mut dyn FnMut(String, 
             };
             each(field.to_string(), value);
         });
+    }
+}
+
+/// The same for what its trace says.
+fn each_fact<S: TraceSpan>(span: &InTrace<'_, S>, each: &mut dyn FnMut(String, OwnedValue)) {
+    for (label, fact) in [
+        ("rootName", TraceFact::RootName),
+        ("rootServiceName", TraceFact::RootService),
+        ("span:childCount", TraceFact::ChildCount),
+    ] {
+        if let Some(scalar) = span.trace_fact(fact) {
+            each(label.to_owned(), OwnedValue::of(scalar));
+        }
     }
 }

@@ -7,18 +7,17 @@ use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_SPAN, Promoted};
 use spanloom_traceql::{
-    CompiledQuery, Exemplar, Field, FieldRef, Intrinsic, Kind, MetricsFunction, OverOp, OwnedValue,
-    Partial, Scope, Status,
+    CompiledQuery, Exemplar, Field, FieldRef, Intrinsic, MetricsFunction, OverOp, OwnedValue,
+    Partial, Scope,
 };
 
 use super::{Run, bounds};
 use crate::db::{Db, DbError, Deadline, Flow, Text};
 use crate::ids::hex;
-use crate::params::{SPAN_KINDS, SPAN_STATUSES};
 use crate::sql::Sql;
 use crate::traceql::condition::Condition;
 use crate::traceql::rows::WEIGHT;
-use crate::traceql::span::{Resources, stored_value};
+use crate::traceql::span::{Resources, kind_named, status_named, stored_value};
 
 /// The most fields of a `by` that are columns.
 const BY_MAX: usize = 4;
@@ -33,7 +32,7 @@ pub(super) struct Leaf {
 
 /// What series are made by.
 #[derive(Debug, Clone)]
-enum Column {
+pub(super) enum Column {
     Service,
     Name,
     Status,
@@ -57,19 +56,22 @@ impl Column {
             } => match scope {
                 Scope::Resource if name == "service.name" => Self::Service,
                 Scope::Resource => Self::Resource(name.clone()),
-                Scope::Span => {
-                    let promoted = PROMOTED_SPAN.iter().find(|column| column.key == name);
-                    Self::Span(name.clone(), promoted)
-                }
+                Scope::Span => Self::of_span(name),
                 _ => return None,
             },
             Field::Attribute { .. } | Field::Intrinsic(_) => return None,
         })
     }
 
+    /// An attribute of the span.
+    pub(super) fn of_span(key: &str) -> Self {
+        let promoted = PROMOTED_SPAN.iter().find(|column| column.key == key);
+        Self::Span(key.to_owned(), promoted)
+    }
+
     /// What rows are grouped by: columns as they are, which ClickHouse groups by their numbers. An attribute of the
     /// span is a letter for its type and its text, or nothing where there is none.
-    fn grouped(&self) -> Sql {
+    pub(super) fn grouped(&self) -> Sql {
         let (key, promoted) = match self {
             Self::Service => return Sql::new("service"),
             Self::Name => return Sql::new("name"),
@@ -108,30 +110,10 @@ impl Column {
 
     /// The value of a text of [`Self::grouped`].
     fn value(&self, text: &Text, resources: &mut Resources) -> OwnedValue {
-        let of_names = |names: &[&str], text: &str| {
-            let mut names = names.iter();
-            names.position(|name| name.eq_ignore_ascii_case(text))
-        };
         match self {
             Self::Service | Self::Name => OwnedValue::Str(text.0.clone()),
-            Self::Status => OwnedValue::Status(match of_names(&SPAN_STATUSES, &text.0) {
-                Some(1) => Status::Ok,
-                Some(2) => Status::Error,
-                _ => Status::Unset,
-            }),
-            Self::Kind => {
-                const KINDS: [Kind; 6] = [
-                    Kind::Unspecified,
-                    Kind::Internal,
-                    Kind::Server,
-                    Kind::Client,
-                    Kind::Producer,
-                    Kind::Consumer,
-                ];
-                let place = of_names(&SPAN_KINDS, &text.0);
-                let kind = place.and_then(|place| KINDS.get(place)).copied();
-                OwnedValue::Kind(kind.unwrap_or_default())
-            }
+            Self::Status => OwnedValue::Status(status_named(&text.0)),
+            Self::Kind => OwnedValue::Kind(kind_named(&text.0)),
             Self::Resource(key) => resources.value(text, key),
             Self::Span(..) => {
                 let mut chars = text.0.chars();

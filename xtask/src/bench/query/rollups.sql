@@ -25,7 +25,8 @@ INSERT INTO spans ({{columns}}) SELECT {{sources}} FROM (
         time - INTERVAL 1 HOUR AS time,
         toFixedString(unhex('{{large}}'), 16) AS trace_id,
         if(parent_span_id = none AND span_id != root, root, parent_span_id) AS parent_span_id)
-    FROM source WHERE time < fromUnixTimestamp64Nano(toInt64({{large_until_ns}})));
+    -- In a query of its own: next to REPLACE, `time` would be the new one.
+    FROM (SELECT * FROM source WHERE time < fromUnixTimestamp64Nano(toInt64({{large_until_ns}}))));
 
 INSERT INTO trace_index (day, trace_id, start, end, root_service, root_name, span_count, error_count)
 SELECT
