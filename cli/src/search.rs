@@ -188,7 +188,7 @@ fn traces(answer: &Answer, style: Style) -> String {
         return format!("{}\n", render::clean(hint));
     }
     let mut text = String::new();
-    // Only a query's answer has what matched.
+    // A query service of an older version says it only of a query.
     let with_matches = answer.traces.iter().any(|t| t.matched_span_count.is_some());
     let matched = |count: &dyn Display| match with_matches {
         true => format!("{count:>7}  "),

@@ -11,9 +11,8 @@ use crate::traceql::watch::{Cost, Inspected};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// The query as it was understood; missing in a search without `q`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
+    /// The query as it was understood.
+    pub query: String,
     /// The condition on spans that ClickHouse checks, as SQL; missing if it returns all spans of the time range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pushed_down: Option<String>,
@@ -21,9 +20,8 @@ pub struct Explanation {
     pub evaluated: Vec<String>,
     /// What ClickHouse did.
     pub clickhouse: ExplainedReads,
-    /// What was evaluated; missing in a search without `q`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inspected: Option<ExplainedInspection>,
+    /// What was evaluated.
+    pub inspected: ExplainedInspection,
     /// The time that the search took, in nanoseconds.
     pub duration_ns: String,
 }
@@ -57,11 +55,11 @@ impl Explanation {
     pub fn of_query(query: String, plan: Plan, cost: Cost) -> Self {
         let Inspected { traces, spans } = cost.inspected;
         Self {
-            query: Some(query),
+            query,
             pushed_down: plan.pushed_down,
             evaluated: plan.evaluated,
             clickhouse: cost.read.into(),
-            inspected: Some(ExplainedInspection { traces, spans }),
+            inspected: ExplainedInspection { traces, spans },
             duration_ns: cost.took.as_nanos().to_string(),
         }
     }

@@ -2,15 +2,13 @@
 
 pub mod cursor;
 pub mod explain;
-pub mod filter;
 pub mod page;
-mod summary;
+mod parameters;
 pub mod tag;
 pub mod traceql;
 pub mod traces;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -19,16 +17,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::ids::hex;
 use crate::params::{Allowed, Params};
 use crate::problem::{Problem, ProblemDocument};
-use crate::search::cursor::Place;
 use crate::search::explain::Explanation;
-use crate::search::filter::{Filter, Places};
-use crate::search::summary::Summary;
+use crate::search::parameters::given;
 use crate::search::traceql::{Match, Partial};
-use crate::tally::{Tally, counted};
-use crate::times::{Window, rfc3339};
+use crate::times::Window;
 
 /// What the route takes.
 pub const ALLOWED: Allowed = Allowed {
@@ -49,17 +43,6 @@ pub const ALLOWED: Allowed = Allowed {
     repeated: &["tag"],
 };
 
-/// The parameters that are conditions on a span. One span must meet all of them.
-const CONDITIONS: [&str; 7] = [
-    "service",
-    "operation",
-    "status",
-    "kind",
-    "tag",
-    "minDuration",
-    "maxDuration",
-];
-
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 
@@ -67,12 +50,11 @@ const LIMIT_MAX: usize = 100;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceList {
-    /// The traces, by the start of their newest span that matches, then by id, both descending; with `q` by the
-    /// start of the trace, then by id.
+    /// The traces, by their start, then by id, both descending.
     pub traces: Vec<TraceSummary>,
     /// Whether more traces match than are in this answer, or may match: then `partial` says why.
     pub truncated: bool,
-    /// Why a search with `q` has not looked at everything; missing if it has. If the search ended early, there is no
+    /// Why the search has not looked at everything; missing if it has. If the search ended early, there is no
     /// `nextCursor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
@@ -113,41 +95,16 @@ pub struct TraceSummary {
     pub span_count: u64,
     /// Those with status error.
     pub error_count: u64,
-    /// With `q`, how many spans match.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matched_span_count: Option<usize>,
-    /// With `q`, the spans that match: one group, or with `by(…)` one for each value, at most 20.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matches: Option<Vec<Match>>,
-}
-
-impl From<(Place, Summary)> for TraceSummary {
-    fn from((place, summary): (Place, Summary)) -> Self {
-        let (root_service, root_operation) = summary.name;
-        Self {
-            trace_id: hex(&place.trace_id),
-            root_service,
-            root_operation,
-            root_missing: summary.root_missing,
-            start: rfc3339(summary.start_ns),
-            start_unix_nano: summary.start_ns.to_string(),
-            duration_ns: summary
-                .end_ns
-                .saturating_sub(summary.start_ns)
-                .max(0)
-                .to_string(),
-            span_count: summary.spans,
-            error_count: summary.errors,
-            matched_span_count: None,
-            matches: None,
-        }
-    }
+    /// How many spans match.
+    pub matched_span_count: usize,
+    /// The spans that match: one group, or with `by(…)` one for each value, at most 20.
+    pub matches: Vec<Match>,
 }
 
 /// Searches traces.
 ///
-/// A trace matches when one of its spans matches all conditions and starts in the window; with `q`, when the query
-/// selects a span that starts in the window.
+/// A trace matches when the query selects one of its spans that starts in the window. The other parameters are a query
+/// as well: of spans that meet all of them.
 #[utoipa::path(
     get,
     path = "/api/v1/traces",
@@ -165,8 +122,7 @@ impl From<(Place, Summary)> for TraceSummary {
             description = "unspecified, internal, server, client, producer or consumer"),
         ("tag" = Option<Vec<String>>, Query, explode, style = Form,
             description = "key=value: an attribute of the span, its resource, scope, events or \
-                           links, of any type, with the value as the trace shows it. Also matches \
-                           an element of an array, and a key in a map by its path (a.b). Repeat \
+                           links that is this text, number or boolean, or an array with it. Repeat \
                            the parameter for several tags. error=true matches status error, \
                            otel.status_description the status message"),
         ("minDuration" = Option<String>, Query,
@@ -193,61 +149,10 @@ pub async fn search(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<TraceL
     let limit = params.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let is_explained = params.flag("explain")?;
     let list = match params.one("q") {
-        Some(text) => traceql::list(&app, &params, text, limit, is_explained).await?,
-        None if is_explained => explained(&app, &params, limit).await?,
-        None => list(&app, &params, limit).await?,
+        Some(text) => traceql::by_query(&app, &params, text, limit, is_explained).await?,
+        None => traceql::by_parameters(&app, &params, limit, is_explained).await?,
     };
     Ok(Json(list))
-}
-
-/// Answers a search by parameters, and says what it cost.
-async fn explained(app: &App, params: &Params, limit: usize) -> Result<TraceList, Problem> {
-    let (begun, tally) = (Instant::now(), Arc::<Tally>::default());
-    let mut list = counted(tally.clone(), list(app, params, limit)).await?;
-    let filter = Filter::read(params)?;
-    let conditions = filter.conditions(filter.start_ns, filter.end_ns, Places::USUAL);
-    list.explain = Some(Explanation {
-        query: None,
-        pushed_down: Some(conditions.shown()),
-        evaluated: Vec::new(),
-        clickhouse: tally.read().into(),
-        inspected: None,
-        duration_ns: begun.elapsed().as_nanos().to_string(),
-    });
-    Ok(list)
-}
-
-/// Answers a search by parameters.
-async fn list(app: &App, params: &Params, limit: usize) -> Result<TraceList, Problem> {
-    let filter = Filter::read(params)?;
-    let question = filter.question();
-    let after = params
-        .one("cursor")
-        .map(|text| cursor::decode(text, question))
-        .transpose()?;
-    let deadline = app.db.deadline();
-    let page = page::page(&app.db, &filter, after, limit, deadline).await?;
-    let last = page.traces.last().copied();
-    let next_cursor = last
-        .filter(|_| page.more)
-        .map(|place| cursor::encode(place, question));
-    let hint = (page.traces.is_empty() && after.is_none()).then(|| hint(params));
-    let traces = summary::summaries(&app.db, page.traces, page.index, deadline).await?;
-    Ok(TraceList {
-        traces: traces.into_iter().map(TraceSummary::from).collect(),
-        truncated: page.more,
-        partial: None,
-        next_cursor,
-        hint,
-        window: Window::new(filter.start_ns, filter.end_ns),
-        explain: None,
-    })
-}
-
-/// Those of the conditions that a request has.
-fn given(params: &Params) -> Vec<&'static str> {
-    let has = |name: &&str| params.all(name).any(|value| !value.is_empty());
-    CONDITIONS.into_iter().filter(has).collect()
 }
 
 /// What to try when nothing matches: one span must meet every condition, and that is what is mostly

@@ -1,32 +1,72 @@
-//! The condition that a span has a tag: in a column of its own, in the span's attributes, events and links,
-//! or in what it shares with others, its resource and scope.
+//! A tag, as the conditions of TraceQL on the places that may have it.
 //!
-//! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked
-//! for. What has a column mostly has it for a text (or a code) alone: `http.response.status_code` as a text
-//! lies in a map. ClickHouse skips what its indexes rule out in *all* parts of an OR, and columns have no
-//! index; and an expression that looks everywhere takes ClickHouse long to plan. So a search first asks, by
-//! keys alone, which places may hold the tag ([`Parts`]).
+//! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked for: in the
+//! attributes of the span, of what it shares with others, of its events and links, as a text, a number and a boolean.
 
-mod value;
-
-use spanloom_store::schema::promoted::{Kind, PROMOTED_RESOURCE, PROMOTED_SPAN, Promoted, SERVICE};
+use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN};
 use spanloom_store::schema::spans::NESTED_KEYS;
+use spanloom_traceql::{Literal, Scope};
 
+use crate::params::SPAN_STATUSES;
+use crate::search::parameters::attribute;
 use crate::sql::Sql;
-
-use self::value::{Value, json_path};
 
 /// A tag is cut at so many of its `=`, since a key may contain some.
 const CUTS_MAX: usize = 4;
 
-/// Where a tag is looked for besides its column.
+/// A place where spans may have a tag, besides their attributes that are texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
-    /// In the resource and the scope.
-    pub(super) shared: bool,
-    /// In the attributes, events and links: all of them where it has a column, else all but the attributes
-    /// that are texts or numbers, where it is looked for always.
-    pub(super) beside: bool,
+pub(super) enum Place {
+    /// The attributes of the span that are no texts.
+    Others,
+    /// The resource.
+    Resource,
+    /// The scope.
+    Scope,
+    /// The events.
+    Events,
+    /// The links.
+    Links,
+}
+
+impl Place {
+    const ALL: [Self; 5] = [
+        Self::Others,
+        Self::Resource,
+        Self::Scope,
+        Self::Events,
+        Self::Links,
+    ];
+
+    /// The bit of the place for a tag, by the tag's number.
+    pub(super) fn bit(self, number: usize) -> u64 {
+        1 << (number * Self::ALL.len() + self as usize)
+    }
+}
+
+/// Places where spans may have a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places(u8);
+
+impl Places {
+    /// None of them.
+    #[cfg(test)]
+    pub(super) const NONE: Self = Self(0);
+
+    /// Any of them.
+    pub(super) const ALL: Self = Self(0b1_1111);
+
+    /// Those of the tag of a number.
+    pub(super) fn of_bits(bits: u64, number: usize) -> Self {
+        let set = Place::ALL
+            .into_iter()
+            .filter(|place| bits & place.bit(number) != 0);
+        Self(set.fold(0, |all, place| all | 1 << place as u8))
+    }
+
+    fn has(self, place: Place) -> bool {
+        self.0 & 1 << place as u8 != 0
+    }
 }
 
 /// A tag as it was given, and what it may mean.
@@ -62,266 +102,113 @@ impl Tag {
             })
     }
 
-    /// The condition that a span has the tag.
-    pub(super) fn condition(&self, parts: Parts) -> Sql {
-        let mut any = Any::default();
+    /// Conditions of TraceQL of which a span with the tag meets one, if it can have it only in these places.
+    pub(super) fn terms(&self, places: Places) -> Vec<String> {
+        let mut terms = Vec::new();
         for (key, value) in self.cuts() {
-            let column = column(key, value);
-            if parts.beside || column.is_none() {
-                scalars(&mut any, key, value);
-            }
-            if parts.beside {
-                others(&mut any, key, value);
-                any.or(nested(key, value));
-            }
-            if let Some(column) = column {
-                any.or(column);
-            }
-            if parts.shared {
-                any.or(shared(key, value));
+            terms.extend(intrinsic(key, value));
+            let literals = literals(value);
+            for (place, scope) in [
+                (Place::Others, Scope::Span),
+                (Place::Resource, Scope::Resource),
+                (Place::Scope, Scope::Instrumentation),
+                (Place::Events, Scope::Event),
+                (Place::Links, Scope::Link),
+            ] {
+                // Each span has a service.
+                let is_service = scope == Scope::Resource && key == "service.name";
+                let taken = match place {
+                    _ if places.has(place) => literals.len(),
+                    Place::Others => 1,
+                    _ if is_service => 1,
+                    _ => 0,
+                };
+                let field = attribute(scope, key);
+                let equal = |literal: &Literal| format!("{field} = {literal}");
+                terms.extend(literals.iter().take(taken).map(equal));
             }
         }
-        any.sql()
+        terms
     }
 
-    /// The condition that the resource or the scope may have the key.
-    pub(super) fn may_be_shared(&self) -> Sql {
-        let mut any = Any::default();
-        for (key, _) in self.cuts() {
-            for base in bases(key) {
-                any.or(has_text("resource", base));
-                any.or(has_text("scope_attributes", base));
+    /// Conditions, in SQL, that a span may have the key in each place, whatever its value.
+    pub(super) fn probes(&self) -> [(Place, Sql); 5] {
+        Place::ALL.map(|place| {
+            let mut any = Sql::default();
+            for (key, _) in self.cuts() {
+                any.push(if any.is_empty() { "" } else { " OR " })
+                    .append(&may_have(place, key));
             }
-        }
-        any.sql()
-    }
-
-    /// The condition that a span has the key where [`Parts::beside`] looks, whatever its value: indexes answer
-    /// it.
-    pub(super) fn may_be_beside(&self) -> Sql {
-        let mut any = Any::default();
-        for (key, value) in self.cuts() {
-            if column(key, value).is_some() {
-                for map in [
-                    "mapContains(attr_str, ",
-                    "mapContains(attr_int, ",
-                    "mapContains(attr_double, ",
-                ] {
-                    any.or(call(map, key));
-                }
-            }
-            let mut nested = Sql::new("hasAny(");
-            nested.push(NESTED_KEYS);
-            for (place, base) in bases(key).enumerate() {
-                any.or(call("mapContains(attr_other, ", base));
-                nested
-                    .push(if place == 0 { ", [" } else { ", " })
-                    .string(base);
-            }
-            nested.push("])");
-            any.or(nested);
-        }
-        any.sql()
+            (place, any)
+        })
     }
 }
 
-/// Conditions of which one must hold.
-#[derive(Default)]
-struct Any(Sql);
-
-impl Any {
-    fn or(&mut self, condition: Sql) {
-        if !self.0.is_empty() {
-            self.0.push(" OR ");
-        }
-        self.0.append(&condition);
-    }
-
-    fn sql(self) -> Sql {
-        match self.0.is_empty() {
-            true => Sql::new("false"),
-            false => self.0,
-        }
-    }
-}
-
-/// `function` applied to a text; the literal brings the bracket.
-fn call(function: &'static str, argument: &str) -> Sql {
-    let mut sql = Sql::new(function);
-    sql.string(argument).push(")");
-    sql
-}
-
-/// The condition on the column that holds such values of this key, if there is one.
-fn column(key: &str, value: &str) -> Option<Sql> {
-    let status = |number: usize| super::filter::STATUS_EQUALS.get(number).copied();
+/// What a tag means that is a field of the span.
+fn intrinsic(key: &str, value: &str) -> Option<String> {
     match key {
-        "error" if value == "true" => return status(2).map(Sql::new),
+        "error" if value == "true" => Some("status = error".to_owned()),
         "otel.status_code" => {
-            let names = crate::params::SPAN_STATUSES;
-            let number = names
-                .iter()
-                .position(|name| name.eq_ignore_ascii_case(value))?;
-            return status(number).map(Sql::new);
+            let mut names = SPAN_STATUSES.iter();
+            let name = names.find(|name| name.eq_ignore_ascii_case(value))?;
+            Some(format!("status = {}", name.to_ascii_lowercase()))
         }
-        "otel.status_description" | "status.message" => {
-            let mut sql = Sql::new("status_message = ");
-            sql.string(value);
-            return Some(sql);
-        }
-        _ => {}
-    }
-    let all = PROMOTED_SPAN
-        .iter()
-        .chain(&PROMOTED_RESOURCE)
-        .chain([&SERVICE]);
-    in_column(all.into_iter().find(|promoted| promoted.key == key)?, value)
-}
-
-fn in_column(promoted: &Promoted, value: &str) -> Option<Sql> {
-    let mut sql = Sql::new(promoted.column);
-    sql.push(" = ");
-    // A column holds no empty value, and no 0: they mean that there is no such attribute. That is what a
-    // key with a column is then looked for beside it.
-    match promoted.kind {
-        Kind::Name | Kind::Text => sql.string(value),
-        Kind::Code => {
-            let code = value::Number::of(value).and_then(value::Number::int);
-            let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0);
-            sql.uint(code.into())
-        }
-    };
-    match promoted.kind {
-        Kind::Name | Kind::Text if value.is_empty() => Some(Sql::new("false")),
-        Kind::Code => {
-            sql.push(" AND ").push(promoted.column).push(" != 0");
-            Some(sql)
-        }
-        _ => Some(sql),
+        "otel.status_description" | "status.message" => Some(format!(
+            "statusMessage = {}",
+            Literal::Str(value.to_owned())
+        )),
+        _ => None,
     }
 }
 
-/// The conditions on the attributes that are texts or numbers.
-fn scalars(any: &mut Any, key: &str, value: &str) {
-    let wanted = Value::of(value);
-    let mut text = Sql::default();
-    if value.is_empty() {
-        // A missing key reads as an empty text.
-        text = call("mapContains(attr_str, ", key);
-        text.push(" AND ");
-    }
-    text.push("attr_str[")
-        .string(key)
-        .push("] = ")
-        .string(value);
-    any.or(text);
-    if let Some(number) = wanted.number {
-        if let Some(int) = number.int() {
+/// What a value may be: a text first, then a number or a boolean if it reads as one.
+fn literals(value: &str) -> Vec<Literal> {
+    let mut literals = vec![Literal::Str(value.to_owned())];
+    let looks_like_number = value.bytes().any(|byte| byte.is_ascii_digit());
+    let double = || value.parse().ok().filter(|double: &f64| double.is_finite());
+    literals.extend(match value.parse() {
+        Ok(number) => Some(Literal::Int(number)),
+        Err(_) if looks_like_number => double().map(Literal::Float),
+        Err(_) => value.parse().ok().map(Literal::Bool),
+    });
+    literals
+}
+
+fn may_have(place: Place, key: &str) -> Sql {
+    match place {
+        Place::Others => {
             let mut sql = Sql::default();
-            if int == 0 {
-                sql = call("mapContains(attr_int, ", key);
-                sql.push(" AND ");
+            let columns = PROMOTED_SPAN.iter();
+            let mut codes = columns.filter(|promoted| promoted.kind == Kind::Code);
+            if let Some(promoted) = codes.find(|promoted| promoted.key == key) {
+                sql.push(promoted.column).push(" != 0 OR ");
             }
-            sql.push("attr_int[").string(key).push("] = ").int(int);
-            any.or(sql);
-        }
-        let double = number.double();
-        let mut sql = Sql::default();
-        if double == 0.0 {
-            sql = call("mapContains(attr_double, ", key);
-            sql.push(" AND ");
-        }
-        sql.push("attr_double[").string(key).push("] = ");
-        sql.double(double);
-        any.or(sql);
-    }
-    if let Some((before, behind)) = value::special_double(value) {
-        let mut sql = call("mapContains(attr_double, ", key);
-        sql.push(" AND ").push(before).string(key).push(behind);
-        any.or(sql);
-    }
-}
-
-/// The conditions on the other attributes: arrays, maps, bytes, bools.
-fn others(any: &mut Any, key: &str, value: &str) {
-    let wanted = Value::of(value);
-    let mut other = call("mapContains(attr_other, ", key);
-    let mut stored = Sql::new("attr_other[");
-    stored.string(key).push("]");
-    other.push(" AND ").append(&wanted.matches(&stored));
-    any.or(other);
-    for (base, path) in paths(key) {
-        let mut sql = call("mapContains(attr_other, ", base);
-        let mut stored = Sql::new("JSONExtractRaw(attr_other[");
-        stored.string(base).push("]");
-        json_path(&mut stored, path);
-        sql.push(" AND ").append(&wanted.matches(&stored));
-        any.or(sql);
-    }
-}
-
-/// The condition that one of the keys of events and links is this one.
-fn has_nested_key(key: &str) -> Sql {
-    let mut sql = Sql::new("has(");
-    sql.push(NESTED_KEYS).push(", ").string(key).push(")");
-    sql
-}
-
-/// The condition on the attributes of events and links.
-fn nested(key: &str, value: &str) -> Sql {
-    let wanted = Value::of(value);
-    let mut any = Any::default();
-    let bases = [(key, "")].into_iter().chain(paths(key));
-    for (base, path) in bases {
-        let mut sql = has_nested_key(base);
-        let mut stored = Sql::new("JSONExtractRaw(j, ");
-        stored.string(base);
-        match path {
-            "" => _ = stored.push(")"),
-            path => json_path(&mut stored, path),
-        }
-        sql.push(" AND arrayExists(j -> ")
-            .append(&wanted.matches(&stored));
-        sql.push(
-            ", arrayConcat(tupleElement(events, 'attributes'), tupleElement(links, 'attributes')))",
-        );
-        any.or(sql);
-    }
-    any.sql()
-}
-
-/// The condition on the resource and on the scope.
-fn shared(key: &str, value: &str) -> Sql {
-    let mut any = Any::default();
-    any.or(json_object("resource", key, value));
-    any.or(json_object("scope_attributes", key, value));
-    any.sql()
-}
-
-/// The condition on a column of JSON objects. ClickHouse reads JSON row by row, but looks for a text in a
-/// dictionary-encoded column once per entry: only rows that hold a part of the key have their JSON read.
-fn json_object(column: &'static str, key: &str, value: &str) -> Sql {
-    let wanted = Value::of(value);
-    let mut any = Any::default();
-    let bases = [(key, "")].into_iter().chain(paths(key));
-    for (base, path) in bases {
-        let mut sql = has_text(column, base);
-        sql.push(" AND ");
-        let mut stored = Sql::new("JSONExtractRaw(");
-        stored.push(column).push(", ").string(base);
-        match path {
-            "" => _ = stored.push(")"),
-            path => json_path(&mut stored, path),
-        }
-        any.or({
-            sql.append(&wanted.matches(&stored));
+            for (map, end) in [
+                ("mapContains(attr_int, ", ") OR "),
+                ("mapContains(attr_double, ", ") OR "),
+                ("mapContains(attr_other, ", ")"),
+            ] {
+                sql.push(map).string(key).push(end);
+            }
             sql
-        });
+        }
+        Place::Resource => has_text("resource", key),
+        Place::Scope => has_text("scope_attributes", key),
+        // The index has the keys of both.
+        Place::Events | Place::Links => {
+            let mut sql = Sql::new("has(");
+            sql.push(NESTED_KEYS).push(", ").string(key).push(") AND ");
+            sql.push(match place {
+                Place::Events => "notEmpty(events.time)",
+                _ => "notEmpty(links.trace_id)",
+            });
+            sql
+        }
     }
-    any.sql()
 }
 
-/// The condition that a column of JSON objects holds a key, or a text like it, somewhere.
+/// The condition that a column of JSON objects holds a key, or a text like it, somewhere. ClickHouse looks for a text in
+/// a dictionary-encoded column once per entry.
 pub fn has_text(column: &'static str, key: &str) -> Sql {
     let run = never_escaped(key);
     if run.is_empty() {
@@ -337,22 +224,6 @@ pub fn has_text(column: &'static str, key: &str) -> Sql {
     sql
 }
 
-/// A key, and the keys of maps that it may reach into.
-fn bases(key: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(key).chain(paths(key).map(|(base, _)| base))
-}
-
-/// The keys of maps that a key may reach into: `a.b.c` may be `b.c` in the map `a`, or `c` in `a.b`.
-fn paths(key: &str) -> impl Iterator<Item = (&str, &str)> {
-    const PATHS_MAX: usize = 3;
-    let dots = key.match_indices('.').map(|(place, _)| place);
-    dots.take(PATHS_MAX).filter_map(|place| {
-        let (base, rest) = key.split_at_checked(place)?;
-        let path = rest.strip_prefix('.')?;
-        (!base.is_empty() && !path.is_empty()).then_some((base, path))
-    })
-}
-
 /// The longest part of a text that every JSON writer writes as it is.
 pub fn never_escaped(text: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | ':' | '_');
@@ -362,4 +233,60 @@ pub fn never_escaped(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_cuts(text: &str, expect: &[(&str, &str)]) {
+        let tag = Tag::read(text);
+        let cuts: Vec<_> = tag.iter().flat_map(Tag::cuts).collect();
+        assert_eq!(cuts, expect, "{text}");
+    }
+
+    #[test]
+    fn a_key_may_contain_an_equals_sign() {
+        check_cuts("a=b", &[("a", "b")]);
+        check_cuts("a=", &[("a", "")]);
+        check_cuts("a=b=c", &[("a", "b=c"), ("a=b", "c")]);
+        check_cuts("=b=c", &[("=b", "c")]);
+        check_cuts("=b", &[]);
+        check_cuts("a", &[]);
+        check_cuts("", &[]);
+        check_cuts("ü=💡=", &[("ü", "💡="), ("ü=💡", "")]);
+        let many = "=".repeat(100);
+        assert_eq!(Tag::read(&many).unwrap().cuts().count(), CUTS_MAX);
+    }
+
+    #[test]
+    fn parts_that_no_writer_escapes() {
+        assert_eq!(never_escaped("host.name"), "host.name");
+        assert_eq!(never_escaped("a/bcd\"e"), "bcd");
+        assert_eq!(never_escaped("naïves"), "ves");
+        assert_eq!(never_escaped("💡"), "");
+        assert_eq!(never_escaped(""), "");
+    }
+
+    #[test]
+    fn values_are_texts_numbers_and_booleans() {
+        #[track_caller]
+        fn check(value: &str, other: Option<Literal>) {
+            let text = Literal::Str(value.to_owned());
+            let expect: Vec<_> = [text].into_iter().chain(other).collect();
+            assert_eq!(literals(value), expect, "{value}");
+        }
+        check("3", Some(Literal::Int(3)));
+        check("3.0", Some(Literal::Float(3.0)));
+        check("-5", Some(Literal::Int(-5)));
+        check("1e21", Some(Literal::Float(1e21)));
+        check(
+            "9223372036854775808",
+            Some(Literal::Float(9_223_372_036_854_775_808.0)),
+        );
+        check("true", Some(Literal::Bool(true)));
+        check("True", None);
+        check("inf", None);
+        check("NaN", None);
+        check("1e999", None);
+        check("", None);
+    }
+}

@@ -1,4 +1,4 @@
-//! `GET /api/v1/traces?q=`: a search by TraceQL.
+//! A search by TraceQL, given as `q` or made of the other parameters.
 //!
 //! Traces are ordered by their start, newest first, then by id. A cursor is the place of a page's last trace in that
 //! order, and belongs to one query and one window.
@@ -8,12 +8,14 @@ use spanloom_traceql::{CompiledQuery, OwnedValue};
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::db::Deadline;
 use crate::ids::hex;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::search::cursor::{self, Place, Question};
 use crate::search::explain::Explanation;
-use crate::search::{TraceList, TraceSummary, given};
+use crate::search::parameters::{Parameters, given};
+use crate::search::{TraceList, TraceSummary, hint};
 use crate::times::{Window, rfc3339};
 use crate::trace::value::{Attribute, TypedValue};
 use crate::traceql::plan::Plan;
@@ -70,7 +72,7 @@ pub struct Partial {
 ///
 /// # Errors
 /// When a parameter cannot be used, or ClickHouse has no answer.
-pub async fn list(
+pub async fn by_query(
     app: &App,
     params: &Params,
     text: &str,
@@ -79,36 +81,107 @@ pub async fn list(
 ) -> Result<TraceList, Problem> {
     refuse_others(params)?;
     let query = compile(text)?;
-    let (start_ns, end_ns) = params.window()?;
-    let canonical = query.to_string();
-    let question = question(&canonical, start_ns, end_ns);
-    let after = params
-        .one("cursor")
-        .map(|text| cursor::decode(text, question))
-        .transpose()?;
-    let asked = Asked {
-        query: &query,
-        start_ns,
-        end_ns,
-        after,
-        // One more than asked for says whether there is more.
-        limit: limit + 1,
-        spans_per_spanset: SPANS_MAX,
-        is_named: true,
-    };
-    let request = Request {
-        route: "/api/v1/traces",
+    let window = params.window()?;
+    let question = question(&query.to_string(), window);
+    let asking = Asking {
         text,
         query: &query,
+        question,
+        window,
+        limit,
+        is_explained,
     };
-    let work = search(app, &asked, app.db.deadline());
-    let (answer, cost) = watched(app, request, Answer::inspected, work).await?;
-    let mut list = page(answer, limit, question, Window::new(start_ns, end_ns));
-    if list.traces.is_empty() && list.partial.is_none() && after.is_none() {
-        list.hint = Some(HINT.to_owned());
+    let deadline = app.db.deadline();
+    asking.list(app, params, deadline, || HINT.to_owned()).await
+}
+
+/// Answers a search by the other parameters.
+///
+/// # Errors
+/// As [`by_query`].
+pub async fn by_parameters(
+    app: &App,
+    params: &Params,
+    limit: usize,
+    is_explained: bool,
+) -> Result<TraceList, Problem> {
+    let parameters = Parameters::read(params)?;
+    let window = params.window()?;
+    let deadline = app.db.deadline();
+    let text = parameters.query(&app.db, window, deadline).await?;
+    let query = CompiledQuery::new(&text).map_err(|error| {
+        let detail = format!("the parameters make a query that is not valid: {error}");
+        Problem::parameter("tag", detail)
+    })?;
+    let asking = Asking {
+        text: &text,
+        query: &query,
+        question: parameters.question(window),
+        window,
+        limit,
+        is_explained,
+    };
+    asking.list(app, params, deadline, || hint(params)).await
+}
+
+/// A search that is understood.
+struct Asking<'a> {
+    text: &'a str,
+    query: &'a CompiledQuery,
+    /// Its mark, for cursors.
+    question: u64,
+    window: (i64, i64),
+    limit: usize,
+    is_explained: bool,
+}
+
+impl Asking<'_> {
+    /// Its page.
+    async fn list(
+        self,
+        app: &App,
+        params: &Params,
+        deadline: Deadline,
+        hint: impl FnOnce() -> String,
+    ) -> Result<TraceList, Problem> {
+        let Self {
+            text,
+            query,
+            question,
+            window: (start_ns, end_ns),
+            ..
+        } = self;
+        let after = params
+            .one("cursor")
+            .map(|text| cursor::decode(text, question))
+            .transpose()?;
+        let asked = Asked {
+            query,
+            start_ns,
+            end_ns,
+            after,
+            // One more than asked for says whether there is more.
+            limit: self.limit + 1,
+            spans_per_spanset: SPANS_MAX,
+            is_named: true,
+        };
+        let request = Request {
+            route: "/api/v1/traces",
+            text,
+            query,
+        };
+        let work = search(app, &asked, deadline);
+        let (answer, cost) = watched(app, request, Answer::inspected, work).await?;
+        let window = Window::new(start_ns, end_ns);
+        let mut list = page(answer, self.limit, question, window);
+        if list.traces.is_empty() && list.partial.is_none() && after.is_none() {
+            list.hint = Some(hint());
+        }
+        list.explain = self
+            .is_explained
+            .then(|| Explanation::of_query(query.to_string(), Plan::of(query), cost));
+        Ok(list)
     }
-    list.explain = is_explained.then(|| Explanation::of_query(canonical, Plan::of(&query), cost));
-    Ok(list)
 }
 
 /// What to try when nothing matches.
@@ -144,7 +217,7 @@ fn compile(text: &str) -> Result<CompiledQuery, Problem> {
 }
 
 /// Marks a search, so that a cursor of another one can be refused.
-fn question(query: &str, start_ns: i64, end_ns: i64) -> u64 {
+fn question(query: &str, (start_ns, end_ns): (i64, i64)) -> u64 {
     let mut question = Question::new();
     question
         .part(b"traceql")
@@ -204,8 +277,8 @@ impl From<FoundTrace> for TraceSummary {
                 .to_string(),
             span_count,
             error_count,
-            matched_span_count: Some(matched),
-            matches: Some(shown.map(Match::from).collect()),
+            matched_span_count: matched,
+            matches: shown.map(Match::from).collect(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Several traces and when they were: the condition that a row is a span of one of them.
 
 use crate::search::cursor::Place;
-use crate::search::page::Indexed;
 use crate::sql::Sql;
 
 /// A window of more steps than these is given by its bounds alone.
@@ -18,14 +17,6 @@ pub fn near(place: &Place) -> (i64, i64) {
         place.time_ns.saturating_sub(NEAR_NS).max(0),
         place.time_ns.saturating_add(NEAR_NS),
     )
-}
-
-/// A trace, and when it was as far as is known.
-pub fn times(place: &Place, indexed: Option<&Indexed>) -> ([u8; 16], (i64, i64)) {
-    let times = indexed.map_or((place.time_ns, place.time_ns), |trace| {
-        (trace.start_ns, trace.end_ns)
-    });
-    (place.trace_id, times)
 }
 
 /// Traces, and when they were.

@@ -191,7 +191,7 @@ pub async fn search_telling(
 
 /// The condition of a span that may be among a query's answer. Each trace of an answer has such a span in the
 /// window, and so the answer does not depend on what ClickHouse is asked.
-pub(super) fn candidates(query: &CompiledQuery) -> Condition {
+pub(crate) fn candidates(query: &CompiledQuery) -> Condition {
     let mut conditions = Vec::new();
     match &query.query().body {
         Body::Search(pipeline) => of_pipeline(pipeline, &mut conditions),

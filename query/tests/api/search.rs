@@ -24,7 +24,11 @@ fn shop() -> Vec<Span> {
             .with("attr_int", "map('items',toInt64(3))")
             .with("http_route", "'/cart'")
             .with("http_response_status_code", "200")
-            .with("service_version", "'1.0'"),
+            .with("service_version", "'1.0'")
+            .with(
+                "resource",
+                r#"'{"cloud.zone":"z1","service.version":"1.0"}'"#,
+            ),
         span(1, 12, 11, 1)
             .service("db")
             .name("SELECT")
@@ -39,7 +43,11 @@ fn shop() -> Vec<Span> {
             .with("attr_other", "map('vip','true')")
             .with("http_route", "'/pay'")
             .with("http_response_status_code", "500")
-            .with("service_version", "'1.1'"),
+            .with("service_version", "'1.1'")
+            .with(
+                "resource",
+                r#"'{"cloud.zone":"z1","service.version":"1.1"}'"#,
+            ),
         span(3, 31, 0, 2000)
             .service("mail")
             .name("send")
@@ -125,6 +133,34 @@ async fn filters() {
     }
 }
 
+/// The parameters are a query, that says the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_a_traceql_query() {
+    let service = Service::start().await;
+    service.insert(&shop()).await;
+    for (parameters, query) in [
+        (
+            "service=cart&status=error&minDuration=1ms",
+            "{ resource.service.name = \"cart\" && status = error && duration >= 1ms }",
+        ),
+        ("tag=user%3Dann", "{ span.user = \"ann\" }"),
+        // As a number too, since a span has it as one.
+        ("tag=n%3D5", "{ span.n = \"5\" || span.n = 5 }"),
+        ("tag=zero%3D0", "{ span.zero = \"0\" || span.zero = 0 }"),
+        ("tag=items%3Dx", "{ span.items = \"x\" }"),
+        (
+            "tag=cloud.zone%3Dz1",
+            "{ span.cloud.zone = \"z1\" || resource.cloud.zone = \"z1\" }",
+        ),
+    ] {
+        let explained = service.search(&format!("explain=true&{parameters}")).await;
+        assert_eq!(explained["explain"]["query"], query, "{parameters}");
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let asked = service.search(&format!("q={encoded}")).await;
+        assert_eq!(asked["traces"], explained["traces"], "{parameters}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_list_shows() {
     let service = Service::start().await;
@@ -171,12 +207,12 @@ async fn pages_cover_every_trace_once_in_order() {
     let service = Service::start().await;
     let spans = crowd();
     service.insert(&spans).await;
-    let mut newest = std::collections::BTreeMap::new();
-    for span in spans.iter().filter(|span| span.service == "cart") {
-        let at = newest.entry(span.trace).or_insert(span.start_ns);
-        *at = span.start_ns.max(*at);
+    let mut first = std::collections::BTreeMap::new();
+    for span in &spans {
+        let at = first.entry(span.trace).or_insert(span.start_ns);
+        *at = span.start_ns.min(*at);
     }
-    let mut expect: Vec<_> = newest.into_iter().map(|(trace, at)| (at, trace)).collect();
+    let mut expect: Vec<_> = first.into_iter().map(|(trace, at)| (at, trace)).collect();
     expect.sort_unstable_by(|one, other| other.cmp(one));
     let expect: Vec<_> = expect.into_iter().map(|(_, trace)| trace).collect();
     for limit in [1, 7, 50, 100] {

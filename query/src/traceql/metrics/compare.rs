@@ -278,7 +278,8 @@ impl Run<'_> {
     /// All pairs of a label and a value, with how often each is there in each step.
     fn pairs_sql(&self, comparison: &Comparison) -> Sql {
         let mut columns = vec![Sql::new(INTRINSICS)];
-        let mut texts = Sql::new("SELECT toUInt8(6) AS source, arrayJoin(arrayFilter(p -> p.2 != '', [");
+        let mut texts =
+            Sql::new("SELECT toUInt8(6) AS source, arrayJoin(arrayFilter(p -> p.2 != '', [");
         let mut is_first = true;
         for promoted in &PROMOTED_SPAN {
             if promoted.kind == ColumnKind::Code {
