@@ -24,6 +24,8 @@ pub struct Indexed {
     pub start_ns: i64,
     /// The last span's end.
     pub end_ns: i64,
+    /// All spans of the trace, those that were delivered twice counted twice.
+    pub spans: u64,
 }
 
 /// Of traces what the trace index knows. A trace is not in it in the moment between the two inserts of its
@@ -138,7 +140,7 @@ pub async fn indexed(
     }
     let mut sql = Sql::new(
         "SELECT trace_id, toUnixTimestamp64Nano(min(start)) AS start_ns, \
-         toUnixTimestamp64Nano(max(end)) AS end_ns FROM trace_index WHERE tenant = '' AND ",
+         toUnixTimestamp64Nano(max(end)) AS end_ns, sum(span_count) AS spans FROM trace_index WHERE tenant = '' AND ",
     );
     sql.trace_id_in(ids).push(" GROUP BY trace_id");
     let rows: Vec<Indexed> = db.rows("trace_index", &sql, deadline).await?;

@@ -1,14 +1,19 @@
-//! A trace as it is sent: its spans are encoded one by one, by resource and scope, so that a large trace takes no more
-//! memory than its answer.
+//! A trace as it is sent: its spans are encoded one by one, by resource and scope, and a large trace is kept compressed,
+//! so that it takes much less memory than its answer.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, message, string};
+use serde::Serialize;
+use zstd::bulk::Compressor;
 
 use crate::tempo::{json, otlp};
+use crate::trace::outline::SpanRecord as _;
+use crate::trace::rows::{Converter, SpanRow};
 use crate::trace::span;
 
 /// What a resource or a scope takes, in times of its encoding: it is known in other forms as long as rows come.
@@ -25,14 +30,73 @@ pub enum Format {
 
 impl Format {
     /// What stands before the spans of a resource or a scope: in protobuf its field.
-    fn head<M: Message>(self, made: &M, json: impl FnOnce(&M) -> serde_json::Value) -> Vec<u8> {
+    fn head<M: Message>(self, made: &M) -> Vec<u8>
+    where
+        for<'a> json::Of<'a, M>: Serialize,
+    {
+        let mut bytes = Vec::new();
         match self {
-            Self::Protobuf => {
-                let mut bytes = Vec::new();
-                message::encode(1, made, &mut bytes);
-                bytes
+            Self::Protobuf => message::encode(1, made, &mut bytes),
+            Self::Json => json::write(made, &mut bytes),
+        }
+        bytes
+    }
+}
+
+/// A part of an answer. Spans repeat each other, so that the parts of a large trace are kept compressed.
+#[derive(Debug)]
+pub enum Piece {
+    /// As it is sent.
+    Plain(Bytes),
+    /// Compressed by zstd.
+    Packed {
+        /// What is kept.
+        bytes: Bytes,
+        /// How many bytes it stands for.
+        length: usize,
+    },
+}
+
+impl Piece {
+    /// The bytes to send.
+    ///
+    /// # Errors
+    /// Never, of what was compressed here.
+    pub fn open(self) -> io::Result<Bytes> {
+        match self {
+            Self::Plain(bytes) => Ok(bytes),
+            Self::Packed { bytes, length } => {
+                zstd::bulk::decompress(&bytes, length).map(Bytes::from)
             }
-            Self::Json => json(made).to_string().into_bytes(),
+        }
+    }
+
+    fn kept(&self) -> usize {
+        match self {
+            Self::Plain(bytes) | Self::Packed { bytes, .. } => bytes.len(),
+        }
+    }
+}
+
+/// Compresses pieces; what it needs is made once.
+#[derive(Default)]
+struct Packer(Option<Compressor<'static>>);
+
+impl Packer {
+    /// The fastest level that is worth it: an answer is sent soon.
+    const LEVEL: i32 = 1;
+
+    fn pack(&mut self, plain: Vec<u8>) -> Piece {
+        let compressor = match &mut self.0 {
+            Some(compressor) => Ok(compressor),
+            none => Compressor::new(Self::LEVEL).map(|made| none.insert(made)),
+        };
+        match compressor.and_then(|compressor| compressor.compress(&plain)) {
+            Ok(bytes) => Piece::Packed {
+                bytes: bytes.into(),
+                length: plain.len(),
+            },
+            Err(_) => Piece::Plain(plain.into()),
         }
     }
 }
@@ -40,37 +104,54 @@ impl Format {
 /// What has been encoded, in pieces that are not moved again.
 #[derive(Debug, Default)]
 struct Pieces {
-    done: Vec<Bytes>,
+    done: Vec<Piece>,
     open: Vec<u8>,
+    /// The bytes to send.
     length: usize,
+    /// The bytes of [`Self::done`].
+    kept: usize,
 }
 
 impl Pieces {
-    /// What a piece has at least, unless it is the last.
-    const PIECE_BYTES: usize = 256 << 10;
+    /// What a piece has at least, unless it is the last of its kind. Each scope has one that is not full.
+    const PIECE_BYTES: usize = 64 << 10;
 
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.open.len();
         write(&mut self.open);
         self.length += self.open.len().saturating_sub(before);
+    }
+
+    /// Compresses what was written, if it is a piece.
+    fn pack(&mut self, packer: &mut Packer) {
         if self.open.len() >= Self::PIECE_BYTES {
-            self.done.push(Bytes::from(std::mem::take(&mut self.open)));
+            let piece = packer.pack(std::mem::take(&mut self.open));
+            self.kept += piece.kept();
+            self.done.push(piece);
+        }
+    }
+
+    /// About what it takes in memory.
+    fn memory(&self) -> usize {
+        self.kept + self.open.capacity()
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            let open = std::mem::take(&mut self.open);
+            self.done.push(Piece::Plain(open.into()));
         }
     }
 
     fn append(&mut self, other: Self) {
         self.length += other.length;
-        if !self.open.is_empty() {
-            self.done.push(Bytes::from(std::mem::take(&mut self.open)));
-        }
+        self.close();
         self.done.extend(other.done);
         self.open = other.open;
     }
 
-    fn finish(mut self) -> Vec<Bytes> {
-        if !self.open.is_empty() {
-            self.done.push(Bytes::from(self.open));
-        }
+    fn finish(mut self) -> Vec<Piece> {
+        self.close();
         self.done
     }
 }
@@ -95,13 +176,14 @@ struct OfScope {
 }
 
 /// A trace, encoded.
-#[derive(Debug)]
 pub struct Encoded {
     format: Format,
     trace_id: [u8; 16],
     resources: Vec<OfResource>,
     /// The places of resources, and of their scopes, by the addresses of what is known of them.
     places: HashMap<usize, (usize, HashMap<usize, usize>)>,
+    converter: Converter,
+    packer: Packer,
     spans: usize,
     bytes: usize,
 }
@@ -114,6 +196,8 @@ impl Encoded {
             trace_id,
             resources: Vec::new(),
             places: HashMap::new(),
+            converter: Converter::default(),
+            packer: Packer::default(),
             spans: 0,
             bytes: 0,
         }
@@ -129,17 +213,18 @@ impl Encoded {
         self.bytes
     }
 
-    /// Adds a span.
-    pub fn add(&mut self, stored: span::Span) {
-        let (resource, scope) = (Arc::clone(&stored.resource.0), Arc::clone(&stored.scope.0));
+    /// Adds the span of a row.
+    pub fn add(&mut self, row: SpanRow) {
+        let resource = self.converter.resource(&row).0;
+        let scope = self.converter.scope(&row).0;
         let format = self.format;
         let (at, scopes) = self
             .places
             .entry(Arc::as_ptr(&resource).addr())
             .or_insert_with(|| (self.resources.len(), HashMap::new()));
         if *at == self.resources.len() {
-            let made = otlp::resource_of(&resource, &stored.service);
-            let bytes = format.head(&made, json::resource);
+            let made = otlp::resource_of(&resource, row.service());
+            let bytes = format.head(&made);
             self.bytes += COPIES * bytes.len();
             self.resources.push(OfResource {
                 resource: bytes,
@@ -155,7 +240,7 @@ impl Encoded {
         let at = *scopes.entry(Arc::as_ptr(&scope).addr()).or_insert(next);
         if at == next {
             let made = otlp::scope_of(&scope);
-            let bytes = format.head(&made, json::scope);
+            let bytes = format.head(&made);
             self.bytes += COPIES * bytes.len();
             group.scopes.push(OfScope {
                 scope: bytes,
@@ -167,24 +252,25 @@ impl Encoded {
         let Some(group) = group.scopes.get_mut(at) else {
             return;
         };
-        let made = otlp::span_of(self.trace_id, stored);
-        let before = group.spans.length;
-        let is_first = before == 0;
+        let made = otlp::span_of(self.trace_id, row);
+        let before = group.spans.memory();
+        let is_first = group.spans.length == 0;
         group.spans.write(|bytes| match format {
             Format::Protobuf => message::encode(2, &made, bytes),
             Format::Json => {
                 if !is_first {
                     bytes.push(b',');
                 }
-                bytes.extend_from_slice(json::span(&made).to_string().as_bytes());
+                json::write(&made, bytes);
             }
         });
+        group.spans.pack(&mut self.packer);
         self.spans += 1;
-        self.bytes += group.spans.length.saturating_sub(before);
+        self.bytes = (self.bytes + group.spans.memory()).saturating_sub(before);
     }
 
     /// All of it, in pieces: in protobuf the fields of a `Trace`, in JSON the list of `resourceSpans`.
-    pub fn finish(self) -> (usize, Vec<Bytes>) {
+    pub fn finish(self) -> (usize, Vec<Piece>) {
         let mut all = Pieces::default();
         let format = self.format;
         if format == Format::Json {

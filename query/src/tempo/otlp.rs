@@ -10,10 +10,11 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event, span::Link};
 use serde_json::Value as Json;
 
+use crate::db::Text;
 use crate::ids::unhex;
-use crate::params::{SPAN_KINDS, SPAN_STATUSES};
+use crate::trace::rows::{self, SpanRow};
 use crate::trace::span;
-use crate::trace::value::{Attribute, ValueType, double_of};
+use crate::trace::value::{Attribute, TypedValue, ValueType, double_of};
 
 const SERVICE_NAME: &str = "service.name";
 
@@ -46,39 +47,82 @@ pub fn resource_of(resource: &span::Resource, service: &str) -> Resource {
     }
 }
 
-/// A span of the trace `trace_id`.
-pub fn span_of(trace_id: [u8; 16], stored: span::Span) -> Span {
-    let start = stored.start_unix_nano.parse().unwrap_or(0_u64);
-    let duration = stored.duration_ns.parse().unwrap_or(0_u64);
-    let number = |names: &[&str], name: &str| {
-        let place = names.iter().position(|known| *known == name).unwrap_or(0);
-        i32::try_from(place).unwrap_or(0)
-    };
+/// The span of a row of the trace `trace_id`.
+pub fn span_of(trace_id: [u8; 16], row: SpanRow) -> Span {
+    let start = u64::try_from(row.start_ns).unwrap_or(0);
+    let has_parent = row.parent_span_id != [0; 8];
+    let attributes = row_attributes(&row.promoted, &row.codes);
+    let mut attributes: Vec<KeyValue> = attributes.collect();
+    let strings = row.attr_str.into_iter();
+    attributes.extend(strings.map(|(key, text)| pair(key.0, Value::StringValue(text.0))));
+    let ints = row.attr_int.into_iter();
+    attributes.extend(ints.map(|(key, number)| pair(key.0, Value::IntValue(number))));
+    let doubles = row.attr_double.into_iter();
+    attributes.extend(doubles.map(|(key, number)| pair(key.0, Value::DoubleValue(number))));
+    let others = row.attr_other.into_iter();
+    attributes.extend(others.map(|(key, json)| {
+        let stored = TypedValue::stored(&json.0).under(String::new());
+        KeyValue {
+            key: key.0,
+            value: Some(value(stored.r#type, &stored.value)),
+            ..KeyValue::default()
+        }
+    }));
+    attributes.sort_by(|one, other| one.key.cmp(&other.key));
     Span {
         trace_id: trace_id.to_vec(),
-        span_id: unhex::<8>(&stored.span_id).to_vec(),
-        trace_state: stored.trace_state,
-        parent_span_id: stored
-            .parent_span_id
-            .as_deref()
-            .map(|id| unhex::<8>(id).to_vec())
+        span_id: row.span_id.to_vec(),
+        trace_state: row.trace_state.0,
+        parent_span_id: has_parent
+            .then(|| row.parent_span_id.to_vec())
             .unwrap_or_default(),
-        flags: stored.flags,
-        name: stored.name,
-        kind: number(&SPAN_KINDS, &stored.kind),
+        flags: row.flags,
+        name: row.name_text.0,
+        kind: row.kind_number.into(),
         start_time_unix_nano: start,
-        end_time_unix_nano: start.saturating_add(duration),
-        attributes: attributes(&stored.attributes),
-        dropped_attributes_count: stored.dropped_attributes_count,
-        events: stored.events.into_iter().map(event_of).collect(),
-        dropped_events_count: stored.dropped_events_count,
-        links: stored.links.into_iter().map(link_of).collect(),
-        dropped_links_count: stored.dropped_links_count,
+        end_time_unix_nano: start.saturating_add(row.duration_ns),
+        attributes,
+        dropped_attributes_count: row.dropped_attributes_count,
+        events: row
+            .event_list
+            .into_iter()
+            .map(rows::event)
+            .map(event_of)
+            .collect(),
+        dropped_events_count: row.dropped_events_count,
+        links: row
+            .link_list
+            .into_iter()
+            .map(rows::link)
+            .map(link_of)
+            .collect(),
+        dropped_links_count: row.dropped_links_count,
         // Grafana reads it without a look.
         status: Some(Status {
-            message: stored.status_message,
-            code: number(&SPAN_STATUSES, &stored.status),
+            message: row.status_message.0,
+            code: row.status_number.into(),
         }),
+    }
+}
+
+/// The attributes that have columns.
+fn row_attributes(texts: &[Text], codes: &[u16]) -> impl Iterator<Item = KeyValue> {
+    let texts = rows::promoted_texts()
+        .zip(texts)
+        .filter(|(_, text)| !text.0.is_empty())
+        .map(|(column, text)| pair(column.key.to_owned(), Value::StringValue(text.0.clone())));
+    let codes = rows::promoted_codes()
+        .zip(codes)
+        .filter(|(_, code)| **code != 0)
+        .map(|(column, code)| pair(column.key.to_owned(), Value::IntValue((*code).into())));
+    texts.chain(codes)
+}
+
+fn pair(key: String, value: Value) -> KeyValue {
+    KeyValue {
+        key,
+        value: Some(any(value)),
+        ..KeyValue::default()
     }
 }
 

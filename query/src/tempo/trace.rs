@@ -1,6 +1,7 @@
 //! `GET /api/v2/traces/{id}` and `GET /api/traces/{id}`: a whole trace.
 
-use std::convert::Infallible;
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -13,16 +14,18 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::app::{App, Share};
-use crate::db::Flow;
+use crate::db::{Deadline, Flow, Text};
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::tempo::encoded::{Encoded, Format};
+use crate::search::page::Indexed;
+use crate::sql::Sql;
+use crate::tempo::encoded::{Encoded, Format, Piece};
 use crate::tempo::error::Plain;
 use crate::tempo::window::Range;
 use crate::tempo::wire::{PartialStatus, TraceByIdMetrics, TraceByIdRest};
 use crate::trace;
-use crate::trace::rows::{Converter, SpanRow, unique_spans_sql};
-use crate::trace::tree::Placed;
+use crate::trace::outline::SpanRecord as _;
+use crate::trace::rows::{CopiesRow, SpanRow, copies_sql, every_span_sql, unique_spans_sql};
 
 /// Of which version of the API an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +90,7 @@ async fn answer(
         Format::Json => "application/json",
     };
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))];
-    Ok((headers, body(found, version, format)).into_response())
+    Ok((headers, body(found, version, format)?).into_response())
 }
 
 /// A trace that was read, and the share of the memory for traces that it holds.
@@ -97,21 +100,70 @@ struct Found {
     memory: Share,
 }
 
+/// More spans are not sorted: that takes longer than everything else, and clients sort them anyway.
+const SORTED_SPANS: u64 = 5_000;
+
 /// The rows of a trace, encoded as they come; none where it is not stored.
 async fn read(app: &App, id: [u8; 16], format: Format) -> Result<Option<Found>, Problem> {
     let deadline = app.db.deadline();
     let Some(window) = trace::window(app, id, deadline).await? else {
         return Ok(None);
     };
+    let is_large = window.spans > SORTED_SPANS && window.spans <= app.limits.trace_spans as u64;
+    let copies = match is_large {
+        true => copies(app, &window, deadline).await?,
+        false => None,
+    };
+    if let Some(copies) = copies {
+        let sql = every_span_sql(id, window.start_ns, window.end_ns);
+        let found = read_rows(app, (id, format), &sql, copies, deadline).await?;
+        if !found.truncated {
+            return Ok(Some(found).filter(|found| found.trace.spans() > 0));
+        }
+    }
+    // What is cut are the latest spans.
+    let limit = app.limits.trace_spans + 1;
+    let sql = unique_spans_sql(id, window.start_ns, window.end_ns, limit);
+    let found = read_rows(app, (id, format), &sql, Copies::new(), deadline).await?;
+    Ok(Some(found).filter(|found| found.trace.spans() > 0))
+}
+
+/// The end of each span that is stored several times; none once it was read.
+type Copies = HashMap<([u8; 8], i8, Text), Option<i64>>;
+
+/// Those of a trace; none where there are too many.
+async fn copies(
+    app: &App,
+    window: &Indexed,
+    deadline: Deadline,
+) -> Result<Option<Copies>, Problem> {
+    const MOST: usize = 10_000;
+    let (start_ns, end_ns) = (window.start_ns, window.end_ns);
+    let sql = copies_sql(window.trace_id, start_ns, end_ns, MOST);
+    let rows: Vec<CopiesRow> = app.db.rows("trace_copies", &sql, deadline).await?;
+    let is_all = rows.len() < MOST;
+    let copies = rows.into_iter().map(|row| {
+        let key = (row.span_id, row.kind_number, row.service_name);
+        (key, Some(row.end_ns))
+    });
+    Ok(is_all.then(|| copies.collect()))
+}
+
+async fn read_rows(
+    app: &App,
+    (id, format): ([u8; 16], Format),
+    sql: &Sql,
+    mut copies: Copies,
+    deadline: Deadline,
+) -> Result<Found, Problem> {
     let limits = &app.limits;
-    let sql = unique_spans_sql(id, window.start_ns, window.end_ns, limits.trace_spans + 1);
     let mut found = Found {
         trace: Encoded::new(format, id),
         truncated: false,
         memory: Share::default(),
     };
-    let (mut converter, mut is_refused) = (Converter::default(), false);
-    let read = app.db.each("trace", &sql, deadline, |row: SpanRow| {
+    let mut is_refused = false;
+    let read = app.db.each("trace", sql, deadline, |row: SpanRow| {
         let bytes = found.trace.bytes();
         if found.trace.spans() >= limits.trace_spans || bytes > limits.trace_bytes {
             found.truncated = true;
@@ -121,20 +173,32 @@ async fn read(app: &App, id: [u8; 16], format: Format) -> Result<Option<Found>, 
             is_refused = true;
             return Flow::Enough;
         }
-        found.trace.add(converter.span(row, Placed::default(), 0));
+        if !copies.is_empty() && !is_the_one(&mut copies, &row) {
+            return Flow::More;
+        }
+        found.trace.add(row);
         Flow::More
     });
     read.await?;
     match is_refused {
         true => Err(trace::too_much()),
-        false => Ok(Some(found).filter(|found| found.trace.spans() > 0)),
+        false => Ok(found),
+    }
+}
+
+/// Whether a row is the one that counts of its span's copies: the first of those that end last.
+fn is_the_one(copies: &mut Copies, row: &SpanRow) -> bool {
+    let key = (row.span_id, row.kind(), Text(row.service().to_owned()));
+    match copies.get_mut(&key) {
+        None => true,
+        Some(end_ns) => end_ns.take_if(|end_ns| *end_ns == row.end_ns()).is_some(),
     }
 }
 
 /// An answer of more bytes is sent in pieces, and never compressed.
 const WHOLE_BYTES: usize = 16 << 20;
 
-fn body(found: Found, version: Version, format: Format) -> Body {
+fn body(found: Found, version: Version, format: Format) -> Result<Body, Problem> {
     let truncated = found.truncated;
     let (length, pieces) = found.trace.finish();
     let message = match truncated {
@@ -173,21 +237,18 @@ fn body(found: Found, version: Version, format: Format) -> Body {
             )
         }
     };
+    let (head, tail) = (Piece::Plain(head.into()), Piece::Plain(tail.into()));
+    let pieces = [head].into_iter().chain(pieces).chain([tail]);
     if length <= WHOLE_BYTES {
-        let pieces = pieces.iter().map(AsRef::as_ref);
-        let whole: Vec<&[u8]> = [head.as_slice()]
-            .into_iter()
-            .chain(pieces)
-            .chain([tail.as_slice()])
-            .collect();
-        return Body::from(whole.concat());
+        let whole: io::Result<Vec<Bytes>> = pieces.map(Piece::open).collect();
+        let whole = whole.map_err(|error| trace::internal(&error))?;
+        return Ok(Body::from(whole.concat()));
     }
     let memory = found.memory;
-    let ends = [Bytes::from(head)].into_iter().chain(pieces);
-    let pieces = ends.chain([Bytes::from(tail)]).map(move |piece| {
+    let pieces = pieces.map(move |piece| {
         // Held until the last piece is sent.
         let _ = &memory;
-        Ok::<_, Infallible>(piece)
+        piece.open()
     });
-    Body::from_stream(futures_util::stream::iter(pieces))
+    Ok(Body::from_stream(futures_util::stream::iter(pieces)))
 }

@@ -52,11 +52,13 @@ fn columns() -> Sql {
     sql
 }
 
-fn promoted_texts() -> impl Iterator<Item = &'static Promoted> {
+/// The columns of [`SpanRow::promoted`].
+pub(crate) fn promoted_texts() -> impl Iterator<Item = &'static Promoted> {
     PROMOTED_SPAN.iter().filter(|p| p.kind != Kind::Code)
 }
 
-fn promoted_codes() -> impl Iterator<Item = &'static Promoted> {
+/// The columns of [`SpanRow::codes`].
+pub(crate) fn promoted_codes() -> impl Iterator<Item = &'static Promoted> {
     PROMOTED_SPAN.iter().filter(|p| p.kind == Kind::Code)
 }
 
@@ -83,6 +85,40 @@ pub fn unique_spans_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: u
     sql
 }
 
+/// All of them as they are stored, in the order of the table.
+pub fn every_span_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64) -> Sql {
+    let mut sql = columns();
+    sql.push("spans WHERE ");
+    of_trace(&mut sql, trace_id, start_ns, end_ns);
+    sql
+}
+
+/// A span that is stored several times, as [`crate::trace::outline`] tells them apart.
+#[derive(Debug, Clone, Row, Deserialize)]
+pub struct CopiesRow {
+    /// The span's id.
+    pub span_id: [u8; 8],
+    /// Its kind.
+    pub kind_number: i8,
+    /// Its service.
+    pub service_name: Text,
+    /// The end of the one that ends last.
+    pub end_ns: i64,
+}
+
+/// The query of those spans of a trace, at most `limit`.
+pub fn copies_sql(trace_id: [u8; 16], start_ns: i64, end_ns: i64, limit: usize) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT span_id, toInt8(kind) AS kind_number, toString(service) AS service_name, \
+         toInt64(least(max(toInt128(toUnixTimestamp64Nano(time)) + duration_ns), \
+         toInt128(9223372036854775807))) AS end_ns FROM spans WHERE ",
+    );
+    of_trace(&mut sql, trace_id, start_ns, end_ns);
+    sql.push(" GROUP BY span_id, kind, service HAVING count() > 1 LIMIT ")
+        .uint(limit as u64);
+    sql
+}
+
 fn of_trace(sql: &mut Sql, trace_id: [u8; 16], start_ns: i64, end_ns: i64) {
     sql.push("tenant = '' AND ")
         .started_within(start_ns, end_ns)
@@ -104,29 +140,29 @@ pub struct SpanRow {
     pub start_ns: i64,
     /// The duration in nanoseconds.
     pub duration_ns: u64,
-    name_text: Text,
-    service_name: Text,
-    kind_number: i8,
-    status_number: i8,
-    status_message: Text,
-    trace_state: Text,
-    flags: u32,
-    promoted: Vec<Text>,
-    codes: Vec<u16>,
-    resource_json: Text,
-    scope: Text,
-    scope_version_text: Text,
-    scope_json: Text,
-    envelope_json: Text,
-    attr_str: Vec<(Text, Text)>,
-    attr_int: Vec<(Text, i64)>,
-    attr_double: Vec<(Text, f64)>,
-    attr_other: Vec<(Text, Text)>,
-    dropped_attributes_count: u32,
-    dropped_events_count: u32,
-    dropped_links_count: u32,
-    event_list: Vec<EventRow>,
-    link_list: Vec<LinkRow>,
+    pub(crate) name_text: Text,
+    pub(crate) service_name: Text,
+    pub(crate) kind_number: i8,
+    pub(crate) status_number: i8,
+    pub(crate) status_message: Text,
+    pub(crate) trace_state: Text,
+    pub(crate) flags: u32,
+    pub(crate) promoted: Vec<Text>,
+    pub(crate) codes: Vec<u16>,
+    pub(crate) resource_json: Text,
+    pub(crate) scope: Text,
+    pub(crate) scope_version_text: Text,
+    pub(crate) scope_json: Text,
+    pub(crate) envelope_json: Text,
+    pub(crate) attr_str: Vec<(Text, Text)>,
+    pub(crate) attr_int: Vec<(Text, i64)>,
+    pub(crate) attr_double: Vec<(Text, f64)>,
+    pub(crate) attr_other: Vec<(Text, Text)>,
+    pub(crate) dropped_attributes_count: u32,
+    pub(crate) dropped_events_count: u32,
+    pub(crate) dropped_links_count: u32,
+    pub(crate) event_list: Vec<EventRow>,
+    pub(crate) link_list: Vec<LinkRow>,
 }
 
 impl SpanRow {
@@ -212,7 +248,8 @@ struct Envelope {
 /// Turns rows into spans. Resources and scopes repeat, so each is read once.
 #[derive(Debug, Default)]
 pub struct Converter {
-    resources: HashMap<(Text, Text), Shared<Resource>>,
+    /// By their attributes, then by the envelope.
+    resources: HashMap<Text, HashMap<Text, Shared<Resource>>>,
     scopes: HashMap<[Text; 4], Shared<Scope>>,
 }
 
@@ -259,23 +296,26 @@ impl Converter {
         }
     }
 
-    fn resource(&mut self, row: &SpanRow) -> Shared<Resource> {
-        let key = (row.resource_json.clone(), row.envelope_json.clone());
-        let entry = self
-            .resources
-            .entry(key)
-            .or_insert_with_key(|(json, envelope)| {
-                let envelope = read_envelope(envelope);
-                Shared(Arc::new(Resource {
-                    attributes: stored_attributes(&json.0),
-                    dropped_attributes_count: envelope.resource_dropped_attributes_count,
-                    schema_url: envelope.resource_schema_url,
-                }))
-            });
-        entry.clone()
+    /// The resource of a row.
+    pub fn resource(&mut self, row: &SpanRow) -> Shared<Resource> {
+        // Mostly known, so that the key is not made first.
+        let known = self.resources.get(&row.resource_json);
+        if let Some(known) = known.and_then(|known| known.get(&row.envelope_json)) {
+            return known.clone();
+        }
+        let envelope = read_envelope(&row.envelope_json);
+        let resource = Shared(Arc::new(Resource {
+            attributes: stored_attributes(&row.resource_json.0),
+            dropped_attributes_count: envelope.resource_dropped_attributes_count,
+            schema_url: envelope.resource_schema_url,
+        }));
+        let known = self.resources.entry(row.resource_json.clone()).or_default();
+        known.insert(row.envelope_json.clone(), resource.clone());
+        resource
     }
 
-    fn scope(&mut self, row: &SpanRow) -> Shared<Scope> {
+    /// The scope of a row.
+    pub fn scope(&mut self, row: &SpanRow) -> Shared<Scope> {
         let key = [
             &row.scope,
             &row.scope_version_text,
@@ -343,7 +383,8 @@ fn attributes(texts: &[Text], codes: &[u16], maps: Maps) -> Vec<Attribute> {
     all
 }
 
-fn event((time_ns, name, attributes, dropped): EventRow) -> Event {
+/// An event of a row.
+pub(crate) fn event((time_ns, name, attributes, dropped): EventRow) -> Event {
     Event {
         name: name.0,
         time: rfc3339(time_ns),
@@ -353,7 +394,8 @@ fn event((time_ns, name, attributes, dropped): EventRow) -> Event {
     }
 }
 
-fn link((trace_id, span_id, trace_state, flags, attributes, dropped): LinkRow) -> Link {
+/// A link of a row.
+pub(crate) fn link((trace_id, span_id, trace_state, flags, attributes, dropped): LinkRow) -> Link {
     Link {
         trace_id: hex(&trace_id),
         span_id: hex(&span_id),
