@@ -238,6 +238,36 @@ impl Sql {
     }
 }
 
+/// For tests: the names of the columns that a query selects, in their order.
+#[cfg(test)]
+pub(crate) fn selected(sql: &Sql) -> Vec<String> {
+    let text = sql.shown();
+    let (mut depth, mut names, mut begin) = (0, Vec::new(), None);
+    for (place, c) in text.char_indices() {
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            _ if depth > 0 => {}
+            _ if begin.is_none() && text[place..].starts_with("SELECT ") => {
+                begin = Some(place + "SELECT ".len());
+            }
+            ',' => names.push(&text[begin.replace(place + 1).unwrap()..place]),
+            _ if text[place..].starts_with(" FROM ") => {
+                names.push(&text[begin.unwrap()..place]);
+                break;
+            }
+            _ => {}
+        }
+    }
+    let names = names
+        .into_iter()
+        .map(|item| match item.rsplit_once(" AS ") {
+            Some((_, name)) => name.trim().to_owned(),
+            None => item.trim().to_owned(),
+        });
+    names.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -163,7 +163,7 @@ async fn read_rows(
         memory: Share::default(),
     };
     let mut is_refused = false;
-    let read = app.db.each("trace", sql, deadline, |row: SpanRow| {
+    let read = app.db.each_wide("trace", sql, deadline, |row: SpanRow| {
         let bytes = found.trace.bytes();
         if found.trace.spans() >= limits.trace_spans || bytes > limits.trace_bytes {
             found.truncated = true;

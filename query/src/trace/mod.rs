@@ -167,7 +167,7 @@ async fn read_spans(app: &App, window: &Indexed, deadline: Deadline) -> Result<F
         memory: Share::default(),
     };
     let (mut bytes, mut refused) = (0_usize, false);
-    let read = app.db.each("trace", &sql, deadline, |row: SpanRow| {
+    let read = app.db.each_wide("trace", &sql, deadline, |row: SpanRow| {
         bytes += row.bytes();
         if spans.rows.len() >= limits.trace_spans || bytes > limits.trace_bytes {
             spans.truncated = true;

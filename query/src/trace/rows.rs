@@ -405,3 +405,20 @@ pub(crate) fn link((trace_id, span_id, trace_state, flags, attributes, dropped):
         dropped_attributes_count: dropped,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::selected;
+
+    #[test]
+    fn columns_are_in_the_order_of_the_fields() {
+        for sql in [
+            spans_sql([0; 16], 0, 1, 2),
+            unique_spans_sql([0; 16], 0, 1, 2),
+            every_span_sql([0; 16], 0, 1),
+        ] {
+            assert_eq!(selected(&sql), SpanRow::COLUMN_NAMES, "{}", sql.shown());
+        }
+    }
+}

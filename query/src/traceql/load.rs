@@ -1,11 +1,16 @@
 //! Reading whole traces for the evaluator.
 
+use clickhouse::Row;
+use serde::Deserialize;
+
 use crate::app::{App, Share};
 use crate::db::{DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::indexed;
 use crate::search::traces::{Traces, near};
+use crate::sql::Sql;
 use crate::trace::outline::{SpanRecord as _, unique};
+use crate::traceql::condition::Condition;
 use crate::traceql::rows::{Columns, EvalRow};
 use crate::traceql::span::{Reader, StoredSpan};
 
@@ -51,6 +56,66 @@ pub async fn each_trace(
         });
         (place.trace_id, times)
     }));
+    let sql = columns.traces_sql(&traces.condition());
+    each_of(app, columns, &sql, deadline, &mut take).await
+}
+
+/// Traces are read this long before and after the spans that are looked for, in case that the index does not know them
+/// yet.
+const NEAR_NS: i64 = 60_000_000_000;
+
+/// When traces are, by the index.
+#[derive(Debug, Row, Deserialize)]
+struct Bounds {
+    start_ns: i64,
+    end_ns: i64,
+    traces: u64,
+}
+
+/// The same of each trace with a span that meets a condition and starts in `from_ns..=to_ns`, in no order.
+///
+/// # Errors
+/// As [`each_trace`].
+pub async fn each_trace_within(
+    app: &App,
+    columns: &Columns,
+    condition: &Condition,
+    (from_ns, to_ns): (i64, i64),
+    deadline: Deadline,
+    mut take: impl FnMut(Loaded),
+) -> Result<bool, DbError> {
+    let mut ids = Sql::new("trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ");
+    ids.append(&condition.within(from_ns, to_ns)).push(")");
+    let mut sql = Sql::new(
+        "SELECT toUnixTimestamp64Nano(min(start)) AS start_ns, toUnixTimestamp64Nano(max(end)) AS end_ns, \
+         count() AS traces FROM trace_index WHERE tenant = '' AND ",
+    );
+    sql.append(&ids);
+    let rows: Vec<Bounds> = app.db.rows("trace_bounds", &sql, deadline).await?;
+    let near = (
+        from_ns.saturating_sub(NEAR_NS).max(0),
+        to_ns.saturating_add(NEAR_NS),
+    );
+    let known = rows.first().filter(|known| known.traces > 0);
+    let (start_ns, end_ns) = known.map_or(near, |known| {
+        (known.start_ns.min(near.0), known.end_ns.max(near.1))
+    });
+    let mut sql = Sql::new("tenant = '' AND ");
+    sql.started_within(start_ns, end_ns)
+        .push(" AND ")
+        .append(&ids);
+    let sql = columns.traces_sql(&sql);
+    each_of(app, columns, &sql, deadline, &mut take).await
+}
+
+/// Gives each trace of a query to `take`, whose rows are in the order of traces.
+async fn each_of(
+    app: &App,
+    columns: &Columns,
+    sql: &Sql,
+    deadline: Deadline,
+    take: &mut impl FnMut(Loaded),
+) -> Result<bool, DbError> {
     let mut rows: Vec<EvalRow> = Vec::new();
     let (mut bytes, mut is_too_large, mut all) = (0, false, true);
     let (mut memory, mut is_refused) = (Share::default(), false);
@@ -65,8 +130,7 @@ pub async fn each_trace(
             take(trace);
         }
     };
-    let sql = columns.traces_sql(&traces);
-    let read = app.db.each("traces", &sql, deadline, |row: EvalRow| {
+    let read = app.db.each_wide("traces", sql, deadline, |row: EvalRow| {
         let is_next = rows
             .first()
             .is_some_and(|first| first.trace_id != row.trace_id);

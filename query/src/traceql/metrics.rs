@@ -10,18 +10,22 @@ use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
 
 use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow};
-use crate::search::cursor::Place;
-use crate::search::page::{Candidate, Chunks, newest_sql};
 use crate::traceql::condition::Condition;
-use crate::traceql::load::each_trace;
+use crate::traceql::load::{Loaded, each_trace_within};
 use crate::traceql::rows::{Columns, EvalRow};
 use crate::traceql::span::{Reader, StoredSpan};
 
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
 
-/// Traces that are read at a time.
-const BATCH: usize = 4_000;
+/// No chunk is shorter.
+const SHORTEST_CHUNK_NS: i64 = 1_000_000_000;
+
+/// How many times as long the next chunk is at most.
+const CHUNK_GROWTH: i128 = 64;
+
+/// About how many spans are read at a time: for each chunk the index is asked, and its spans are sorted.
+const CHUNK_SPANS: u64 = 200_000;
 
 /// What a query of metrics found.
 #[derive(Debug)]
@@ -132,7 +136,7 @@ impl Run<'_> {
         let mut sql = columns.window_sql(from_ns, to_ns);
         condition.and_to(&mut sql);
         let mut reader = Reader::default();
-        let read = db.each("traceql_spans", &sql, deadline, |row: EvalRow| {
+        let read = db.each_wide("traceql_spans", &sql, deadline, |row: EvalRow| {
             self.inspected_spans += 1;
             let span = reader.span(columns, row);
             self.metrics.observe(&Trace::new(&[span]));
@@ -154,31 +158,58 @@ impl Run<'_> {
         observe: impl Fn(&mut Metrics<'_>, &Trace<'_, StoredSpan>),
     ) -> Result<(), DbError> {
         let (start_ns, end_ns) = bounds(&self.window);
+        // Traces reach over several chunks.
         let mut seen: HashSet<[u8; 16]> = HashSet::new();
-        let mut chunks = Chunks::new(start_ns, end_ns, FIRST_CHUNK_NS);
-        while let Some((from_ns, to_ns)) = chunks.next() {
-            let mut behind = None;
-            loop {
-                let sql = newest_sql(&[condition.within(from_ns, to_ns)], behind, BATCH);
-                let rows: Vec<Candidate> = app.db.rows("traceql", &sql, deadline).await?;
-                let is_last = rows.len() < BATCH;
-                behind = rows.last().map(Candidate::place);
-                let fresh = rows.iter().filter(|row| seen.insert(row.trace_id));
-                let places: Vec<Place> = fresh.map(Candidate::place).collect();
-                let all = each_trace(app, columns, &places, deadline, |trace| {
+        let (mut to_ns, mut length_ns) = (end_ns, FIRST_CHUNK_NS);
+        while to_ns >= start_ns {
+            let from_ns = to_ns.saturating_sub(length_ns - 1).max(start_ns);
+            let mut spans = 0;
+            let take = |trace: Loaded| {
+                spans += trace.spans.len() as u64;
+                if seen.insert(trace.trace_id) {
                     self.inspected_spans += trace.spans.len() as u64;
                     observe(&mut self.metrics, &Trace::new(&trace.spans));
-                });
-                if !all.await? {
-                    let why = "a trace is too large to be searched";
-                    self.cut.get_or_insert_with(|| why.to_owned());
                 }
-                if is_last {
-                    break;
-                }
+            };
+            let chunk = (from_ns, to_ns);
+            let all = each_trace_within(app, columns, condition, chunk, deadline, take);
+            if !all.await? {
+                let why = "a trace is too large to be searched";
+                self.cut.get_or_insert_with(|| why.to_owned());
             }
-            chunks.grow(0, 1);
+            length_ns = next_length(length_ns, spans);
+            match from_ns.checked_sub(1) {
+                Some(before) => to_ns = before,
+                None => break,
+            }
         }
         Ok(())
+    }
+}
+
+/// How long the chunk behind one is, that had so many spans.
+fn next_length(length_ns: i64, spans: u64) -> i64 {
+    let wanted = i128::from(length_ns) * i128::from(CHUNK_SPANS) / i128::from(spans.max(1));
+    let most = i128::from(length_ns).saturating_mul(CHUNK_GROWTH);
+    i64::try_from(wanted.clamp(i128::from(SHORTEST_CHUNK_NS), most)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_as_long_as_its_spans_are_few() {
+        const SECOND: i64 = 1_000_000_000;
+        #[track_caller]
+        fn check(length_s: i64, spans: u64, expect_s: i64) {
+            assert_eq!(next_length(length_s * SECOND, spans), expect_s * SECOND);
+        }
+        check(60, CHUNK_SPANS, 60);
+        check(60, CHUNK_SPANS / 10, 600);
+        check(60, 2 * CHUNK_SPANS, 30);
+        check(60, 0, 60 * 64);
+        check(60, u64::MAX, 1);
+        assert_eq!(next_length(i64::MAX, 0), i64::MAX);
     }
 }

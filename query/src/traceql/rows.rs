@@ -9,7 +9,6 @@ use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN, Promoted};
 use spanloom_traceql::{CompiledQuery, Field, Intrinsic, Scope};
 
 use crate::db::Text;
-use crate::search::traces::Traces;
 use crate::sql::Sql;
 use crate::trace::outline::SpanRecord;
 use crate::traceql::condition::Condition;
@@ -374,10 +373,10 @@ impl Columns {
         }
     }
 
-    /// The query of the spans of these traces, those of one after those of another.
-    pub fn traces_sql(&self, traces: &Traces) -> Sql {
+    /// The query of the spans of some traces, those of one after those of another.
+    pub fn traces_sql(&self, condition: &Sql) -> Sql {
         let mut sql = self.select.clone();
-        sql.append(&traces.condition())
+        sql.append(condition)
             .push(" ORDER BY trace_id, time, span_id");
         sql
     }
@@ -387,5 +386,31 @@ impl Columns {
         let mut sql = self.select.clone();
         sql.push("tenant = '' AND ").started_within(from_ns, to_ns);
         sql
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::selected;
+
+    #[test]
+    fn columns_are_in_the_order_of_the_fields() {
+        for query in [
+            "{ }",
+            "{ .a = 1 && statusMessage = \"x\" && instrumentation.b = \"c\" && event:name = \"d\" }",
+            "{ link:traceID = \"a\" && resource.service.name = \"b\" && span.http.route = \"c\" }",
+            "{ } | compare({ status = error })",
+            "{ span.http.response.status_code > 1 } | rate() with (extrapolate = true)",
+        ] {
+            let query = CompiledQuery::new(query).unwrap();
+            for columns in [
+                Columns::of(&query, &Condition::UNKNOWN),
+                Columns::named(&query),
+            ] {
+                let sql = columns.window_sql(0, 1);
+                assert_eq!(selected(&sql), EvalRow::COLUMN_NAMES, "{}", sql.shown());
+            }
+        }
     }
 }

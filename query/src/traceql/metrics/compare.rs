@@ -131,9 +131,9 @@ impl Run<'_> {
         comparison: &Comparison,
         deadline: Deadline,
     ) -> Result<(), DbError> {
-        self.compare_resources(&app.db, comparison, deadline)
-            .await?;
-        self.compare_spans(&app.db, comparison, deadline).await?;
+        let db = &app.db;
+        self.compare_resources(db, comparison, deadline).await?;
+        self.compare_spans(db, comparison, deadline).await?;
         let inspected = self.inspected_spans;
         let columns = Columns::named(query);
         let condition = candidates(query);
