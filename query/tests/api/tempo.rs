@@ -1,10 +1,11 @@
 //! Tempo's API: what breaks Grafana's data source, and what a person reads when something is wrong. What is answered to
 //! queries is held against a real Tempo's answers end to end (`e2e/golden`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
+use serde_json::Value;
 use spanloom_query::Limits;
 
 use crate::harness::{Answer, Service, Span, T0, span};
@@ -98,7 +99,9 @@ async fn a_trace_is_in_its_envelope_and_nothing_in_it_is_null() {
 
 /// Spans of two resources with two scopes each, more than is sent as one piece; one of them twice.
 fn large() -> Vec<Span> {
-    let wide = "CAST(map('wide', repeat('x', 65536)), 'Map(LowCardinality(String), String)')";
+    // Hardly to be compressed.
+    let wide =
+        "CAST(map('wide', randomPrintableASCII(65536)), 'Map(LowCardinality(String), String)')";
     let one = |id: u64| {
         let service = if id.is_multiple_of(2) { "cart" } else { "pay" };
         let text = |text: &str| format!("'{text}'");
@@ -170,15 +173,21 @@ async fn a_large_trace_has_each_span_once_and_is_cut_where_it_is_too_large() {
         assert_eq!(counts.sum::<usize>(), 300, "{path}");
     }
 
-    for limits in [
-        Limits {
-            trace_spans: 10,
-            ..Limits::default()
-        },
-        Limits {
-            trace_bytes: 600_000,
-            ..Limits::default()
-        },
+    for (limits, count) in [
+        (
+            Limits {
+                trace_spans: 10,
+                ..Limits::default()
+            },
+            10..=10,
+        ),
+        (
+            Limits {
+                trace_bytes: 600_000,
+                ..Limits::default()
+            },
+            5..=15,
+        ),
     ] {
         let service = Service::with_limits(limits).await;
         service.insert(&large()).await;
@@ -188,8 +197,90 @@ async fn a_large_trace_has_each_span_once_and_is_cut_where_it_is_too_large() {
         let (_, body) = protobuf(&service, "/api/v2/traces/1").await;
         let trace = Envelope::decode(&*body).unwrap().trace.unwrap();
         let scopes = trace.resource_spans.iter().flat_map(|one| &one.scope_spans);
-        assert_eq!(scopes.map(|scope| scope.spans.len()).sum::<usize>(), 10);
+        let sum: usize = scopes.map(|scope| scope.spans.len()).sum();
+        assert!(count.contains(&sum), "{sum}");
     }
+}
+
+/// The spans of a trace that is read unsorted, by their ids, with their ends.
+async fn ends(service: &Service) -> (Value, BTreeMap<String, u64>) {
+    let answer = service.ask("/api/v2/traces/1").await.body;
+    let mut ends = BTreeMap::new();
+    for resource in answer["trace"]["resourceSpans"].as_array().unwrap() {
+        for scope in resource["scopeSpans"].as_array().unwrap() {
+            for span in scope["spans"].as_array().unwrap() {
+                let end = span["endTimeUnixNano"].as_str().unwrap().parse().unwrap();
+                let id = span["spanId"].as_str().unwrap().to_owned();
+                assert_eq!(ends.insert(id, end), None, "{span} is there twice");
+            }
+        }
+    }
+    (answer["status"].clone(), ends)
+}
+
+#[tokio::test]
+async fn a_trace_of_thousands_of_spans_has_the_copy_of_each_that_ends_last() {
+    const SPANS: u64 = 6_000;
+    let store = async |service: &Service| {
+        service.insert(&[span(1, SPANS, 0, 0).takes_ms(1)]).await;
+        // The second copies end last; every third span has two that end at once.
+        for (which, ns) in [
+            ("1", 5),
+            ("number % 2 = 0", 9),
+            ("number % 3 = 0", 9),
+            ("number % 5 = 0", 2),
+        ] {
+            service
+                .sql(&format!(
+                    "INSERT INTO spans (time, trace_id, span_id, service, name, duration_ns, resource, attr_str) SELECT \
+                     fromUnixTimestamp64Nano(toInt64({T0}000000000 + number)), \
+                     toFixedString(concat(repeat('\\0', 15), unhex('01')), 16), \
+                     toFixedString(unhex(leftPad(hex(number), 16, '0')), 8), 'cart', 'x', {ns}, \
+                     '{{\"service.name\":\"cart\"}}', CAST(map('text', randomPrintableASCII(100)), \
+                     'Map(LowCardinality(String), String)') FROM numbers(1, {SPANS} - 1) WHERE {which}"
+                ))
+                .await;
+        }
+        service
+            .sql(&format!(
+                "INSERT INTO trace_index (day, trace_id, start, end, span_count) SELECT toDate({T0}), any(trace_id), \
+                 min(time), max(time) + INTERVAL 1 SECOND, count() FROM spans"
+            ))
+            .await;
+    };
+    let service = Service::start().await;
+    store(&service).await;
+    let (status, spans) = ends(&service).await;
+    assert_eq!(status, Value::Null);
+    assert_eq!(spans.len() as u64, SPANS);
+    let begin = u64::try_from(T0).unwrap() * 1_000_000_000;
+    let mut found: Vec<u64> = spans.values().map(|end| end - begin).collect();
+    found.sort_unstable();
+    // A span of number n starts after n ns.
+    let mut expect: Vec<u64> = (1..SPANS)
+        .map(|n| match n.is_multiple_of(2) || n.is_multiple_of(3) {
+            true => n + 9,
+            false => n + 5,
+        })
+        .chain([1_000_000])
+        .collect();
+    expect.sort_unstable();
+    assert_eq!(found, expect);
+    // What does not fit are the latest spans.
+    let limits = Limits {
+        trace_bytes: 400_000,
+        ..Limits::default()
+    };
+    let service = Service::with_limits(limits).await;
+    store(&service).await;
+    let (status, spans) = ends(&service).await;
+    assert_eq!(status, "PARTIAL");
+    assert!((100..5_000).contains(&spans.len()), "{}", spans.len());
+    let latest = spans.values().filter(|end| **end < begin + 1_000_000).max();
+    assert!(
+        *latest.unwrap() <= begin + spans.len() as u64 + 9,
+        "{latest:?}"
+    );
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
