@@ -188,7 +188,7 @@ fn traces(answer: &Answer, style: Style) -> String {
         return format!("{}\n", render::clean(hint));
     }
     let mut text = String::new();
-    // A query service of an older version says it only of a query.
+    // Older query services send this only for a query.
     let with_matches = answer.traces.iter().any(|t| t.matched_span_count.is_some());
     let matched = |count: &dyn Display| match with_matches {
         true => format!("{count:>7}  "),

@@ -117,6 +117,14 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// The end of the first part of what is left: of one in so many.
+    pub fn part(self, one_in: u32) -> Self {
+        Self {
+            begun: Instant::now(),
+            limit: self.left().unwrap_or_default() / one_in.max(1),
+        }
+    }
+
     fn left(self) -> Result<Duration, DbError> {
         let left = self.limit.saturating_sub(self.begun.elapsed());
         if left.is_zero() {
@@ -268,7 +276,7 @@ impl Db {
     }
 
     /// As [`Self::each`], for wide rows: a third of the time to read them is to check the types of their columns. So
-    /// these are checked in tests alone, and the columns of the query have to be in the order of the row's fields.
+    /// these are checked in debug builds only, and the columns of the query have to be in the order of the row's fields.
     ///
     /// # Errors
     /// See [`DbError`].

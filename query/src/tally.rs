@@ -3,6 +3,7 @@
 //! A request's queries are made in many places. Those that run within [`counted`] add to its tally, wherever they
 //! are; what runs outside, or in a task of its own, is not counted.
 
+use std::ops::Add;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,19 @@ pub struct Read {
     pub bytes: u64,
     /// Bytes of their results, without compression.
     pub result_bytes: u64,
+}
+
+impl Add for Read {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            queries: self.queries.saturating_add(other.queries),
+            rows: self.rows.saturating_add(other.rows),
+            bytes: self.bytes.saturating_add(other.bytes),
+            result_bytes: self.result_bytes.saturating_add(other.result_bytes),
+        }
+    }
 }
 
 impl Tally {

@@ -12,9 +12,9 @@ const VERSION: u8 = 1;
 /// A trace's place in the order of answers, which is newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The start of the newest span in the window that matches; in a search by TraceQL that of the trace.
+    /// The start of the trace; of one that is still to be looked at, the start of its newest span that may match.
     pub time_ns: i64,
-    /// Sorts traces whose newest matches are of the same nanosecond.
+    /// Sorts traces of the same nanosecond.
     pub trace_id: [u8; 16],
 }
 

@@ -71,6 +71,8 @@ impl Parameters {
         }
         for (op, ns) in [(">=", min), ("<=", max)] {
             if let Some(ns) = ns {
+                // The longest duration of TraceQL is 292 years.
+                let ns = i64::try_from(ns).unwrap_or(i64::MAX);
                 fixed.push(format!("duration {op} {ns}ns"));
             }
         }
@@ -97,7 +99,7 @@ impl Parameters {
     }
 
     /// The query that they are, of the spans that start in a window. Where a key may be is asked first: a condition for
-    /// each place that an attribute can have is long, and mostly all but one of them are for nothing.
+    /// each place that an attribute can have is long, and usually only one of them can match.
     ///
     /// # Errors
     /// When ClickHouse has no answer, or the query is too long.
@@ -126,10 +128,11 @@ impl Parameters {
             Ok(query) => self.places_sql(&candidates(query).within(start_ns, end_ns)),
             Err(_) => return Ok(vec![Places::ALL; self.tags.len()]),
         };
+        let deadline = deadline.part(10);
         let rows: Result<Vec<u64>, _> = db.rows("search_places", &sql, deadline).await;
         let bits = match rows {
             Ok(rows) => rows.first().copied().unwrap_or(u64::MAX),
-            // The search itself says that it was cut.
+            // Then it is looked for in all places, the newest spans first.
             Err(DbError::Timeout(_) | DbError::Memory(_)) => u64::MAX,
             Err(error) => return Err(error),
         };

@@ -3,6 +3,9 @@
 //! Traces are ordered by their start, newest first, then by id. A cursor is the place of a page's last trace in that
 //! order, and belongs to one query and one window.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use spanloom_traceql::{CompiledQuery, OwnedValue};
 use utoipa::ToSchema;
@@ -16,6 +19,7 @@ use crate::search::cursor::{self, Place, Question};
 use crate::search::explain::Explanation;
 use crate::search::parameters::{Parameters, given};
 use crate::search::{TraceList, TraceSummary, hint};
+use crate::tally::{Read, Tally, counted};
 use crate::times::{Window, rfc3339};
 use crate::trace::value::{Attribute, TypedValue};
 use crate::traceql::plan::Plan;
@@ -87,6 +91,7 @@ pub async fn by_query(
         text,
         query: &query,
         question,
+        before: Default::default(),
         window,
         limit,
         is_explained,
@@ -108,7 +113,11 @@ pub async fn by_parameters(
     let parameters = Parameters::read(params)?;
     let window = params.window()?;
     let deadline = app.db.deadline();
-    let text = parameters.query(&app.db, window, deadline).await?;
+    // It is a part of what the search costs.
+    let (begun, tally) = (Instant::now(), Arc::<Tally>::default());
+    let text = parameters.query(&app.db, window, deadline);
+    let text = counted(tally.clone(), text).await?;
+    let before = (tally.read(), begun.elapsed());
     let query = CompiledQuery::new(&text).map_err(|error| {
         let detail = format!("the parameters make a query that is not valid: {error}");
         Problem::parameter("tag", detail)
@@ -117,6 +126,7 @@ pub async fn by_parameters(
         text: &text,
         query: &query,
         question: parameters.question(window),
+        before,
         window,
         limit,
         is_explained,
@@ -130,6 +140,8 @@ struct Asking<'a> {
     query: &'a CompiledQuery,
     /// Its mark, for cursors.
     question: u64,
+    /// What it took to understand it.
+    before: (Read, Duration),
     window: (i64, i64),
     limit: usize,
     is_explained: bool,
@@ -169,6 +181,7 @@ impl Asking<'_> {
             route: "/api/v1/traces",
             text,
             query,
+            before: self.before,
         };
         let work = search(app, &asked, deadline);
         let (answer, cost) = watched(app, request, Answer::inspected, work).await?;

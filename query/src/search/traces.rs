@@ -9,7 +9,7 @@ const STEPS_MAX: usize = 1_000;
 const STEP_NS: i64 = 300_000_000_000;
 
 /// How long before and after its match a trace is read before the index is known.
-const NEAR_NS: i64 = 60_000_000_000;
+pub const NEAR_NS: i64 = 60_000_000_000;
 
 /// When a trace most likely was.
 pub fn near(place: &Place) -> (i64, i64) {

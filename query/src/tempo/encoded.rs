@@ -80,24 +80,36 @@ impl Piece {
 
 /// Compresses pieces; what it needs is made once.
 #[derive(Default)]
-struct Packer(Option<Compressor<'static>>);
+struct Packer {
+    compressor: Option<Compressor<'static>>,
+    /// Larger than what is kept.
+    scratch: Vec<u8>,
+}
 
 impl Packer {
     /// The fastest level that is worth it: an answer is sent soon.
     const LEVEL: i32 = 1;
 
     fn pack(&mut self, plain: Vec<u8>) -> Piece {
-        let compressor = match &mut self.0 {
-            Some(compressor) => Ok(compressor),
-            none => Compressor::new(Self::LEVEL).map(|made| none.insert(made)),
-        };
-        match compressor.and_then(|compressor| compressor.compress(&plain)) {
-            Ok(bytes) => Piece::Packed {
-                bytes: bytes.into(),
+        match self.compress(&plain) {
+            Ok(()) => Piece::Packed {
+                bytes: Bytes::copy_from_slice(&self.scratch),
                 length: plain.len(),
             },
             Err(_) => Piece::Plain(plain.into()),
         }
+    }
+
+    fn compress(&mut self, plain: &[u8]) -> io::Result<()> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(Self::LEVEL)?),
+        };
+        self.scratch.clear();
+        self.scratch
+            .reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        compressor.compress_to_buffer(plain, &mut self.scratch)?;
+        Ok(())
     }
 }
 

@@ -94,6 +94,7 @@ pub async fn ask(
         route,
         text,
         query: &query,
+        before: Default::default(),
     };
     let inspected = |answer: &Answer| Inspected {
         traces: 0,

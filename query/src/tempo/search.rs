@@ -89,6 +89,7 @@ impl Wanted {
             route,
             text: &self.text,
             query: &self.query,
+            before: Default::default(),
         }
     }
 }

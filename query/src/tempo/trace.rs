@@ -1,14 +1,12 @@
 //! `GET /api/v2/traces/{id}` and `GET /api/traces/{id}`: a whole trace.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -90,7 +88,7 @@ async fn answer(
         Format::Json => "application/json",
     };
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))];
-    Ok((headers, body(found, version, format)?).into_response())
+    Ok((headers, body(&app, found, version, format)?).into_response())
 }
 
 /// A trace that was read, and the share of the memory for traces that it holds.
@@ -198,7 +196,7 @@ fn is_the_one(copies: &mut Copies, row: &SpanRow) -> bool {
 /// An answer of more bytes is sent in pieces, and never compressed.
 const WHOLE_BYTES: usize = 16 << 20;
 
-fn body(found: Found, version: Version, format: Format) -> Result<Body, Problem> {
+fn body(app: &App, found: Found, version: Version, format: Format) -> Result<Body, Problem> {
     let truncated = found.truncated;
     let (length, pieces) = found.trace.finish();
     let message = match truncated {
@@ -237,14 +235,21 @@ fn body(found: Found, version: Version, format: Format) -> Result<Body, Problem>
             )
         }
     };
+    let (head_length, tail_length) = (head.len(), tail.len());
     let (head, tail) = (Piece::Plain(head.into()), Piece::Plain(tail.into()));
     let pieces = [head].into_iter().chain(pieces).chain([tail]);
+    let mut memory = found.memory;
     if length <= WHOLE_BYTES {
-        let whole: io::Result<Vec<Bytes>> = pieces.map(Piece::open).collect();
-        let whole = whole.map_err(|error| trace::internal(&error))?;
-        return Ok(Body::from(whole.concat()));
+        if !memory.grow_to(app, length) {
+            return Err(trace::too_much());
+        }
+        let mut whole = Vec::with_capacity(length + tail_length + head_length);
+        for piece in pieces {
+            let piece = piece.open().map_err(|error| trace::internal(&error))?;
+            whole.extend_from_slice(&piece);
+        }
+        return Ok(Body::from(whole));
     }
-    let memory = found.memory;
     let pieces = pieces.map(move |piece| {
         // Held until the last piece is sent.
         let _ = &memory;

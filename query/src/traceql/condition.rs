@@ -202,7 +202,7 @@ impl Condition {
     }
 
     /// Whether its text is not to be repeated: a statement may only be so long.
-    fn is_long(&self) -> bool {
+    pub fn is_long(&self) -> bool {
         const MAX: usize = 16_384;
         let sql = self.sql.as_ref();
         sql.is_some_and(|sql| sql.text().len() > MAX)

@@ -7,7 +7,7 @@ use crate::app::{App, Share};
 use crate::db::{DbError, Deadline, Flow};
 use crate::search::cursor::Place;
 use crate::search::page::indexed;
-use crate::search::traces::{Traces, near};
+use crate::search::traces::{NEAR_NS, Traces, near};
 use crate::sql::Sql;
 use crate::trace::outline::{SpanRecord as _, unique};
 use crate::traceql::condition::Condition;
@@ -60,52 +60,84 @@ pub async fn each_trace(
     each_of(app, columns, &sql, deadline, &mut take).await
 }
 
-/// Traces are read this long before and after the spans that are looked for, in case that the index does not know them
-/// yet.
-const NEAR_NS: i64 = 60_000_000_000;
+/// The traces with a span that meets a condition and starts within some time.
+#[derive(Debug)]
+pub struct Within {
+    /// The condition on their ids.
+    ids: Sql,
+    /// The first span's start, and the last one's end.
+    times: (i64, i64),
+    /// How many spans they have, as far as the index knows.
+    pub spans: u64,
+}
 
-/// When traces are, by the index.
+/// What the index knows of traces.
 #[derive(Debug, Row, Deserialize)]
 struct Bounds {
     start_ns: i64,
     end_ns: i64,
     traces: u64,
+    spans: u64,
 }
 
-/// The same of each trace with a span that meets a condition and starts in `from_ns..=to_ns`, in no order.
-///
-/// # Errors
-/// As [`each_trace`].
-pub async fn each_trace_within(
-    app: &App,
-    columns: &Columns,
-    condition: &Condition,
-    (from_ns, to_ns): (i64, i64),
-    deadline: Deadline,
-    mut take: impl FnMut(Loaded),
-) -> Result<bool, DbError> {
-    let mut ids = Sql::new("trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ");
-    ids.append(&condition.within(from_ns, to_ns)).push(")");
-    let mut sql = Sql::new(
-        "SELECT toUnixTimestamp64Nano(min(start)) AS start_ns, toUnixTimestamp64Nano(max(end)) AS end_ns, \
-         count() AS traces FROM trace_index WHERE tenant = '' AND ",
-    );
-    sql.append(&ids);
-    let rows: Vec<Bounds> = app.db.rows("trace_bounds", &sql, deadline).await?;
-    let near = (
-        from_ns.saturating_sub(NEAR_NS).max(0),
-        to_ns.saturating_add(NEAR_NS),
-    );
-    let known = rows.first().filter(|known| known.traces > 0);
-    let (start_ns, end_ns) = known.map_or(near, |known| {
-        (known.start_ns.min(near.0), known.end_ns.max(near.1))
-    });
-    let mut sql = Sql::new("tenant = '' AND ");
-    sql.started_within(start_ns, end_ns)
-        .push(" AND ")
-        .append(&ids);
-    let sql = columns.traces_sql(&sql);
-    each_of(app, columns, &sql, deadline, &mut take).await
+impl Within {
+    /// The traces with a span that meets the condition and starts in `from_ns..=to_ns`, but for those that are known.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn find(
+        app: &App,
+        condition: &Condition,
+        (from_ns, to_ns): (i64, i64),
+        known: &[[u8; 16]],
+        deadline: Deadline,
+    ) -> Result<Self, DbError> {
+        let mut ids = Sql::new("trace_id GLOBAL IN (SELECT trace_id FROM spans WHERE ");
+        ids.append(&condition.within(from_ns, to_ns)).push(")");
+        if !known.is_empty() {
+            ids.push(" AND NOT ").trace_id_in(known.iter().copied());
+        }
+        let mut sql = Sql::new(
+            "SELECT toUnixTimestamp64Nano(min(start)) AS start_ns, \
+             toUnixTimestamp64Nano(max(end)) AS end_ns, count() AS traces, sum(span_count) AS spans \
+             FROM trace_index WHERE tenant = '' AND ",
+        );
+        sql.append(&ids);
+        let rows: Vec<Bounds> = app.db.rows("trace_bounds", &sql, deadline).await?;
+        let near = (
+            from_ns.saturating_sub(NEAR_NS).max(0),
+            to_ns.saturating_add(NEAR_NS),
+        );
+        let bounds = rows.first().filter(|bounds| bounds.traces > 0);
+        Ok(Self {
+            ids,
+            times: bounds.map_or(near, |bounds| {
+                (bounds.start_ns.min(near.0), bounds.end_ns.max(near.1))
+            }),
+            spans: bounds.map_or(0, |bounds| bounds.spans),
+        })
+    }
+
+    /// Gives each of them to `take`, in no order. Returns false where some were left out, for they are larger than what
+    /// may be held.
+    ///
+    /// # Errors
+    /// As [`each_trace`].
+    pub async fn each(
+        &self,
+        app: &App,
+        columns: &Columns,
+        deadline: Deadline,
+        mut take: impl FnMut(Loaded),
+    ) -> Result<bool, DbError> {
+        let (start_ns, end_ns) = self.times;
+        let mut sql = Sql::new("tenant = '' AND ");
+        sql.started_within(start_ns, end_ns)
+            .push(" AND ")
+            .append(&self.ids);
+        let sql = columns.traces_sql(&sql);
+        each_of(app, columns, &sql, deadline, &mut take).await
+    }
 }
 
 /// Gives each trace of a query to `take`, whose rows are in the order of traces.

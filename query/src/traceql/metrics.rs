@@ -4,14 +4,14 @@
 mod aggregate;
 mod compare;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use spanloom_traceql::{CompiledQuery, Finished, Limits, Metrics, Trace, Window};
 
 use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow};
 use crate::traceql::condition::Condition;
-use crate::traceql::load::{Loaded, each_trace_within};
+use crate::traceql::load::{Loaded, Within};
 use crate::traceql::rows::{Columns, EvalRow};
 use crate::traceql::span::{Reader, StoredSpan};
 
@@ -57,7 +57,7 @@ pub async fn metrics(
         extrapolates: query.extrapolates(),
         cut: None,
     };
-    let read = match (aggregate::plan(query), compare::plan(query)) {
+    let read = match (aggregate::plan(query), compare::plan(query, &window)) {
         (Some(leaves), _) => run.aggregate(&app.db, &leaves, deadline).await,
         (None, Some(comparison)) => run.compare(app, query, &comparison, deadline).await,
         (None, None) => {
@@ -160,23 +160,32 @@ impl Run<'_> {
         let (start_ns, end_ns) = bounds(&self.window);
         // Traces reach over several chunks.
         let mut seen: HashSet<[u8; 16]> = HashSet::new();
+        let mut reaching = Reaching::default();
         let (mut to_ns, mut length_ns) = (end_ns, FIRST_CHUNK_NS);
         while to_ns >= start_ns {
             let from_ns = to_ns.saturating_sub(length_ns - 1).max(start_ns);
+            // Those that begin later are in no chunk any more.
+            reaching.forget_from(to_ns);
+            let chunk = (from_ns, to_ns);
+            let known = reaching.ids();
+            let within = Within::find(app, condition, chunk, &known, deadline).await?;
+            if within.spans > 4 * CHUNK_SPANS && length_ns > SHORTEST_CHUNK_NS {
+                length_ns = next_length(length_ns, within.spans);
+                continue;
+            }
             let mut spans = 0;
             let take = |trace: Loaded| {
-                spans += trace.spans.len() as u64;
+                reaching.add(&trace);
                 if seen.insert(trace.trace_id) {
-                    self.inspected_spans += trace.spans.len() as u64;
+                    spans += trace.spans.len() as u64;
                     observe(&mut self.metrics, &Trace::new(&trace.spans));
                 }
             };
-            let chunk = (from_ns, to_ns);
-            let all = each_trace_within(app, columns, condition, chunk, deadline, take);
-            if !all.await? {
+            if !within.each(app, columns, deadline, take).await? {
                 let why = "a trace is too large to be searched";
                 self.cut.get_or_insert_with(|| why.to_owned());
             }
+            self.inspected_spans += spans;
             length_ns = next_length(length_ns, spans);
             match from_ns.checked_sub(1) {
                 Some(before) => to_ns = before,
@@ -184,6 +193,31 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Traces that were seen and reach before it, so that they need not be read again: those with the most spans.
+#[derive(Debug, Default)]
+struct Reaching(BTreeSet<(usize, i64, [u8; 16])>);
+
+impl Reaching {
+    const MOST: usize = 1_000;
+
+    fn add(&mut self, trace: &Loaded) {
+        self.0
+            .insert((trace.spans.len(), trace.start_ns, trace.trace_id));
+        if self.0.len() > Self::MOST {
+            self.0.pop_first();
+        }
+    }
+
+    /// Forgets those that start at this time or later.
+    fn forget_from(&mut self, time_ns: i64) {
+        self.0.retain(|(_, start_ns, _)| *start_ns < time_ns);
+    }
+
+    fn ids(&self) -> Vec<[u8; 16]> {
+        self.0.iter().map(|(.., id)| *id).collect()
     }
 }
 

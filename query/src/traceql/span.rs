@@ -145,6 +145,9 @@ fn value_of(r#type: ValueType, json: &Json) -> Option<Value> {
     })
 }
 
+/// So much is remembered of what many spans share, and a little more.
+const SHARED_MAX: usize = 10_000;
+
 /// What many spans share, read once.
 #[derive(Debug, Default)]
 struct Shared(HashMap<Text, Arc<Attributes>>);
@@ -177,6 +180,11 @@ impl Resources {
         read.get(key).map_or(OwnedValue::Nil, Value::owned)
     }
 
+    /// Whether it remembers so much that it should be begun anew.
+    pub fn is_large(&self) -> bool {
+        self.0.0.len() > SHARED_MAX
+    }
+
     /// Calls `take` with each key and its value, as far as values are compared; nil is an array.
     pub fn compared(&mut self, json: &Text, take: &mut dyn FnMut(&str, OwnedValue)) {
         for (key, value) in &self.0.read(json.clone()).0 {
@@ -199,7 +207,6 @@ pub struct Reader {
 impl Reader {
     /// Whether it remembers so much that it should be begun anew.
     pub fn is_large(&self) -> bool {
-        const SHARED_MAX: usize = 10_000;
         self.resources.0.len() + self.scopes.0.len() > SHARED_MAX
     }
 

@@ -13,7 +13,7 @@ use crate::traceql::plan::Plan;
 /// A text in the log is cut to so many characters.
 const LOGGED_CHARS_MAX: usize = 1_000;
 
-/// A query as it came.
+/// A query as it is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The route, as the API's documents have it.
@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub text: &'a str,
     /// The same, compiled.
     pub query: &'a CompiledQuery,
+    /// What was read before it could be run, and the time that this took.
+    pub before: (Read, Duration),
 }
 
 /// What was looked at.
@@ -87,10 +89,11 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn cost(&self) -> Cost {
+        let (read, took) = self.request.before;
         Cost {
-            read: self.tally.read(),
+            read: read + self.tally.read(),
             inspected: self.inspected,
-            took: self.begun.elapsed(),
+            took: took + self.begun.elapsed(),
         }
     }
 }
@@ -105,7 +108,9 @@ impl Drop for Watch<'_> {
         if took < self.threshold {
             return;
         }
-        let Request { route, text, query } = self.request;
+        let Request {
+            route, text, query, ..
+        } = self.request;
         let plan = Plan::of(query);
         let pushed_down = plan.pushed_down.unwrap_or_default();
         tracing::warn!(

@@ -434,6 +434,9 @@ async fn clickhouse_compares_as_the_evaluator_does() {
         }
         texts.extend(planned.iter().map(|series| series["labels"].to_string()));
     }
+    let metrics = service.ask("/metrics").await.text;
+    let counted = "clickhouse_duration_seconds_count{query=\"traceql_compare\",outcome=\"ok\"}";
+    assert!(metrics.contains(counted), "ClickHouse compared nothing");
     // Of several steps, attributes that have values of one type and of several, and what traces say.
     for label in [
         "span.s",
@@ -450,6 +453,64 @@ async fn clickhouse_compares_as_the_evaluator_does() {
             "{label}: {texts:?}"
         );
     }
+}
+
+/// Whole traces are read by chunks of the window, and each counts once, in however many of them it is.
+#[tokio::test]
+async fn a_trace_counts_once_in_however_many_chunks_it_is() {
+    let service = Service::start().await;
+    let hour = T0 / 3600 * 3600 - 3600;
+    // Two spans each second, the second a child of the first, and a trace with a child of its root each minute.
+    for (trace, id, parent, seconds, count) in [
+        ("number + 1", "1", "0", "number", 3_600),
+        ("number + 1", "2", "1", "number", 3_600),
+        (
+            "99999",
+            "number + 1",
+            "if(number = 0, 0, 1)",
+            "60 * number",
+            60,
+        ),
+    ] {
+        let fixed = |number: &str, digits: usize| {
+            let bytes = digits / 2;
+            format!(
+                "toFixedString(unhex(leftPad(hex(toUInt64({number})), {digits}, '0')), {bytes})"
+            )
+        };
+        service
+            .sql(&format!(
+                "INSERT INTO spans (time, trace_id, span_id, parent_span_id, service, name, duration_ns) SELECT \
+                 fromUnixTimestamp64Nano(toInt64(({hour} + {seconds}) * 1000000000)), {}, {}, {}, 'cart', 'x', 5 \
+                 FROM numbers({count})",
+                fixed(trace, 32),
+                fixed(id, 16),
+                fixed(parent, 16),
+            ))
+            .await;
+    }
+    service
+        .sql(
+            "INSERT INTO trace_index (day, trace_id, start, end, span_count) SELECT toDate(min(time)), trace_id, \
+             min(time), max(time), count() FROM spans GROUP BY trace_id",
+        )
+        .await;
+    let query = encoded("{ } | count_over_time() by (span:childCount)");
+    let path = format!(
+        "/tempo/api/metrics/query?start={}&end={}&q={query}",
+        hour - 1,
+        hour + 3_600
+    );
+    let answer = service.ask(&path).await;
+    let series = answer.body["series"].as_array().unwrap().iter();
+    let counts = series.map(|series| {
+        let children = series["labels"][0]["value"]["intValue"].to_string();
+        (children, series["value"].as_f64().unwrap())
+    });
+    let counts: BTreeMap<String, f64> = counts.collect();
+    let expect = [("\"0\"", 3_659.0), ("\"1\"", 3_600.0), ("\"59\"", 1.0)];
+    let expect = expect.map(|(children, count)| (children.to_owned(), count));
+    assert_eq!(counts, BTreeMap::from(expect), "{}", answer.text);
 }
 
 /// Of many spans examples are looked for in parts of the window, and in all of it where these have none.

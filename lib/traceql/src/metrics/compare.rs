@@ -81,11 +81,13 @@ impl Compared {
         limit: usize,
     ) -> bool {
         let number = self.values;
-        let values = self.counts(selected).0.entry(label).or_default();
-        let is_new = !values.known.contains_key(&value);
+        let counts = &mut self.counts(selected).0;
+        let values = counts.get(&label);
+        let is_new = !values.is_some_and(|values| values.known.contains_key(&value));
         if is_new && number >= limit {
             return false;
         }
+        let values = counts.entry(label).or_default();
         let cells = values.known.entry(value);
         let cells = cells.or_insert_with(|| vec![0.0; steps]);
         if let Some(cell) = cells.get_mut(step) {

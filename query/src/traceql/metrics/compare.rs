@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_SPAN};
-use spanloom_traceql::{CompiledQuery, Field, LeafIndex, MetricsFunction, OwnedValue, Scope};
+use spanloom_traceql::{
+    CompiledQuery, Field, LeafIndex, MetricsFunction, OwnedValue, Scope, Window,
+};
 
 use super::aggregate::Column;
 use super::{Run, bounds, candidates};
@@ -33,25 +35,32 @@ pub(super) struct Comparison {
     top: i64,
 }
 
+/// The most counts of an attribute: one for each step of each value that is answered.
+const COUNTS_MAX: usize = 1_000_000;
+
 /// How ClickHouse compares for a query; none where it cannot.
-pub(super) fn plan(query: &CompiledQuery) -> Option<Comparison> {
+pub(super) fn plan(query: &CompiledQuery, window: &Window) -> Option<Comparison> {
     let leaves = query.leaves();
     let leaf = leaves.first()?;
     let MetricsFunction::Compare {
         selection,
         top,
-        window,
+        window: selected,
     } = &leaf.pipeline.function
     else {
         return None;
     };
     let condition = Condition::of(leaf.filter?);
     let selection = Condition::of(selection);
-    let is_exact = condition.is_exact() && selection.is_exact() && *top <= TOP_MAX;
-    is_exact.then_some(Comparison {
+    let counts = usize::try_from(*top).ok()?.checked_mul(window.steps())?;
+    let is_exact = condition.is_exact() && selection.is_exact();
+    // Each statement has the conditions several times.
+    let is_short = !condition.is_long() && !selection.is_long();
+    let is_small = *top <= TOP_MAX && counts <= COUNTS_MAX;
+    (is_exact && is_short && is_small).then_some(Comparison {
         condition,
         selection,
-        window: *window,
+        window: *selected,
         top: *top,
     })
 }
@@ -133,7 +142,14 @@ impl Run<'_> {
     ) -> Result<(), DbError> {
         let db = &app.db;
         self.compare_resources(db, comparison, deadline).await?;
-        self.compare_spans(db, comparison, deadline).await?;
+        match self.compare_spans(db, comparison, deadline).await {
+            Ok(()) => {}
+            // The rest may be had all the same.
+            Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
+                self.cut = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
         let inspected = self.inspected_spans;
         let columns = Columns::named(query);
         let condition = candidates(query);
@@ -177,6 +193,9 @@ impl Run<'_> {
                         row.weight,
                     );
                 });
+            }
+            if resources.is_large() {
+                resources = Resources::default();
             }
             Flow::More
         });
@@ -228,15 +247,15 @@ impl Run<'_> {
             0 => label(Scope::Span, &row.label.0),
             _ => row.label.0.clone(),
         };
-        let mut totals: Vec<(u32, f64)> = row
-            .total_steps
-            .iter()
-            .copied()
-            .zip(row.totals.iter().copied())
+        let totals = row.total_steps.iter().zip(&row.totals);
+        let mut totals: Vec<(u32, f64, f64)> = totals
+            .map(|(step, total)| (*step, *total, *total))
             .collect();
         for ((source, text), counts) in row.sources.iter().zip(&row.texts).zip(&row.counts) {
             for (step, count) in counts {
-                if let Some(total) = totals.iter_mut().find(|(known, _)| known == step) {
+                // ClickHouse sorts them.
+                let place = totals.binary_search_by_key(step, |(known, ..)| *known);
+                if let Some(total) = place.ok().and_then(|place| totals.get_mut(place)) {
                     total.1 -= count;
                 }
                 let pair = (name.clone(), value(*source, &row.label.0, &text.0));
@@ -245,7 +264,12 @@ impl Run<'_> {
                     .observe_compared(LEAF, is_selected, pair, step, *count);
             }
         }
-        for (step, rest) in totals {
+        // What is less is of sums that are not exact.
+        const LEAST: f64 = 1e-9;
+        for (step, rest, total) in totals {
+            if rest <= total * LEAST {
+                continue;
+            }
             let step = usize::try_from(step).unwrap_or(usize::MAX);
             self.metrics
                 .observe_compared_rest(LEAF, is_selected, &name, step, rest);
@@ -319,7 +343,7 @@ impl Run<'_> {
         sql
     }
 
-    /// The same of these attributes alone, that spans have in several places: of the values of one span the first counts.
+    /// The same of these attributes alone, which spans store in several columns; the first value of a span counts.
     fn mixed_sql(&self, comparison: &Comparison, labels: &[&Text]) -> Sql {
         let mut sql = Sql::default();
         for Text(key) in labels {
