@@ -50,7 +50,6 @@ pub fn resource_of(resource: &span::Resource, service: &str) -> Resource {
 /// The span of a row of the trace `trace_id`.
 pub fn span_of(trace_id: [u8; 16], row: SpanRow) -> Span {
     let start = u64::try_from(row.start_ns).unwrap_or(0);
-    let has_parent = row.parent_span_id != [0; 8];
     let attributes = row_attributes(&row.promoted, &row.codes);
     let mut attributes: Vec<KeyValue> = attributes.collect();
     let strings = row.attr_str.into_iter();
@@ -73,9 +72,10 @@ pub fn span_of(trace_id: [u8; 16], row: SpanRow) -> Span {
         trace_id: trace_id.to_vec(),
         span_id: row.span_id.to_vec(),
         trace_state: row.trace_state.0,
-        parent_span_id: has_parent
-            .then(|| row.parent_span_id.to_vec())
-            .unwrap_or_default(),
+        parent_span_id: match row.parent_span_id {
+            [0, 0, 0, 0, 0, 0, 0, 0] => Vec::new(),
+            id => id.to_vec(),
+        },
         flags: row.flags,
         name: row.name_text.0,
         kind: row.kind_number.into(),

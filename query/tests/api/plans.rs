@@ -468,7 +468,7 @@ async fn a_trace_counts_once_in_however_many_chunks_it_is() {
             "99999",
             "number + 1",
             "if(number = 0, 0, 1)",
-            "60 * number",
+            "60 * number + 30",
             60,
         ),
     ] {
