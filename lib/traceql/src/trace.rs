@@ -32,6 +32,7 @@ pub struct Trace<'t, S> {
     families: u32,
     /// Every position, parents before their children.
     topdown: Vec<u32>,
+    /// How many spans name each as their parent, also in a circle.
     children: Vec<u32>,
     nested: Vec<Nested>,
     start_ns: u64,
@@ -103,6 +104,7 @@ impl<'t, S: TraceSpan> Trace<'t, S> {
             self.family[position as usize] = family;
             if let Some(parent) = positions.get(id) {
                 self.parent[position as usize] = *parent;
+                self.children[*parent as usize] += 1;
             }
         }
     }
@@ -132,18 +134,16 @@ impl<'t, S: TraceSpan> Trace<'t, S> {
     }
 
     /// The children of all spans, those of one together: of `p` from the first list's `p` to its `p + 1`.
-    fn list_children(&mut self) -> (Vec<u32>, Vec<u32>) {
+    fn list_children(&self) -> (Vec<u32>, Vec<u32>) {
+        let mut counts = vec![0; self.order.len()];
         for position in self.positions() {
-            if let Some(count) = self
-                .children
-                .get_mut(self.parent[position as usize] as usize)
-            {
+            if let Some(count) = counts.get_mut(self.parent[position as usize] as usize) {
                 *count += 1;
             }
         }
         let mut starts = Vec::with_capacity(self.order.len() + 1);
         let mut end = 0u32;
-        for count in &self.children {
+        for count in &counts {
             starts.push(end);
             end += count;
         }

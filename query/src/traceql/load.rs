@@ -130,13 +130,18 @@ impl Within {
         deadline: Deadline,
         mut take: impl FnMut(Loaded),
     ) -> Result<bool, DbError> {
+        let sql = columns.traces_sql(&self.condition());
+        each_of(app, columns, &sql, deadline, &mut take).await
+    }
+
+    /// The condition that a row is a span of one of them.
+    pub fn condition(&self) -> Sql {
         let (start_ns, end_ns) = self.times;
         let mut sql = Sql::new("tenant = '' AND ");
         sql.started_within(start_ns, end_ns)
             .push(" AND ")
             .append(&self.ids);
-        let sql = columns.traces_sql(&sql);
-        each_of(app, columns, &sql, deadline, &mut take).await
+        sql
     }
 }
 

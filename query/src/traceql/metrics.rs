@@ -3,6 +3,7 @@
 
 mod aggregate;
 mod compare;
+mod facts;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,7 +14,7 @@ use crate::db::{Db, DbError, Deadline, Flow};
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, Within};
 use crate::traceql::rows::{Columns, EvalRow};
-use crate::traceql::span::{Reader, StoredSpan};
+use crate::traceql::span::Reader;
 
 /// How long the first chunk of a window is.
 const FIRST_CHUNK_NS: i64 = 60_000_000_000;
@@ -69,13 +70,7 @@ pub async fn metrics(
                 && query.leaves().iter().all(|leaf| leaf.filter.is_some());
             match is_of_spans_alone {
                 true => run.spans(&app.db, &columns, &condition, deadline).await,
-                false => {
-                    let observe = |metrics: &mut Metrics<'_>, trace: &Trace<'_, StoredSpan>| {
-                        metrics.observe(trace);
-                    };
-                    run.traces(app, &columns, &condition, deadline, observe)
-                        .await
-                }
+                false => run.traces(app, &columns, &condition, deadline).await,
             }
         }
     };
@@ -155,7 +150,6 @@ impl Run<'_> {
         columns: &Columns,
         condition: &Condition,
         deadline: Deadline,
-        observe: impl Fn(&mut Metrics<'_>, &Trace<'_, StoredSpan>),
     ) -> Result<(), DbError> {
         let (start_ns, end_ns) = bounds(&self.window);
         // Traces reach over several chunks.
@@ -170,7 +164,7 @@ impl Run<'_> {
             let known = reaching.ids();
             let within = Within::find(app, condition, chunk, &known, deadline).await?;
             if within.spans > 4 * CHUNK_SPANS && length_ns > SHORTEST_CHUNK_NS {
-                length_ns = next_length(length_ns, within.spans);
+                length_ns = next_length(length_ns, within.spans, CHUNK_SPANS);
                 continue;
             }
             let mut spans = 0;
@@ -178,21 +172,25 @@ impl Run<'_> {
                 reaching.add(&trace);
                 if seen.insert(trace.trace_id) {
                     spans += trace.spans.len() as u64;
-                    observe(&mut self.metrics, &Trace::new(&trace.spans));
+                    self.metrics.observe(&Trace::new(&trace.spans));
                 }
             };
             if !within.each(app, columns, deadline, take).await? {
-                let why = "a trace is too large to be searched";
-                self.cut.get_or_insert_with(|| why.to_owned());
+                self.leaves_out_large();
             }
             self.inspected_spans += spans;
-            length_ns = next_length(length_ns, spans);
+            length_ns = next_length(length_ns, spans, CHUNK_SPANS);
             match from_ns.checked_sub(1) {
                 Some(before) => to_ns = before,
                 None => break,
             }
         }
         Ok(())
+    }
+
+    fn leaves_out_large(&mut self) {
+        let why = "a trace is too large to be searched";
+        self.cut.get_or_insert_with(|| why.to_owned());
     }
 }
 
@@ -221,9 +219,9 @@ impl Reaching {
     }
 }
 
-/// How long the chunk behind one is, that had so many spans.
-fn next_length(length_ns: i64, spans: u64) -> i64 {
-    let wanted = i128::from(length_ns) * i128::from(CHUNK_SPANS) / i128::from(spans.max(1));
+/// How long a chunk is that shall have so many spans, after one that had others.
+fn next_length(length_ns: i64, spans: u64, wanted: u64) -> i64 {
+    let wanted = i128::from(length_ns) * i128::from(wanted) / i128::from(spans.max(1));
     let most = i128::from(length_ns).saturating_mul(CHUNK_GROWTH);
     i64::try_from(wanted.clamp(i128::from(SHORTEST_CHUNK_NS), most)).unwrap_or(i64::MAX)
 }
@@ -237,13 +235,16 @@ mod tests {
         const SECOND: i64 = 1_000_000_000;
         #[track_caller]
         fn check(length_s: i64, spans: u64, expect_s: i64) {
-            assert_eq!(next_length(length_s * SECOND, spans), expect_s * SECOND);
+            assert_eq!(
+                next_length(length_s * SECOND, spans, CHUNK_SPANS),
+                expect_s * SECOND
+            );
         }
         check(60, CHUNK_SPANS, 60);
         check(60, CHUNK_SPANS / 10, 600);
         check(60, 2 * CHUNK_SPANS, 30);
         check(60, 0, 60 * 64);
         check(60, u64::MAX, 1);
-        assert_eq!(next_length(i64::MAX, 0), i64::MAX);
+        assert_eq!(next_length(i64::MAX, 0, 1), i64::MAX);
     }
 }

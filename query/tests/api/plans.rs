@@ -373,6 +373,18 @@ async fn clickhouse_compares_as_the_evaluator_does() {
             spans.push(stored(&mut random, trace, trace as u64 * 10 + id, parent));
         }
     }
+    // A client and a server with one id, of which the first has the child; a circle; a trace without a root.
+    for (id, parent, kind) in [(611, 0, "CLIENT"), (611, 0, "SERVER"), (612, 611, "SERVER")] {
+        spans.push(stored(&mut random, 61, id, parent).is(kind, "OK"));
+    }
+    for (trace, id, parent) in [
+        (62, 621, 622),
+        (62, 622, 621),
+        (63, 631, 630),
+        (63, 632, 631),
+    ] {
+        spans.push(stored(&mut random, trace, id, parent));
+    }
     service.insert(&spans).await;
     let filters = [
         "true",

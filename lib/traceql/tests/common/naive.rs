@@ -274,7 +274,10 @@ impl<'t> Naive<'t> {
             Intrinsic::TraceId => Val::Str(hex(&span.trace_id)),
             Intrinsic::InstrumentationName => Val::Str(span.scope.0.clone()),
             Intrinsic::InstrumentationVersion => Val::Str(span.scope.1.clone()),
-            Intrinsic::ChildCount => Val::Int(self.children(i).len() as i64),
+            Intrinsic::ChildCount => {
+                let children = (0..self.spans.len()).filter(|c| self.named_parent(*c) == Some(i));
+                Val::Int(children.count() as i64)
+            }
             Intrinsic::TraceDuration => Val::Int((end - start).cast_signed()),
             Intrinsic::RootName => Val::Str(self.spans[self.root()].name.clone()),
             Intrinsic::RootService => Val::Str(self.service(self.root())),

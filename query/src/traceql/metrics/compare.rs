@@ -1,5 +1,5 @@
-//! `compare()`: ClickHouse counts what is compared of each span by itself, where SQL says exactly which spans they are;
-//! the evaluator counts what only the span's trace says, of few columns.
+//! `compare()`: ClickHouse counts what is compared of each span by itself, where SQL says exactly which spans they are.
+//! What only the span's trace says is in [`super::facts`].
 
 use std::collections::BTreeSet;
 
@@ -11,16 +11,16 @@ use spanloom_traceql::{
 };
 
 use super::aggregate::Column;
-use super::{Run, bounds, candidates};
+use super::{Run, bounds};
 use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow, Text};
 use crate::sql::Sql;
 use crate::traceql::condition::Condition;
-use crate::traceql::rows::{Columns, WEIGHT};
+use crate::traceql::rows::WEIGHT;
 use crate::traceql::span::{Resources, kind_named, status_named, stored_value};
 
 /// `compare()` stands alone in its query.
-const LEAF: LeafIndex = 0;
+pub(super) const LEAF: LeafIndex = 0;
 
 /// ClickHouse keeps the most frequent values of each attribute; more are for the evaluator.
 const TOP_MAX: i64 = 1_000;
@@ -28,7 +28,7 @@ const TOP_MAX: i64 = 1_000;
 /// A comparison, as ClickHouse makes it.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    condition: Condition,
+    pub(super) condition: Condition,
     selection: Condition,
     /// When a span of the selection starts, in nanoseconds since 1970; the end is not part of it.
     window: Option<(i64, i64)>,
@@ -150,16 +150,7 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         }
-        let inspected = self.inspected_spans;
-        let columns = Columns::named(query);
-        let condition = candidates(query);
-        let observed = self.traces(app, &columns, &condition, deadline, |metrics, trace| {
-            metrics.observe_facts(trace);
-        });
-        observed.await?;
-        // Some were looked at twice.
-        self.inspected_spans = inspected.max(self.inspected_spans.saturating_sub(inspected));
-        Ok(())
+        self.compare_facts(app, query, comparison, deadline).await
     }
 
     async fn compare_resources(
@@ -276,10 +267,18 @@ impl Run<'_> {
         }
     }
 
-    /// The rest of a statement that begins with some columns, up to its WHERE: the step of a span, whether it is
-    /// selected, its weight, and which spans there are.
+    /// The rest of a statement that begins with some columns: those of each span, and which spans there are.
     fn rest_of_select(&self, comparison: &Comparison, sql: &mut Sql) {
         let (from_ns, to_ns) = bounds(&self.window);
+        self.columns_of_span(comparison, sql);
+        sql.push(" FROM spans WHERE tenant = '' AND ")
+            .started_within(from_ns, to_ns);
+        comparison.condition.and_to(sql);
+    }
+
+    /// The step of a span, whether it is selected, and its weight.
+    pub(super) fn columns_of_span(&self, comparison: &Comparison, sql: &mut Sql) {
+        let (from_ns, _) = bounds(&self.window);
         sql.push("toUInt32(intDiv(toUInt64(toUnixTimestamp64Nano(time) - ")
             .int(from_ns)
             .push("), toUInt64(")
@@ -294,9 +293,7 @@ impl Run<'_> {
         }
         sql.push(") AS is_selected, ")
             .push(if self.extrapolates { WEIGHT } else { "1." })
-            .push(" AS weight FROM spans WHERE tenant = '' AND ")
-            .started_within(from_ns, to_ns);
-        comparison.condition.and_to(sql);
+            .push(" AS weight");
     }
 
     /// All pairs of a label and a value, with how often each is there in each step.
