@@ -122,8 +122,8 @@ pub struct TraceSummary {
             description = "unspecified, internal, server, client, producer or consumer"),
         ("tag" = Option<Vec<String>>, Query, explode, style = Form,
             description = "key=value: an attribute of the span, its resource, scope, events or \
-                           links that is this text, number or boolean, or an array with it. Repeat \
-                           the parameter for several tags. error=true matches status error, \
+                           links that is this text, number or boolean, or an array with it. A value \
+                           in a map has its path as key (a.b). Repeat the parameter for several tags. error=true matches status error, \
                            otel.status_description the status message"),
         ("minDuration" = Option<String>, Query,
             description = "Minimum span duration, such as 10ms, 1.5s or 2m"),

@@ -6,12 +6,14 @@ use crate::db::{Db, DbError, Deadline};
 use crate::params::{Params, SPAN_KINDS, SPAN_STATUSES};
 use crate::problem::Problem;
 use crate::search::cursor::Question;
-use crate::search::tag::{Places, Tag};
+use crate::search::tag::{Place, Places, Tag};
 use crate::sql::Sql;
+use crate::traceql::condition::Condition;
+use crate::traceql::rows::Maps;
 use crate::traceql::search::candidates;
 
 /// More tags than this in one search are refused: each may read a map.
-pub(super) const TAGS_MAX: usize = 12;
+pub(super) const TAGS_MAX: usize = 10;
 
 /// The parameters that are conditions on a span. One span must meet all of them.
 const CONDITIONS: [&str; 7] = [
@@ -28,6 +30,15 @@ const CONDITIONS: [&str; 7] = [
 pub(super) fn given(params: &Params) -> Vec<&'static str> {
     let has = |name: &&str| params.all(name).any(|value| !value.is_empty());
     CONDITIONS.into_iter().filter(has).collect()
+}
+
+/// Parameters as a search.
+#[derive(Debug)]
+pub struct Understood {
+    /// The query.
+    pub text: String,
+    /// Where spans may have a tag in a map, how it is found there.
+    pub maps: Option<Maps>,
 }
 
 /// What a span must be to match.
@@ -98,7 +109,7 @@ impl Parameters {
         question.mark()
     }
 
-    /// The query that they are, of the spans that start in a window. Where a key may be is asked first: a condition for
+    /// The search that they are, of the spans that start in a window. Where a key may be is asked first: a condition for
     /// each place that an attribute can have is long, and usually only one of them can match.
     ///
     /// # Errors
@@ -108,12 +119,42 @@ impl Parameters {
         db: &Db,
         (start_ns, end_ns): (i64, i64),
         deadline: Deadline,
-    ) -> Result<String, Problem> {
+    ) -> Result<Understood, Problem> {
         let places = match self.tags.is_empty() {
             true => Vec::new(),
             false => self.places(db, (start_ns, end_ns), deadline).await?,
         };
-        Ok(self.text(&places))
+        Ok(Understood {
+            text: self.text(&places),
+            maps: self.maps(&places),
+        })
+    }
+
+    /// What finds tags in maps, which TraceQL does not look into; none where there are none.
+    fn maps(&self, places: &[Places]) -> Option<Maps> {
+        let tags = || self.tags.iter().zip(places);
+        if !tags().any(|(_, places)| places.has(Place::Maps)) {
+            return None;
+        }
+        let of = |text: &String| {
+            let query = CompiledQuery::new(&format!("{{ {text} }}"));
+            query.map_or(Condition::UNKNOWN, |query| candidates(&query))
+        };
+        let mut all: Vec<_> = self.fixed.iter().map(of).collect();
+        for (tag, places) in tags() {
+            let mut any: Vec<_> = tag.terms(*places).iter().map(of).collect();
+            if places.has(Place::Maps) {
+                let probes = tag.probes().into_iter();
+                let maps = probes.filter(|(place, _)| *place == Place::Maps);
+                any.extend(maps.map(|(_, sql)| Condition::at_least(sql)));
+            }
+            all.push(Condition::any(any.into_iter()));
+        }
+        let keys = tags().flat_map(|(tag, _)| tag.bases());
+        Some(Maps {
+            keys: keys.map(str::to_owned).collect(),
+            condition: Condition::all(all.into_iter()),
+        })
     }
 
     async fn places(
@@ -296,11 +337,11 @@ mod tests {
             bit.parse::<u64>().ok()
         });
         let bits: Vec<u64> = bits.collect();
-        assert_eq!(bits.len(), TAGS_MAX * 5);
+        assert_eq!(bits.len(), TAGS_MAX * 6);
         let all = bits.iter().fold(0, |all, bit| all | bit);
         assert_eq!(all.count_ones() as usize, bits.len());
         for number in 0..TAGS_MAX {
-            let mask = bits[number * 5..][..5].iter().fold(0, |all, bit| all | bit);
+            let mask = bits[number * 6..][..6].iter().fold(0, |all, bit| all | bit);
             assert_eq!(Places::of_bits(mask, number), Places::ALL);
             assert_eq!(Places::of_bits(!mask, number), Places::NONE);
         }

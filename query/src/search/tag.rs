@@ -3,6 +3,7 @@
 //! A trace shows a value wherever its sender put it and whatever its type, so that is where it is looked for: in the
 //! attributes of the span, of what it shares with others, of its events and links, as a text, a number and a boolean.
 
+use serde_json::Value as Json;
 use spanloom_store::schema::promoted::{Kind, PROMOTED_SPAN};
 use spanloom_store::schema::spans::NESTED_KEYS;
 use spanloom_traceql::{Literal, Scope};
@@ -27,15 +28,18 @@ pub(super) enum Place {
     Events,
     /// The links.
     Links,
+    /// A map, in whichever of them: the key is a path.
+    Maps,
 }
 
 impl Place {
-    const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Others,
         Self::Resource,
         Self::Scope,
         Self::Events,
         Self::Links,
+        Self::Maps,
     ];
 
     /// The bit of the place for a tag, by the tag's number.
@@ -54,7 +58,7 @@ impl Places {
     pub(super) const NONE: Self = Self(0);
 
     /// Any of them.
-    pub(super) const ALL: Self = Self(0b1_1111);
+    pub(super) const ALL: Self = Self(0b11_1111);
 
     /// Those of the tag of a number.
     pub(super) fn of_bits(bits: u64, number: usize) -> Self {
@@ -64,7 +68,7 @@ impl Places {
         Self(set.fold(0, |all, place| all | 1 << place as u8))
     }
 
-    fn has(self, place: Place) -> bool {
+    pub(super) fn has(self, place: Place) -> bool {
         self.0 & 1 << place as u8 != 0
     }
 }
@@ -107,7 +111,7 @@ impl Tag {
         let mut terms = Vec::new();
         for (key, value) in self.cuts() {
             terms.extend(intrinsic(key, value));
-            let literals = literals(value);
+            let (literals, elements) = (literals(value), elements(value));
             for (place, scope) in [
                 (Place::Others, Scope::Span),
                 (Place::Resource, Scope::Resource),
@@ -117,8 +121,9 @@ impl Tag {
             ] {
                 // Each span has a service.
                 let is_service = scope == Scope::Resource && key == "service.name";
+                let is_anywhere = places.has(place) || places.has(Place::Maps);
                 let taken = match place {
-                    _ if places.has(place) => literals.len(),
+                    _ if is_anywhere => literals.len(),
                     Place::Others => 1,
                     _ if is_service => 1,
                     _ => 0,
@@ -126,21 +131,35 @@ impl Tag {
                 let field = attribute(scope, key);
                 let equal = |literal: &Literal| format!("{field} = {literal}");
                 terms.extend(literals.iter().take(taken).map(equal));
+                if is_anywhere && !elements.is_empty() {
+                    let all: Vec<_> = elements.iter().map(equal).collect();
+                    terms.push(format!("({})", all.join(" && ")));
+                }
             }
         }
         terms
     }
 
     /// Conditions, in SQL, that a span may have the key in each place, whatever its value.
-    pub(super) fn probes(&self) -> [(Place, Sql); 5] {
+    pub(super) fn probes(&self) -> [(Place, Sql); 6] {
         Place::ALL.map(|place| {
-            let mut any = Sql::default();
+            let mut any = Sql::new("false");
             for (key, _) in self.cuts() {
-                any.push(if any.is_empty() { "" } else { " OR " })
-                    .append(&may_have(place, key));
+                let keys = match place {
+                    Place::Maps => bases(key).collect(),
+                    _ => vec![key],
+                };
+                for key in keys {
+                    any.push(" OR ").append(&may_have(place, key));
+                }
             }
             (place, any)
         })
+    }
+
+    /// The keys of maps that the tag may reach into.
+    pub(super) fn bases(&self) -> impl Iterator<Item = &str> {
+        self.cuts().flat_map(|(key, _)| bases(key))
     }
 }
 
@@ -174,8 +193,49 @@ fn literals(value: &str) -> Vec<Literal> {
     literals
 }
 
+/// The elements of an array, where a value is the JSON of one: it is looked for by all of them.
+fn elements(value: &str) -> Vec<Literal> {
+    let Ok(Json::Array(items)) = serde_json::from_str(value) else {
+        return Vec::new();
+    };
+    let literal = |item: &Json| match item {
+        Json::String(text) => Some(Literal::Str(text.clone())),
+        Json::Bool(value) => Some(Literal::Bool(*value)),
+        Json::Number(number) => number
+            .as_i64()
+            .map(Literal::Int)
+            .or_else(|| number.as_f64().map(Literal::Float)),
+        _ => None,
+    };
+    let literals: Option<Vec<_>> = items.iter().map(literal).collect();
+    literals.unwrap_or_default()
+}
+
+/// The keys of maps that a key may reach into: `a.b.c` may be `b.c` in the map `a`, or `c` in `a.b`.
+fn bases(key: &str) -> impl Iterator<Item = &str> {
+    const BASES_MAX: usize = 3;
+    let dots = key.match_indices('.').map(|(place, _)| place);
+    dots.take(BASES_MAX).filter_map(|place| {
+        let (base, path) = key.split_at_checked(place)?;
+        (!base.is_empty() && path.len() > 1).then_some(base)
+    })
+}
+
 fn may_have(place: Place, key: &str) -> Sql {
     match place {
+        Place::Maps => {
+            let mut sql = Sql::new("mapContains(attr_other, ");
+            sql.string(key).push(") OR ");
+            for column in ["resource", "scope_attributes"] {
+                sql.append(&has_text(column, key)).push(" OR ");
+            }
+            sql.push("has(")
+                .push(NESTED_KEYS)
+                .push(", ")
+                .string(key)
+                .push(")");
+            sql
+        }
         Place::Others => {
             let mut sql = Sql::default();
             let columns = PROMOTED_SPAN.iter();
@@ -255,6 +315,29 @@ mod tests {
         check_cuts("ü=💡=", &[("ü", "💡="), ("ü=💡", "")]);
         let many = "=".repeat(100);
         assert_eq!(Tag::read(&many).unwrap().cuts().count(), CUTS_MAX);
+    }
+
+    #[test]
+    fn a_key_may_reach_into_a_map() {
+        let check = |key: &str, expect: &[&str]| {
+            assert_eq!(bases(key).collect::<Vec<_>>(), expect, "{key}");
+        };
+        check("a", &[]);
+        check("a.b.c", &["a", "a.b"]);
+        check(".a", &[]);
+        check("a.", &[]);
+        check("a.b.c.d.e", &["a", "a.b", "a.b.c"]);
+    }
+
+    #[test]
+    fn an_array_is_looked_for_by_its_elements() {
+        let text = |text: &str| Literal::Str(text.to_owned());
+        assert_eq!(elements(r#"["a","b"]"#), [text("a"), text("b")]);
+        let others = [Literal::Int(1), Literal::Float(1.5), Literal::Bool(true)];
+        assert_eq!(elements("[1, 1.5, true]"), others);
+        for other in ["", "a", "[", "[]", "[[1]]", "[null]", "{}", "1"] {
+            assert_eq!(elements(other), [], "{other}");
+        }
     }
 
     #[test]

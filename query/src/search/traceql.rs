@@ -23,6 +23,7 @@ use crate::tally::{Read, Tally, counted};
 use crate::times::{Window, rfc3339};
 use crate::trace::value::{Attribute, TypedValue};
 use crate::traceql::plan::Plan;
+use crate::traceql::rows::Maps;
 use crate::traceql::search::{Answer, Asked, FoundSpan, FoundSpanset, FoundTrace, search};
 use crate::traceql::watch::{Request, watched};
 
@@ -90,6 +91,7 @@ pub async fn by_query(
     let asking = Asking {
         text,
         query: &query,
+        maps: None,
         question,
         before: Default::default(),
         window,
@@ -116,15 +118,16 @@ pub async fn by_parameters(
     // It is a part of what the search costs.
     let (begun, tally) = (Instant::now(), Arc::<Tally>::default());
     let text = parameters.query(&app.db, window, deadline);
-    let text = counted(tally.clone(), text).await?;
+    let understood = counted(tally.clone(), text).await?;
     let before = (tally.read(), begun.elapsed());
-    let query = CompiledQuery::new(&text).map_err(|error| {
+    let query = CompiledQuery::new(&understood.text).map_err(|error| {
         let detail = format!("the parameters make a query that is not valid: {error}");
         Problem::parameter("tag", detail)
     })?;
     let asking = Asking {
-        text: &text,
+        text: &understood.text,
         query: &query,
+        maps: understood.maps.as_ref(),
         question: parameters.question(window),
         before,
         window,
@@ -138,6 +141,7 @@ pub async fn by_parameters(
 struct Asking<'a> {
     text: &'a str,
     query: &'a CompiledQuery,
+    maps: Option<&'a Maps>,
     /// Its mark, for cursors.
     question: u64,
     /// What it took to understand it.
@@ -161,6 +165,7 @@ impl Asking<'_> {
             query,
             question,
             window: (start_ns, end_ns),
+            maps,
             ..
         } = self;
         let after = params
@@ -176,6 +181,7 @@ impl Asking<'_> {
             limit: self.limit + 1,
             spans_per_spanset: SPANS_MAX,
             is_named: true,
+            maps,
         };
         let request = Request {
             route: "/api/v1/traces",

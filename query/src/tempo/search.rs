@@ -80,6 +80,7 @@ impl Wanted {
             limit: self.limit,
             spans_per_spanset: self.spans_per_spanset,
             is_named: false,
+            maps: None,
         }
     }
 

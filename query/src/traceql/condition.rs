@@ -112,7 +112,8 @@ impl Condition {
         }
     }
 
-    fn all(parts: impl Iterator<Item = Self>) -> Self {
+    /// The condition that each of several holds.
+    pub fn all(parts: impl Iterator<Item = Self>) -> Self {
         let (mut sql, mut traces) = (Sql::default(), Sql::default());
         let mut exact = true;
         // One of those in parts is taken apart; the others are in each of its parts.
@@ -157,7 +158,8 @@ impl Condition {
         }
     }
 
-    fn at_least(sql: Sql) -> Self {
+    /// It holds on more rows than are meant.
+    pub fn at_least(sql: Sql) -> Self {
         Self {
             sql: Some(sql),
             ..Self::UNKNOWN

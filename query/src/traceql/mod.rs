@@ -1,10 +1,10 @@
 //! TraceQL over the store: what ClickHouse can narrow down, and what the evaluator decides.
 
-mod condition;
+pub mod condition;
 mod load;
 pub mod metrics;
 pub mod plan;
-mod rows;
+pub mod rows;
 pub mod search;
 mod span;
 pub mod watch;

@@ -146,6 +146,15 @@ impl SpanRecord for EvalRow {
     }
 }
 
+/// Maps whose values are attributes as well: `a.b` is `b` in the map `a`.
+#[derive(Debug)]
+pub struct Maps {
+    /// The keys of the maps.
+    pub keys: BTreeSet<String>,
+    /// The condition of a span that may match: that of the query does not look into maps.
+    pub condition: Condition,
+}
+
 /// Which attributes are read.
 #[derive(Debug, Default)]
 struct Keys<'q> {
@@ -243,6 +252,8 @@ pub struct Columns {
     pub texts: Vec<&'static Promoted>,
     /// Attributes that are columns of numbers, in the order of [`EvalRow::codes`].
     pub codes: Vec<&'static Promoted>,
+    /// Whether the values of maps are attributes as well.
+    pub are_maps_flat: bool,
     select: Sql,
 }
 
@@ -251,16 +262,30 @@ impl Columns {
     /// it names.
     pub fn of(query: &CompiledQuery, whole: &Condition) -> Self {
         let all = query.needs().all_attributes.then_some(whole);
-        Self::read(query, all)
+        Self::read(query, all, None)
+    }
+
+    /// The same, and those of these maps.
+    pub fn with_maps<'q>(
+        query: &'q CompiledQuery,
+        whole: &Condition,
+        maps: Option<&'q Maps>,
+    ) -> Self {
+        let all = query.needs().all_attributes.then_some(whole);
+        Self::read(query, all, maps)
     }
 
     /// Of a query, where all attributes are read elsewhere: those that it names.
     pub fn named(query: &CompiledQuery) -> Self {
-        Self::read(query, None)
+        Self::read(query, None, None)
     }
 
     /// Those that a query names, and all of the spans of a condition.
-    fn read(query: &CompiledQuery, whole: Option<&Condition>) -> Self {
+    fn read<'q>(
+        query: &'q CompiledQuery,
+        whole: Option<&Condition>,
+        maps: Option<&'q Maps>,
+    ) -> Self {
         let needs = query.needs();
         let all = whole.is_some();
         let keys = || Keys {
@@ -297,6 +322,8 @@ impl Columns {
                 },
             }
         }
+        let keys = maps.iter().flat_map(|maps| &maps.keys);
+        span.named.extend(keys.map(String::as_str));
         let (texts, codes) = (span.promoted(false), span.promoted(true));
 
         let mut sql = Sql::default();
@@ -369,6 +396,7 @@ impl Columns {
         Self {
             texts,
             codes,
+            are_maps_flat: maps.is_some(),
             select: sql,
         }
     }

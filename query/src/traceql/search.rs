@@ -24,7 +24,7 @@ use crate::sql::Sql;
 use crate::trace::outline::Name;
 use crate::traceql::condition::Condition;
 use crate::traceql::load::{Loaded, each_trace};
-use crate::traceql::rows::Columns;
+use crate::traceql::rows::{Columns, Maps};
 use crate::traceql::watch::Inspected;
 
 /// How long the first chunk of a window is.
@@ -56,6 +56,8 @@ pub struct Asked<'a> {
     pub spans_per_spanset: usize,
     /// Whether [`FoundTrace::name`] is wanted.
     pub is_named: bool,
+    /// Maps that are looked into.
+    pub maps: Option<&'a Maps>,
 }
 
 /// What a search found.
@@ -167,13 +169,16 @@ pub async fn search_telling(
     deadline: Deadline,
     mut tell: impl FnMut(&Answer, i64) + Send,
 ) -> Result<Answer, DbError> {
-    let condition = candidates(asked.query);
+    let condition = match asked.maps {
+        Some(maps) => maps.condition.clone(),
+        None => candidates(asked.query),
+    };
     let mut search = Search {
         asked,
         answer: Answer::default(),
         seen: HashSet::new(),
     };
-    let columns = Columns::of(asked.query, &condition);
+    let columns = Columns::with_maps(asked.query, &condition, asked.maps);
     let read = search.read(app, &columns, &condition, deadline, &mut tell);
     let read = read.await;
     let mut answer = search.answer;

@@ -70,17 +70,15 @@ pub struct Attributes(Vec<(String, Value)>);
 
 impl Attributes {
     /// Those of the store's JSON.
-    fn stored(json: &Text) -> Self {
+    fn stored(json: &Text, are_maps_flat: bool) -> Self {
         if json.0.is_empty() {
             return Self::default();
         }
-        let pairs = stored_attributes(&json.0)
-            .into_iter()
-            .filter_map(|attribute| {
-                let Attribute { key, r#type, value } = attribute;
-                Some((key, value_of(r#type, &value)?))
-            });
-        Self::of(pairs.collect())
+        let mut pairs = Vec::new();
+        for attribute in stored_attributes(&json.0) {
+            add(&mut pairs, attribute, are_maps_flat);
+        }
+        Self::of(pairs)
     }
 
     fn of(mut pairs: Vec<(String, Value)>) -> Self {
@@ -114,6 +112,34 @@ impl Attributes {
         for (key, value) in &self.0 {
             take(key, value_ref(value));
         }
+    }
+}
+
+/// Adds an attribute, and where it is a map its values under their paths, if these are wanted.
+fn add(pairs: &mut Vec<(String, Value)>, attribute: Attribute, are_maps_flat: bool) {
+    let Attribute { key, r#type, value } = attribute;
+    if are_maps_flat && r#type == ValueType::Kvlist {
+        flatten(pairs, &key, &value, MAPS_MAX);
+    }
+    pairs.extend(value_of(r#type, &value).map(|value| (key, value)));
+}
+
+/// Maps within more maps are not looked into.
+const MAPS_MAX: usize = 8;
+
+fn flatten(pairs: &mut Vec<(String, Value)>, key: &str, map: &Json, depth: usize) {
+    for item in map.as_array().into_iter().flatten() {
+        let text = |name: &str| item.get(name).and_then(Json::as_str);
+        let r#type = text("type").and_then(ValueType::named);
+        let (Some(name), Some(r#type), Some(value)) = (text("key"), r#type, item.get("value"))
+        else {
+            continue;
+        };
+        let key = format!("{key}.{name}");
+        if r#type == ValueType::Kvlist && depth > 0 {
+            flatten(pairs, &key, value, depth - 1);
+        }
+        pairs.extend(value_of(r#type, value).map(|value| (key, value)));
     }
 }
 
@@ -153,11 +179,11 @@ const SHARED_MAX: usize = 10_000;
 struct Shared(HashMap<Text, Arc<Attributes>>);
 
 impl Shared {
-    fn read(&mut self, json: Text) -> Arc<Attributes> {
+    fn read(&mut self, json: Text, are_maps_flat: bool) -> Arc<Attributes> {
         if let Some(read) = self.0.get(&json) {
             return Arc::clone(read);
         }
-        let read = Arc::new(Attributes::stored(&json));
+        let read = Arc::new(Attributes::stored(&json, are_maps_flat));
         self.0.insert(json, Arc::clone(&read));
         read
     }
@@ -176,7 +202,7 @@ pub struct Resources(Shared);
 impl Resources {
     /// The value that the resource has of a key.
     pub fn value(&mut self, json: &Text, key: &str) -> OwnedValue {
-        let read = self.0.read(json.clone());
+        let read = self.0.read(json.clone(), false);
         read.get(key).map_or(OwnedValue::Nil, Value::owned)
     }
 
@@ -187,7 +213,7 @@ impl Resources {
 
     /// Calls `take` with each key and its value, as far as values are compared; nil is an array.
     pub fn compared(&mut self, json: &Text, take: &mut dyn FnMut(&str, OwnedValue)) {
-        for (key, value) in &self.0.read(json.clone()).0 {
+        for (key, value) in &self.0.read(json.clone(), false).0 {
             match value {
                 Value::Other => {}
                 Value::Array(_) => take(key, OwnedValue::Nil),
@@ -212,20 +238,20 @@ impl Reader {
 
     /// The span of a row of these columns.
     pub fn span(&mut self, columns: &Columns, row: EvalRow) -> StoredSpan {
-        let start_ns = row.start_ns;
+        let (start_ns, is_flat) = (row.start_ns, columns.are_maps_flat);
         let events = row
             .event_list
             .into_iter()
             .map(|(time_ns, name, json)| Event {
                 name: name.0,
                 since_start_ns: time_ns.saturating_sub(start_ns),
-                attributes: Attributes::stored(&json),
+                attributes: Attributes::stored(&json, is_flat),
             });
         let links = row.link_list.into_iter();
         let links = links.map(|(trace_id, span_id, json)| Link {
             trace_id,
             span_id,
-            attributes: Attributes::stored(&json),
+            attributes: Attributes::stored(&json, is_flat),
         });
         // Of several values of one key, that of the column comes first.
         let mut pairs = Vec::new();
@@ -247,11 +273,13 @@ impl Reader {
         );
         let doubles = row.doubles.into_iter();
         pairs.extend(doubles.map(|(key, number)| (key.0, Value::Float(number))));
-        let others = row.others.into_iter();
-        pairs.extend(others.filter_map(|(key, json)| {
-            let Attribute { key, r#type, value } = TypedValue::stored(&json.0).under(key.0);
-            Some((key, value_of(r#type, &value)?))
-        }));
+        for (key, json) in row.others {
+            add(
+                &mut pairs,
+                TypedValue::stored(&json.0).under(key.0),
+                is_flat,
+            );
+        }
         StoredSpan {
             trace_id: row.trace_id,
             span_id: row.span_id,
@@ -266,10 +294,10 @@ impl Reader {
             service: row.service_name.0,
             status_message: row.message.0,
             attributes: Attributes::of(pairs),
-            resource: self.resources.read(row.resource_json),
+            resource: self.resources.read(row.resource_json, is_flat),
             scope_name: row.scope.0,
             scope_version: row.scope_version_text.0,
-            scope_attributes: self.scopes.read(row.scope_json),
+            scope_attributes: self.scopes.read(row.scope_json, is_flat),
             weight: row.weight,
         }
     }

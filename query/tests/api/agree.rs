@@ -246,7 +246,7 @@ const VALUES: [(&str, &[&str]); 12] = [
     ("1.5", &["1.5", "1.50"]),
     ("503.0", &["503", "503.0", "5.03e2"]),
     ("true", &["true"]),
-    ("[\"x\",7,false]", &["x", "7", "false"]),
+    ("[\"x\",7,false]", &["x", "7", "false", "[\"x\",7,false]"]),
 ];
 
 /// A span whose attribute `key` is the value that is `json`, stored as the writer does.
@@ -346,14 +346,22 @@ async fn a_search_finds_what_a_trace_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_are_found_by_tags() {
+async fn statuses_and_maps_are_found_by_tags() {
     let service = Service::start().await;
     service
         .insert(&[
             span(1, 1, 0, 0).is("SERVER", "ERROR"),
             span(2, 1, 0, 0).with("status_message", "'out of tea'"),
             span(3, 1, 0, 0).with("attr_other", "map('error', 'true')"),
+            span(4, 1, 0, 0).with(
+                "attr_other",
+                r#"map('m', '{"kvlistValue":{"k":"v","in":{"kvlistValue":{"n":1}}}}')"#,
+            ),
             span(5, 1, 0, 0).is("SERVER", "OK"),
+            span(6, 1, 0, 0).with(
+                "resource",
+                r#"'{"service.name":"cart","r.m":{"kvlistValue":{"k":"v"}}}'"#,
+            ),
         ])
         .await;
     for (tag, expect) in [
@@ -363,6 +371,12 @@ async fn statuses_are_found_by_tags() {
         ("otel.status_description%3Dout%20of%20tea", &[2]),
         ("status.message%3Dout%20of%20tea", &[2]),
         ("status.message%3Dtea", &[]),
+        ("m.k%3Dv", &[4]),
+        ("m.in.n%3D1", &[4]),
+        ("r.m.k%3Dv", &[6]),
+        ("m.k%3Dw", &[]),
+        ("m%3Dv", &[]),
+        ("k%3Dv", &[]),
     ] {
         let answer = service.search(&format!("tag={tag}")).await;
         let ids: Vec<_> = answer["traces"]
