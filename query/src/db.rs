@@ -46,6 +46,11 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// Whether the query was cut off by a limit: what it gave until then is an answer.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Memory(_) | Self::Result(_))
+    }
+
     /// The class of the error, for the metric and the log.
     pub fn label(&self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! The parameters of a search that are conditions on a span, as a TraceQL query.
 
-use spanloom_traceql::{CompiledQuery, Field, Literal, Scope};
+use spanloom_traceql::{CompiledQuery, Literal};
 
 use crate::db::{Db, DbError, Deadline};
 use crate::params::{Params, SPAN_KINDS, SPAN_STATUSES};
@@ -223,16 +223,6 @@ impl Parameters {
             false => format!("{{ {} }}", conditions.join(" && ")),
         }
     }
-}
-
-/// An attribute as TraceQL writes it.
-pub(super) fn attribute(scope: Scope, key: &str) -> String {
-    let field = Field::Attribute {
-        parent: false,
-        scope,
-        name: key.to_owned(),
-    };
-    field.to_string()
 }
 
 /// The tags in an order of their own, so that the order of giving does not matter to a cursor.

@@ -9,8 +9,8 @@ use spanloom_store::schema::spans::NESTED_KEYS;
 use spanloom_traceql::{Literal, Scope};
 
 use crate::params::SPAN_STATUSES;
-use crate::search::parameters::attribute;
 use crate::sql::Sql;
+use crate::traceql::attribute;
 
 /// A tag is cut at so many of its `=`, since a key may contain some.
 const CUTS_MAX: usize = 4;

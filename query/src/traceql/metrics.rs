@@ -76,7 +76,7 @@ pub async fn metrics(
     };
     match read {
         Ok(()) => {}
-        Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
+        Err(error) if error.is_limit() => {
             run.cut = Some(error.to_string());
         }
         Err(error) => return Err(error),

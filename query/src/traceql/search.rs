@@ -184,7 +184,7 @@ pub async fn search_telling(
     let mut answer = search.answer;
     match read {
         Ok(()) => {}
-        Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
+        Err(error) if error.is_limit() => {
             answer.cut = Some(error.to_string());
             answer.ended_early = true;
         }

@@ -240,7 +240,7 @@ impl Run<'_> {
             match self.examples(db, number, leaf, dense, deadline).await {
                 Ok(()) => {}
                 // The series are whole without them.
-                Err(DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_)) => break,
+                Err(error) if error.is_limit() => break,
                 Err(error) => return Err(error),
             }
         }

@@ -6,15 +6,14 @@ use std::collections::BTreeSet;
 use clickhouse::Row;
 use serde::Deserialize;
 use spanloom_store::schema::promoted::{Kind as ColumnKind, PROMOTED_SPAN};
-use spanloom_traceql::{
-    CompiledQuery, Field, LeafIndex, MetricsFunction, OwnedValue, Scope, Window,
-};
+use spanloom_traceql::{CompiledQuery, LeafIndex, MetricsFunction, OwnedValue, Scope, Window};
 
 use super::aggregate::Column;
 use super::{Run, bounds};
 use crate::app::App;
 use crate::db::{Db, DbError, Deadline, Flow, Text};
 use crate::sql::Sql;
+use crate::traceql::attribute;
 use crate::traceql::condition::Condition;
 use crate::traceql::rows::WEIGHT;
 use crate::traceql::span::{Resources, kind_named, status_named, stored_value};
@@ -145,7 +144,7 @@ impl Run<'_> {
         match self.compare_spans(db, comparison, deadline).await {
             Ok(()) => {}
             // The rest may be had all the same.
-            Err(error @ (DbError::Timeout(_) | DbError::Memory(_) | DbError::Result(_))) => {
+            Err(error) if error.is_limit() => {
                 self.cut = Some(error.to_string());
             }
             Err(error) => return Err(error),
@@ -175,7 +174,7 @@ impl Run<'_> {
                 (Scope::Instrumentation, &row.scope_json),
             ] {
                 resources.compared(json, &mut |key, value| {
-                    let pair = (label(scope, key), value);
+                    let pair = (attribute(scope, key), value);
                     self.metrics.observe_compared(
                         LEAF,
                         row.is_selected != 0,
@@ -235,7 +234,7 @@ impl Run<'_> {
     fn label(&mut self, row: &LabelRow) {
         let is_selected = row.is_selected != 0;
         let name = match row.is_intrinsic {
-            0 => label(Scope::Span, &row.label.0),
+            0 => attribute(Scope::Span, &row.label.0),
             _ => row.label.0.clone(),
         };
         let totals = row.total_steps.iter().zip(&row.totals);
@@ -390,16 +389,6 @@ fn labels_sql(top: i64, pairs: &Sql) -> Sql {
         ") GROUP BY is_selected, source, label, text) GROUP BY is_selected, is_intrinsic, label)",
     );
     sql
-}
-
-/// An attribute as TraceQL writes it.
-fn label(scope: Scope, key: &str) -> String {
-    let field = Field::Attribute {
-        parent: false,
-        scope,
-        name: key.to_owned(),
-    };
-    field.to_string()
 }
 
 /// The value of a text in SQL.
