@@ -10,6 +10,7 @@
 //! from these types (see `schema`).
 
 mod cluster;
+mod injection;
 mod processing;
 mod scheduling;
 mod storage;
@@ -23,6 +24,7 @@ pub use cluster::{
     Acknowledge, Collector, CollectorLog, Grafana, Images, MAX_GATEWAYS, MAX_METADATA_KEYS,
     MAX_PATH, MAX_REPLICAS, Query, QueryAuth, QueryTls, Resources,
 };
+pub use injection::{Injection, InjectionMode, TRACE_LABEL};
 pub use processing::{Gateway, Head, Kubernetes, Limits, Processing, RedactRule, Sampling};
 pub use scheduling::{
     Affinity, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement, NodeAffinity,
@@ -100,8 +102,12 @@ pub struct Metadata {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = in_order::<Self>)]
-#[schemars(extend("x-later" = ["injection", "sidecar"]))]
+#[schemars(extend("x-later" = ["sidecar"]))]
 pub struct Spec {
+    /// Which pods are traced without a change to them.
+    #[serde(default)]
+    #[schemars(extend("x-default" = {}, "x-laptop" = ""))]
+    pub injection: Injection,
     /// How spans are processed before they are measured, sampled and stored.
     #[serde(default)]
     #[schemars(extend("x-default" = {}))]

@@ -42,17 +42,18 @@ mod shape;
 pub mod status;
 #[cfg(feature = "document")]
 mod validate;
+pub mod workload;
 
 #[cfg(feature = "document")]
 pub use document::{
     API_VERSION, Acknowledge, Affinity, Collector, CollectorLog, External, ExternalTls, Gateway,
-    Grafana, Head, Images, KIND, Kubernetes, LabelSelector, LabelSelectorOperator,
-    LabelSelectorRequirement, Limits, Managed, ManagementState, Metadata, NodeAffinity, NodePolicy,
-    NodeSelector, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity,
-    PodAffinityTerm, PreferredSchedulingTerm, Processing, Query, QueryAuth, QueryTls, RedactRule,
-    Resources, Retention, Sampling, Scheduling, SecretKey, SecretName, Spec, Storage, TaintEffect,
-    Toleration, TolerationOperator, TopologySpreadConstraint, TracingPipeline,
-    WeightedPodAffinityTerm, WhenUnsatisfiable,
+    Grafana, Head, Images, Injection, InjectionMode, KIND, Kubernetes, LabelSelector,
+    LabelSelectorOperator, LabelSelectorRequirement, Limits, Managed, ManagementState, Metadata,
+    NodeAffinity, NodePolicy, NodeSelector, NodeSelectorOperator, NodeSelectorRequirement,
+    NodeSelectorTerm, PodAffinity, PodAffinityTerm, PreferredSchedulingTerm, Processing, Query,
+    QueryAuth, QueryTls, RedactRule, Resources, Retention, Sampling, Scheduling, SecretKey,
+    SecretName, Spec, Storage, TRACE_LABEL, TaintEffect, Toleration, TolerationOperator,
+    TopologySpreadConstraint, TracingPipeline, WeightedPodAffinityTerm, WhenUnsatisfiable,
 };
 #[cfg(feature = "document")]
 pub use errors::{DocumentError, DocumentErrors};

@@ -211,6 +211,8 @@ mod tests {
                 ".affinity.",
                 ".topologySpreadConstraints[]",
                 ".instanceSelector.",
+                ".namespaceSelector.",
+                ".podSelector.",
                 ".resources.",
             ];
             let is_known = is_pods.iter().any(|part| path.contains(part))
@@ -220,7 +222,7 @@ mod tests {
                 let (_, laptop) = docs.split_once("## With `spanloom up`").unwrap();
                 let path = path.trim_start_matches('.');
                 // "collector" and "all of storage.managed" stand for their fields.
-                let whole = ["collector", "query", "storage.managed"];
+                let whole = ["collector", "injection", "query", "storage.managed"];
                 let is_part = |whole: &&str| path.starts_with(*whole);
                 let path = whole.into_iter().find(is_part).unwrap_or(path);
                 assert!(

@@ -1,6 +1,7 @@
 //! Whether values make sense. Everything that does not is reported, not only the first.
 
 mod cluster;
+mod injection;
 
 use crate::document::{
     API_VERSION, External, KIND, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Metadata,
@@ -42,6 +43,8 @@ pub(crate) fn validate(document: &TracingPipeline) -> Vec<Problem> {
         );
     }
     storage(&document.spec.storage, &mut problems);
+    let path = Path::of("spec.injection");
+    injection::injection(&document.spec.injection, &path, &mut problems);
     cluster::cluster(&document.spec, &mut problems);
     problems.0
 }

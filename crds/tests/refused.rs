@@ -101,7 +101,7 @@ fn unknown_fields() {
 
 #[test]
 fn fields_that_come_later() {
-    for field in ["injection", "sidecar"] {
+    for field in ["sidecar"] {
         refused_spec(
             &format!("{field}: {{}}"),
             &[&format!(
@@ -119,6 +119,10 @@ fn fields_that_come_later() {
     later(
         "grafana: {datasources: true, alerts: true}",
         "spec.grafana.alerts",
+    );
+    later(
+        "injection: {languages: [python]}",
+        "spec.injection.languages",
     );
     later(
         "sampling: {tail: {decisionWait: 30s}}",

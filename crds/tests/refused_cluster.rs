@@ -128,3 +128,47 @@ fn fields_of_a_cluster() {
         "spec.storage.external.tls (line 4, column 46): is not allowed with http",
     );
 }
+
+/// The webhook configuration holds the selectors of all pipelines: one that Kubernetes does not take would hold up
+/// the others.
+#[test]
+fn selectors_that_kubernetes_does_not_take() {
+    let selector = |field: &str, text: &str, column: usize, expected: &str| {
+        one(
+            &format!("injection: {{{field}: {{{text}}}}}"),
+            &format!("spec.injection.{field}.{expected}").replace("COLUMN", &column.to_string()),
+        );
+    };
+    for (field, column) in [("namespaceSelector", 36), ("podSelector", 30)] {
+        selector(
+            field,
+            "matchLabels: {/a: b}",
+            column + 14,
+            "matchLabels[\"/a\"] (line 4, column COLUMN): \"/a\" is not a valid key",
+        );
+        selector(
+            field,
+            "matchLabels: {a: b c}",
+            column + 14,
+            "matchLabels.a (line 4, column COLUMN): \"b c\" is not a valid label value",
+        );
+        selector(
+            field,
+            "matchExpressions: [{key: a, operator: In}]",
+            column + 19,
+            "matchExpressions[0].values (line 4, column COLUMN): is required with the operators",
+        );
+        selector(
+            field,
+            "matchExpressions: [{key: a, operator: Exists, values: [b]}]",
+            column + 46,
+            "matchExpressions[0].values (line 4, column COLUMN): is not allowed with the operators",
+        );
+        selector(
+            field,
+            "matchExpressions: [{key: a, operator: NotIn, values: [b, -c]}]",
+            column + 57,
+            "matchExpressions[0].values[1] (line 4, column COLUMN): \"-c\" is not a valid label value",
+        );
+    }
+}

@@ -46,6 +46,8 @@ pub struct Context {
     pub events: Recorder,
     /// Told when a pipeline is seen for the first time.
     pub came: Notify,
+    /// Told when all pipelines have been listed, and when one of them changes, comes or goes.
+    pub pipelines_changed: Notify,
     asked: Asked,
     memories: Mutex<HashMap<PipelineId, Memory>>,
     grafana: tokio::sync::Mutex<Option<(Instant, bool)>>,
@@ -116,6 +118,7 @@ impl Context {
             probes: Probes::new(asked.clone()),
             asked,
             came: Notify::new(),
+            pipelines_changed: Notify::new(),
             memories: Mutex::default(),
             grafana: tokio::sync::Mutex::default(),
         }

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use kube::core::DynamicObject;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Predicate as _, PredicateConfig, WatchStreamExt, predicates};
 use kube::{Api, Client, ResourceExt};
 use spanloom_plan::release::{PipelineId, Release};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::context::Context;
+use crate::injection::keep_webhook;
 use crate::keep::KeepError;
 use crate::kinds::{CLUSTER_ROLE_BINDING, PIPELINE};
 use crate::leadership::Leadership;
@@ -86,11 +87,16 @@ pub async fn run(work: Work, stop: CancellationToken) {
         (writer.as_reader(), writer)
     };
     let api: Api<DynamicObject> = watching.api(PIPELINE, None);
-    let failing = context.metrics.clone();
+    let (failing, changed) = (context.metrics.clone(), context.clone());
     // A status that we write ourselves is no reason for a pass.
     let pipelines = watcher(api, watcher::Config::default())
         .backoff(WatchBackoff::default())
         .reflect(writer)
+        .inspect(move |event| {
+            if let Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) = event {
+                changed.pipelines_changed.notify_one();
+            }
+        })
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
@@ -108,6 +114,7 @@ pub async fn run(work: Work, stop: CancellationToken) {
         .debounce(DEBOUNCE)
         .concurrency(work.concurrency);
     tasks.spawn(keep_release(context.clone(), reader.clone()));
+    tasks.spawn(keep_webhook(context.clone(), reader.clone()));
     tasks.spawn(follow_nodes(context.clone(), reader.clone(), nodes_changed));
     Controller::for_stream_with(pipelines, reader, resource)
         .with_config(config)

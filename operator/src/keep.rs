@@ -13,6 +13,7 @@ use spanloom_plan::render::{
     Known, LABEL_MANAGED_BY, LAST_GOOD_KEY, LastGood, MANAGER, Token, last_good_name,
     wants_data_source,
 };
+use spanloom_plan::retry::ErrorClass;
 use spanloom_plan::{Key, Owned, Pipeline};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -40,6 +41,17 @@ pub enum KeepError {
          new CA"
     )]
     Authority(String),
+}
+
+impl KeepError {
+    /// The class of the error.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Cluster(error) => error.class(),
+            Self::Authority(_) => ErrorClass::User,
+            Self::Certificate(_) => ErrorClass::Bug,
+        }
+    }
 }
 
 /// The certificate authority. It is kept in memory as well: a Secret that is deleted comes back as it was.
@@ -379,18 +391,21 @@ fn store_leaf(
         service,
         "localhost".to_owned(),
     ];
-    let kept = of(owned, "Secret", pipeline.object("clickhouse-tls")).and_then(|secret| {
-        let text = |key: &str| secret_text(secret, key);
-        Leaf::of(
-            &secret["metadata"]["annotations"],
-            &text("tls.crt")?,
-            &text("tls.key")?,
-        )
-    });
+    let kept = of(owned, "Secret", pipeline.object("clickhouse-tls")).and_then(leaf_of);
     match kept.filter(|leaf| leaf.serves(&authority.current.name, &names, now)) {
         Some(leaf) => Ok(leaf),
         None => authority.leaf(&names, now),
     }
+}
+
+/// The certificate that a Secret of ours holds.
+pub fn leaf_of(secret: &Value) -> Option<Leaf> {
+    let text = |key: &str| secret_text(secret, key);
+    Leaf::of(
+        &secret["metadata"]["annotations"],
+        &text("tls.crt")?,
+        &text("tls.key")?,
+    )
 }
 
 /// The size in the StatefulSet's template, which cannot be changed there.

@@ -50,6 +50,15 @@ pub const CLUSTER_ROLE_BINDING: Kind = kind(
     "ClusterRoleBinding",
     "clusterrolebindings",
 );
+/// Configurations of webhooks: one of them.
+pub const WEBHOOK_CONFIGURATION: Kind = kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+);
+/// Namespaces: only watched, by the webhook.
+pub const NAMESPACE: Kind = kind("", "v1", "Namespace", "namespaces");
 /// Definitions of custom resources: one of them.
 pub const CUSTOM_RESOURCE: Kind = kind(
     "apiextensions.k8s.io",

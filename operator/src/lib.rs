@@ -12,12 +12,16 @@
 //!    leader (`lease`, `leadership`).
 //!
 //! At rest it writes nothing but its Lease.
+//!
+//! The [`webhook`] is another mode of the same program, with rights of its own: it injects pods when they are created.
+//! `injection` keeps its certificate and configuration.
 
 pub mod act;
 pub mod certificates;
 pub mod cluster;
 pub mod context;
 pub mod controller;
+pub mod injection;
 pub mod keep;
 pub mod kinds;
 pub mod leadership;
@@ -31,3 +35,4 @@ pub mod settings;
 pub mod shelf;
 pub mod tell;
 pub mod watches;
+pub mod webhook;

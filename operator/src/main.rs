@@ -1,4 +1,4 @@
-//! The operator's program: `run` works on pipelines, `crd` prints the CustomResourceDefinition.
+//! The operator's program: `run` works on pipelines, `webhook` injects pods, `crd` prints the CustomResourceDefinition.
 
 #![allow(clippy::print_stdout)] // `crd` prints for people
 
@@ -18,7 +18,9 @@ use spanloom_operator::leadership::Leadership;
 use spanloom_operator::lease::{Claim, Lost};
 use spanloom_operator::metrics::Metrics;
 use spanloom_operator::settings::Settings;
-use spanloom_program::{Admin, Health, Pages, Signals, causes, logs, termination_message};
+use spanloom_operator::webhook;
+use spanloom_program::{Admin, Asked, Health, Pages, Signals, causes, logs, termination_message};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Spanloom's operator: makes what a TracingPipeline asks for.
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     /// Work on pipelines until told to stop.
     Run(Box<Settings>),
+    /// Answer the API server when pods are created: the webhook that injects them.
+    Webhook(Box<webhook::Settings>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -49,15 +53,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Crd => crd(),
-        Command::Run(settings) => {
-            logs::init("info");
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .worker_threads(2)
-                .build()
-                .context("cannot start the runtime")
-                .and_then(|runtime| runtime.block_on(run(*settings)))
-        }
+        Command::Run(settings) => block_on(run(*settings)),
+        Command::Webhook(settings) => block_on(answer_pods(*settings)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +65,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    logs::init("info");
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(work)
 }
 
 fn crd() -> anyhow::Result<()> {
@@ -87,13 +94,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let admin = Admin::start(settings.admin, pages)
         .await
         .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
-    let mut config = Config::infer()
-        .await
-        .context("cannot connect to Kubernetes: no service account and no kubeconfig found")?;
-    // Who writes is seen in the API server's audit.
-    let agent = concat!("spanloom-operator/", env!("CARGO_PKG_VERSION"));
-    let agent = http::HeaderValue::from_static(agent);
-    config.headers.push((http::header::USER_AGENT, agent));
+    let config = kubernetes().await?;
     let client = client_of(&config, CALL_SILENCE)?;
     let watching = client_of(&config, WATCH_SILENCE)?;
     is_up.store(true, Ordering::Relaxed);
@@ -132,6 +133,65 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     };
     admin.shutdown().await;
     ended
+}
+
+/// How long requests that are under way have to end; the API server gives up after three seconds.
+const ANSWERS: Duration = Duration::from_secs(4);
+
+/// The webhook, until told to stop.
+async fn answer_pods(settings: webhook::Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::watch().context("cannot watch for SIGTERM and SIGINT")?;
+    let mut registry = Registry::default();
+    let metrics = webhook::Metrics::new(&mut registry);
+    let known = Arc::new(webhook::Known::default());
+    let mut tasks = JoinSet::new();
+    let client = client_of(&kubernetes().await?, WATCH_SILENCE)?;
+    known.watch(&client, &settings.release(), &metrics, &mut tasks);
+    let with = webhook::Answerer {
+        known: Arc::clone(&known),
+        metrics,
+    };
+    let server = webhook::Server::start(settings.listen, &settings.tls_dir, with).await?;
+    let (draining, tls) = (Arc::new(AtomicBool::new(false)), server.tls().clone());
+    let health = {
+        let (draining, settings) = (Arc::clone(&draining), settings.clone());
+        Health::new(move || webhook::not_ready(&settings, &known, &tls)).unless(move || {
+            let is_ending = draining.load(Ordering::Relaxed);
+            is_ending.then(|| "shutting down".to_owned())
+        })
+    };
+    let admin = Admin::start(settings.admin, Pages::new(Arc::new(registry), health))
+        .await
+        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
+    tracing::info!(listen = %server.address(), admin = %admin.address(), "answering");
+    let ended = tokio::select! {
+        asked = signals.next() => Ok(asked),
+        _ = tasks.join_next() => Err(anyhow::anyhow!("a watch ended; restart the webhook")),
+    };
+    draining.store(true, Ordering::Relaxed);
+    if let Ok(Asked::Terminate) = ended {
+        // Until every proxy has taken this replica out of its rules. A second signal ends the wait.
+        tokio::select! {
+            () = tokio::time::sleep(settings.drain_delay()) => {}
+            _ = signals.next() => {}
+        }
+    }
+    server.shutdown(ANSWERS).await;
+    tasks.shutdown().await;
+    admin.shutdown().await;
+    ended.map(|_| ())
+}
+
+/// How the API server is reached.
+async fn kubernetes() -> anyhow::Result<Config> {
+    let mut config = Config::infer()
+        .await
+        .context("cannot connect to Kubernetes: no service account and no kubeconfig found")?;
+    // Who writes is seen in the API server's audit.
+    let agent = concat!("spanloom-operator/", env!("CARGO_PKG_VERSION"));
+    let agent = http::HeaderValue::from_static(agent);
+    config.headers.push((http::header::USER_AGENT, agent));
+    Ok(config)
 }
 
 /// Why the work of a leader ended.

@@ -63,9 +63,8 @@ impl ReconcileError {
     /// The class of the error.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Cluster(error) | Self::Keep(KeepError::Cluster(error)) => error.class(),
-            Self::Keep(KeepError::Authority(_)) => ErrorClass::User,
-            Self::Keep(KeepError::Certificate(_)) => ErrorClass::Bug,
+            Self::Cluster(error) => error.class(),
+            Self::Keep(error) => error.class(),
             Self::NotWatched(_) => ErrorClass::Api,
         }
     }

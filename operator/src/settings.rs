@@ -79,6 +79,9 @@ pub struct Settings {
     /// without it, no NetworkPolicies are created.
     #[arg(long, env = "SPANLOOM_OPERATOR_NETWORK_POLICIES", value_parser = network_policies)]
     pub network_policies: Option<NetworkPolicies>,
+    /// Whether the release has the webhook that injects pods.
+    #[arg(long, env = "SPANLOOM_OPERATOR_WEBHOOK", default_value_t = false, action = clap::ArgAction::Set)]
+    pub webhook: bool,
     /// Whether to apply this version's CustomResourceDefinition at startup.
     #[arg(long, env = "SPANLOOM_OPERATOR_APPLY_CRDS", default_value_t = true, action = clap::ArgAction::Set)]
     pub apply_crds: bool,
@@ -110,14 +113,7 @@ pub struct Settings {
 impl Settings {
     /// The namespaces whose pipelines are served, the release's first, each once.
     pub fn namespaces(&self) -> Vec<String> {
-        let mut namespaces = vec![self.namespace.clone()];
-        for namespace in &self.pipeline_namespaces {
-            let namespace = namespace.trim();
-            if !namespace.is_empty() && !namespaces.iter().any(|known| known == namespace) {
-                namespaces.push(namespace.to_owned());
-            }
-        }
-        namespaces
+        namespaces(&self.namespace, &self.pipeline_namespaces)
     }
 
     /// What of it decides what is placed.
@@ -139,6 +135,7 @@ impl Settings {
             image_pull_policy: self.image_pull_policy.clone(),
             image_pull_secrets: self.image_pull_secrets.clone(),
             clickhouse_image: self.clickhouse_image.clone(),
+            webhook: self.webhook,
             network_policies: self.network_policies.clone(),
             rollout_deadline: seconds(self.rollout_deadline_seconds),
             migration_deadline: seconds(self.migration_deadline_seconds),
@@ -147,6 +144,18 @@ impl Settings {
 }
 
 /// A program and the digest of its image.
+/// The namespaces whose pipelines are served, the release's first, each once.
+pub(crate) fn namespaces(release: &str, others: &[String]) -> Vec<String> {
+    let mut namespaces = vec![release.to_owned()];
+    for namespace in others {
+        let namespace = namespace.trim();
+        if !namespace.is_empty() && !namespaces.iter().any(|known| known == namespace) {
+            namespaces.push(namespace.to_owned());
+        }
+    }
+    namespaces
+}
+
 fn digest(text: &str) -> Result<(String, String), String> {
     let (program, digest) = text
         .split_once('=')

@@ -35,6 +35,19 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Labels of the webhook and what belongs to it. */}}
+{{- define "spanloom.webhookLabels" -}}
+{{ include "spanloom.labels" . }}
+app.kubernetes.io/component: webhook
+{{- end -}}
+
+{{/* What the webhook's pods are selected by: never changes. */}}
+{{- define "spanloom.webhookSelector" -}}
+app.kubernetes.io/name: spanloom
+app.kubernetes.io/component: webhook
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{/* The tag of the images. */}}
 {{- define "spanloom.tag" -}}
 {{- .Values.images.tag | default .Chart.AppVersion -}}
@@ -61,11 +74,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The operator's affinity: what the values say, and nodes that its image runs on. */}}
-{{- define "spanloom.operatorAffinity" -}}
-{{- $affinity := deepCopy .Values.operator.affinity -}}
-{{- if .Values.images.architectures -}}
-{{- $requirement := dict "key" "kubernetes.io/arch" "operator" "In" "values" .Values.images.architectures -}}
+{{/* The affinity of pods: what the values say, and nodes that the image runs on. */}}
+{{- define "spanloom.affinity" -}}
+{{- $affinity := deepCopy .affinity -}}
+{{- if .architectures -}}
+{{- $requirement := dict "key" "kubernetes.io/arch" "operator" "In" "values" .architectures -}}
 {{- $node := get $affinity "nodeAffinity" | default dict -}}
 {{- $required := get $node "requiredDuringSchedulingIgnoredDuringExecution" | default dict -}}
 {{- $terms := list -}}

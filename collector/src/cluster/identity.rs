@@ -12,6 +12,7 @@ use kube::Resource;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use spanloom_crds::resolved::{GatewayConfig, KubernetesConfig};
+use spanloom_crds::workload::{Owners, TEMPLATE_HASH};
 use spanloom_pipeline::Pod;
 
 /// A pod, without what nobody here needs.
@@ -156,7 +157,7 @@ fn is_of(meta: &ObjectMeta, gateway: &GatewayConfig) -> bool {
 fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
     let meta = &pod.metadata;
     let name = meta.name.as_deref().unwrap_or_default();
-    let workload = Workload::of(meta);
+    let owners = owners(meta);
     let mut attributes = Vec::new();
     let mut set = |key: &str, value: &str| {
         if !value.is_empty() {
@@ -170,7 +171,7 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
     set("k8s.pod.name", name);
     set("k8s.pod.uid", meta.uid.as_deref().unwrap_or_default());
     set("k8s.node.name", node);
-    for (key, owner) in &workload.attributes {
+    for (key, owner) in owners.attributes() {
         set(key, owner);
     }
     for (from, keys, prefix) in [
@@ -187,7 +188,7 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
             }
         }
     }
-    let service = workload.name().unwrap_or(name);
+    let service = owners.name().unwrap_or(name);
     Pod {
         attributes,
         service: (!service.is_empty()).then(|| service.into()),
@@ -200,61 +201,17 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
     }
 }
 
-/// What a pod belongs to, nearest owner first.
-struct Workload {
-    attributes: Vec<(&'static str, String)>,
-}
-
-impl Workload {
-    /// The owners, as far as the pod's own metadata tells: a ReplicaSet is named after its
-    /// Deployment and the hash in the pod's label, a Job after its CronJob and the time.
-    fn of(meta: &ObjectMeta) -> Self {
-        let mut attributes = Vec::new();
-        let owners = meta.owner_references.iter().flatten();
-        let owner = owners
-            .into_iter()
-            .find(|owner| owner.controller == Some(true));
-        if let Some(owner) = owner {
-            let name = owner.name.clone();
-            match owner.kind.as_str() {
-                "ReplicaSet" => {
-                    let deployment = deployment(&name, meta.labels.as_ref());
-                    attributes.push(("k8s.replicaset.name", name));
-                    attributes.extend(deployment.map(|name| ("k8s.deployment.name", name)));
-                }
-                "Job" => {
-                    let cron = cron_job(&name);
-                    attributes.push(("k8s.job.name", name));
-                    attributes.extend(cron.map(|name| ("k8s.cronjob.name", name)));
-                }
-                "StatefulSet" => attributes.push(("k8s.statefulset.name", name)),
-                "DaemonSet" => attributes.push(("k8s.daemonset.name", name)),
-                "ReplicationController" => {
-                    attributes.push(("k8s.replicationcontroller.name", name));
-                }
-                _ => {}
-            }
-        }
-        Self { attributes }
-    }
-
-    /// What a person would call it: the name of the farthest owner.
-    fn name(&self) -> Option<&str> {
-        self.attributes.last().map(|(_, name)| name.as_str())
-    }
-}
-
-fn deployment(replica_set: &str, labels: Option<&BTreeMap<String, String>>) -> Option<String> {
-    let hash = labels?.get("pod-template-hash")?;
-    let name = replica_set.strip_suffix(hash.as_str())?.strip_suffix('-')?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// A CronJob's Jobs end in the minutes since 1970 of their time: eight digits until the year 2160.
-fn cron_job(job: &str) -> Option<String> {
-    let (name, minutes) = job.rsplit_once('-')?;
-    let scheduled = minutes.len() == 8 && minutes.bytes().all(|byte| byte.is_ascii_digit());
-    (scheduled && !name.is_empty()).then(|| name.to_owned())
+/// What the pod belongs to.
+fn owners(meta: &ObjectMeta) -> Owners {
+    let owners = meta.owner_references.iter().flatten();
+    let controller = owners
+        .into_iter()
+        .find(|owner| owner.controller == Some(true));
+    let labels = meta.labels.as_ref();
+    let hash = labels.and_then(|labels| labels.get(TEMPLATE_HASH));
+    controller.map_or_else(Owners::default, |owner| {
+        Owners::of(&owner.kind, &owner.name, hash.map(String::as_str))
+    })
 }
 
 #[cfg(test)]

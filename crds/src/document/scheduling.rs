@@ -319,6 +319,10 @@ pod_type! {
 
 pod_type! {
     /// What a label must be.
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)",
+        "values is required with the operators In and NotIn, and not allowed with Exists and DoesNotExist"
+    )]))]
     pub struct LabelSelectorRequirement {
         /// Its key.
         #[schemars(extend("minLength" = 1, "maxLength" = KEY_BYTES))]

@@ -173,7 +173,11 @@ fn scheduling(scheduling: Scheduling<'_>, path: &Path, problems: &mut Problems) 
     }
 }
 
-fn metadata_keys(pairs: &BTreeMap<String, String>, path: &Path, problems: &mut Problems) {
+pub(super) fn metadata_keys(
+    pairs: &BTreeMap<String, String>,
+    path: &Path,
+    problems: &mut Problems,
+) {
     for key in pairs.keys().filter(|key| !is_metadata_key(key)) {
         let text = format!("{key:?} is not a valid key");
         let advice = "write a key such as example.com/team";

@@ -68,6 +68,15 @@ pub fn system_bundle() -> Result<PathBuf, TlsError> {
 }
 
 fn load(path: &Path) -> Result<ClientConfig, TlsError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(authorities(path)?)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// The authorities of a PEM bundle.
+pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let unusable = |reason: String| TlsError::Content {
         path: path.to_owned(),
         wanted: "CA certificate",
@@ -87,9 +96,5 @@ fn load(path: &Path) -> Result<ClientConfig, TlsError> {
             refused.unwrap_or_else(|| "BEGIN CERTIFICATE not found".to_owned()),
         ));
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    Ok(roots)
 }

@@ -56,6 +56,14 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
+    /// Clients would not take the certificate.
+    #[error("the certificate is not valid for {name}: {reason}")]
+    Untrusted {
+        /// The server's name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// No bundle of public certificate authorities was found on this machine.
     #[error(
         "no CA bundle was found on this machine (looked for {0}); set SSL_CERT_FILE, or a CA file \

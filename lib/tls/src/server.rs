@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::client::authorities;
 use crate::reload::{Reloading, read};
 use crate::{CERTIFICATE_FILE, KEY_FILE, TlsError};
 
@@ -27,6 +30,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
+    identity: Arc<Identity>,
 }
 
 impl ServerTls {
@@ -53,14 +57,48 @@ impl ServerTls {
     ) -> Result<Self, TlsError> {
         let files = vec![certificate.clone(), key.clone()];
         let identity = Reloading::new(files, move || load(&certificate, &key))?;
+        let identity = Arc::new(Identity(identity));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Identity(identity)));
+            .with_cert_resolver(Arc::clone(&identity) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
+            identity,
         })
+    }
+
+    /// Checks that clients which trust the authorities of the PEM bundle `ca` take the certificate, now, for
+    /// that of a server called `name`.
+    ///
+    /// # Errors
+    /// When they would not, as with a certificate that has expired, or the bundle cannot be read.
+    pub fn check(&self, ca: &Path, name: &str) -> Result<(), TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = Arc::new(authorities(ca)?);
+        let unusable = |reason: String| TlsError::Content {
+            path: ca.to_owned(),
+            wanted: "CA certificate",
+            reason,
+        };
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        let certified = self.identity.0.get();
+        let untrusted = |reason| TlsError::Untrusted {
+            name: name.to_owned(),
+            reason,
+        };
+        let (leaf, others) = certified
+            .cert
+            .split_first()
+            .ok_or_else(|| untrusted("there is no certificate".to_owned()))?;
+        let server = ServerName::try_from(name).map_err(|error| untrusted(error.to_string()))?;
+        verifier
+            .verify_server_cert(leaf, others, &server, &[], UnixTime::now())
+            .map_err(|error| untrusted(error.to_string()))?;
+        Ok(())
     }
 
     /// Greets a client. Run it in the connection's own task: a slow client has ten seconds.

@@ -28,7 +28,7 @@ pub fn content_hash(live: &Value) -> String {
 }
 
 /// Whether `live` has everything that `desired` has.
-fn covers(live: &Value, desired: &Value) -> bool {
+pub(crate) fn covers(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => {
             desired.iter().all(|(key, wanted)| match live.get(key) {

@@ -8,8 +8,8 @@
 //!    collectors ([`rollout`]), and gives the steps to take ([`steps`]).
 //! 4. What was seen and done becomes the status ([`conditions`]).
 //!
-//! Beside them are the rules of the Lease ([`lease`]), and of how soon what failed is tried again
-//! ([`retry`]).
+//! Beside them are the webhook by which pods are injected ([`webhook`]), the rules of the Lease
+//! ([`lease`]), and of how soon what failed is tried again ([`retry`]).
 
 pub mod conditions;
 pub mod difference;
@@ -29,6 +29,7 @@ pub mod retry;
 pub mod rollout;
 pub mod steps;
 pub mod told;
+pub mod webhook;
 
 pub use owned::{Key, Owned, is_owned_by};
 pub use pipeline::{Pipeline, Unusable};

@@ -46,6 +46,8 @@ pub struct Release {
     pub clickhouse_image: String,
     /// What NetworkPolicies let in; there are none without it.
     pub network_policies: Option<NetworkPolicies>,
+    /// Whether it has the webhook that injects pods.
+    pub webhook: bool,
     /// How long a rollout of collectors may go without progress.
     pub rollout_deadline: Duration,
     /// How long a migration may take.

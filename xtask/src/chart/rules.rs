@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// All that the operator may do in the whole cluster, and collectors in the last line. A right that
+/// All that the operator and the webhook may do in the whole cluster, and collectors in the last line. A right that
 /// is added is added here, too, and so is looked at twice.
 const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
     ("spanloom.dev", "tracingpipelines", "get,list,watch"),
@@ -24,7 +24,13 @@ const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
         "clusterroles/*-collector",
         "bind",
     ),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations/*-webhook",
+        "get,patch",
+    ),
     ("", "nodes", "get,list,watch"),
+    ("", "namespaces", "get,list,watch"),
     ("", "pods", "get,list,watch"),
 ];
 
@@ -67,7 +73,8 @@ pub fn check(objects: &[Value]) -> Vec<String> {
             }
             _ => {}
         }
-        let cluster_scoped = text(&object["kind"]).starts_with("Cluster");
+        let kind = text(&object["kind"]);
+        let cluster_scoped = kind.starts_with("Cluster") || kind.ends_with("WebhookConfiguration");
         if object["metadata"]["namespace"].is_null() != cluster_scoped {
             says.push("its namespace is not written out".to_owned());
         }

@@ -65,10 +65,17 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-store",
         ],
     ),
-    ("spanloom-plan", &["spanloom-crds"]),
+    ("spanloom-inject", &["spanloom-crds"]),
+    ("spanloom-plan", &["spanloom-crds", "spanloom-inject"]),
     (
         "spanloom-operator",
-        &["spanloom-crds", "spanloom-plan", "spanloom-program"],
+        &[
+            "spanloom-crds",
+            "spanloom-inject",
+            "spanloom-plan",
+            "spanloom-program",
+            "spanloom-tls",
+        ],
     ),
 ];
 

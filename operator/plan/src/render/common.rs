@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use spanloom_crds::resolved::Server;
 use spanloom_crds::{API_VERSION, KIND, Resources, Scheduling};
+pub use spanloom_inject::{LABEL_MANAGED_BY, MANAGER};
 
 use super::Known;
 use super::users::{DATABASE, User};
@@ -12,10 +13,6 @@ use crate::hash::hash_of;
 use crate::pipeline::Pipeline;
 use crate::release::Release;
 
-/// The field manager, and the value of `app.kubernetes.io/managed-by`.
-pub const MANAGER: &str = "spanloom-operator";
-/// The label by which our objects are found.
-pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label that names an object's pipeline.
 pub const LABEL_PIPELINE: &str = "spanloom.dev/pipeline";
 

@@ -1,0 +1,61 @@
+//! What a pod belongs to, as far as its own metadata tells: a ReplicaSet is named after its Deployment and
+//! the hash in the pod's label, a Job after its CronJob and the time. So nobody has to watch ReplicaSets and
+//! Jobs, and the webhook and the collectors name a pod's service alike.
+
+/// The label of a Deployment's pods with which their ReplicaSet's name ends.
+pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The owners of a pod, nearest first: each a resource attribute's key and the owner's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owners(Vec<(&'static str, String)>);
+
+impl Owners {
+    /// The owners of a pod whose controller has this kind and name; `template_hash` is the pod's label
+    /// [`TEMPLATE_HASH`].
+    pub fn of(kind: &str, name: &str, template_hash: Option<&str>) -> Self {
+        let mut owners = Vec::new();
+        match kind {
+            "ReplicaSet" => {
+                let deployment = deployment(name, template_hash);
+                owners.push(("k8s.replicaset.name", name.to_owned()));
+                owners.extend(deployment.map(|name| ("k8s.deployment.name", name.to_owned())));
+            }
+            "Job" => {
+                let cron = cron_job(name);
+                owners.push(("k8s.job.name", name.to_owned()));
+                owners.extend(cron.map(|name| ("k8s.cronjob.name", name.to_owned())));
+            }
+            "StatefulSet" => owners.push(("k8s.statefulset.name", name.to_owned())),
+            "DaemonSet" => owners.push(("k8s.daemonset.name", name.to_owned())),
+            "ReplicationController" => {
+                owners.push(("k8s.replicationcontroller.name", name.to_owned()));
+            }
+            _ => {}
+        }
+        Self(owners)
+    }
+
+    /// Keys of resource attributes and names, nearest owner first.
+    pub fn attributes(&self) -> &[(&'static str, String)] {
+        &self.0
+    }
+
+    /// What a person would call it: the name of the farthest owner.
+    pub fn name(&self) -> Option<&str> {
+        self.0.last().map(|(_, name)| name.as_str())
+    }
+}
+
+fn deployment<'n>(replica_set: &'n str, template_hash: Option<&str>) -> Option<&'n str> {
+    let name = replica_set
+        .strip_suffix(template_hash?)?
+        .strip_suffix('-')?;
+    (!name.is_empty()).then_some(name)
+}
+
+/// A CronJob's Jobs end in the minutes since 1970 of their time: eight digits until the year 2160.
+fn cron_job(job: &str) -> Option<&str> {
+    let (name, minutes) = job.rsplit_once('-')?;
+    let scheduled = minutes.len() == 8 && minutes.bytes().all(|byte| byte.is_ascii_digit());
+    (scheduled && !name.is_empty()).then_some(name)
+}

@@ -1,0 +1,112 @@
+//! Pipelines and namespaces, as far as an injection depends on them.
+
+use std::collections::BTreeMap;
+
+use spanloom_crds::{LabelSelector, LabelSelectorOperator as Operator, LabelSelectorRequirement};
+
+/// A pipeline's namespace and name.
+pub type PipelineId = (String, String);
+
+/// A pipeline that injects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which one.
+    pub id: PipelineId,
+    /// When it was created, RFC 3339 in UTC: of several that select a pod, the oldest injects it.
+    pub created: String,
+    /// Whether it may inject only into its own namespace.
+    pub only_own_namespace: bool,
+    /// The namespaces that it selects.
+    pub namespaces: LabelSelector,
+    /// The pods that it selects in them.
+    pub pods: LabelSelector,
+    /// Where traces are sent, a URL without a path that takes OTLP over gRPC and over HTTP.
+    pub endpoint: String,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotation [`INJECT`](crate::INJECT).
+    pub inject: Option<String>,
+}
+
+impl Target {
+    /// Whether it selects a pod with these labels in this namespace.
+    pub fn selects(&self, namespace: &Namespace, label: impl Fn(&str) -> Option<String>) -> bool {
+        (!self.only_own_namespace || self.id.0 == namespace.name)
+            && matches(&self.namespaces, |key| namespace.labels.get(key).cloned())
+            && matches(&self.pods, label)
+    }
+
+    /// Older ones come first.
+    pub fn age(&self) -> (&str, &PipelineId) {
+        (&self.created, &self.id)
+    }
+}
+
+/// Whether labels are as a selector says, as Kubernetes means it: an empty selector takes all.
+pub fn matches(selector: &LabelSelector, label: impl Fn(&str) -> Option<String>) -> bool {
+    let mut pairs = selector.match_labels.iter();
+    pairs.all(|(key, value)| label(key).as_ref() == Some(value))
+        && selector
+            .match_expressions
+            .iter()
+            .all(|expression| satisfies(expression, &label))
+}
+
+fn satisfies(
+    expression: &LabelSelectorRequirement,
+    label: impl Fn(&str) -> Option<String>,
+) -> bool {
+    let value = label(&expression.key);
+    let is_in = |value: String| expression.values.contains(&value);
+    match expression.operator {
+        Operator::In => value.is_some_and(is_in),
+        // Also without the label.
+        Operator::NotIn => !value.is_some_and(is_in),
+        Operator::Exists => value.is_some(),
+        Operator::DoesNotExist => value.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expression(operator: Operator, values: &[&str]) -> LabelSelector {
+        LabelSelector {
+            match_expressions: vec![LabelSelectorRequirement {
+                key: "tier".to_owned(),
+                operator,
+                values: values.iter().map(|value| (*value).to_owned()).collect(),
+            }],
+            ..LabelSelector::default()
+        }
+    }
+
+    #[test]
+    fn selectors_mean_what_kubernetes_means() {
+        let web = |key: &str| (key == "tier").then(|| "web".to_owned());
+        let none = |_: &str| None;
+        for (selector, with, without) in [
+            (LabelSelector::default(), true, true),
+            (expression(Operator::In, &["api", "web"]), true, false),
+            (expression(Operator::In, &["api"]), false, false),
+            (expression(Operator::NotIn, &["web"]), false, true),
+            (expression(Operator::NotIn, &["api"]), true, true),
+            (expression(Operator::Exists, &[]), true, false),
+            (expression(Operator::DoesNotExist, &[]), false, true),
+        ] {
+            assert_eq!(matches(&selector, web), with, "{selector:?}");
+            assert_eq!(matches(&selector, none), without, "{selector:?}");
+        }
+        let mut both = expression(Operator::Exists, &[]);
+        both.match_labels = [("tier".to_owned(), "api".to_owned())].into();
+        assert!(!matches(&both, web));
+    }
+}
