@@ -1,6 +1,7 @@
 //! What ClickHouse narrows down or aggregates is what the evaluator means: the same queries with and without a part that
 //! ClickHouse cannot run, and that changes nothing, have the same answers.
 
+mod alone;
 mod compare;
 
 use std::collections::{BTreeMap, BTreeSet};
