@@ -14,6 +14,7 @@ use spanloom_plan::leaf::Leaf;
 use spanloom_plan::render::{LABEL_MANAGED_BY, MANAGER};
 use spanloom_plan::webhook::{configuration, webhook_name, webhook_names, webhook_secret};
 use spanloom_plan::{Pipeline, Release};
+use tokio::time::Instant;
 
 use crate::certificates::Authority;
 use crate::cluster::Cluster;
@@ -36,31 +37,29 @@ pub async fn keep_webhook(context: Arc<Context>, pipelines: Store<DynamicObject>
     // Before they were listed it is not known which pipelines there are.
     context.pipelines_changed.notified().await;
     let mut done = None;
+    let mut looked = Instant::now();
     loop {
         let all = readable(&context.release, &pipelines);
-        let look = look(&context, &all, &mut done).await;
-        let wait = match look {
-            Ok(()) => LOOK_EVERY,
+        let is_look = done.is_none();
+        let wait = match look(&context, &all, &mut done).await {
+            Ok(()) => {
+                if is_look {
+                    looked = Instant::now();
+                }
+                LOOK_EVERY
+            }
             Err(error) => {
                 let class = error.class();
                 context.metrics.failed(class.name());
                 tracing::warn!("{}", spanloom_program::causes(&error));
+                looked = Instant::now();
                 RETRY_AFTER
             }
         };
-        let looked = tokio::time::Instant::now();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(looked + wait) => {
-                    // What others did to the objects is only seen by looking.
-                    done = None;
-                    break;
-                }
-                () = context.pipelines_changed.notified() => {
-                    tokio::time::sleep(DEBOUNCE).await;
-                    break;
-                }
-            }
+        tokio::select! {
+            // What others did to the objects is only seen by looking.
+            () = tokio::time::sleep_until(looked + wait) => done = None,
+            () = context.pipelines_changed.notified() => tokio::time::sleep(DEBOUNCE).await,
         }
     }
 }

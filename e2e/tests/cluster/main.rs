@@ -19,6 +19,7 @@ mod scenario {
     mod growth;
     mod healing;
     mod host_path;
+    mod injection;
     mod loss;
     mod overload;
     mod ownership;

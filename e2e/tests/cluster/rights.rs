@@ -196,6 +196,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     (
         "get patch",
         "customresourcedefinitions.apiextensions.k8s.io/tracingpipelines.spanloom.dev \
+         mutatingwebhookconfigurations.admissionregistration.k8s.io/spanloom-webhook \
          clusterrolebindings.rbac.authorization.k8s.io/spanloom-collectors",
     ),
     (
@@ -264,6 +265,7 @@ fn every_account_may_what_it_needs_and_nothing_else() {
     }
 
     operator(here, elsewhere);
+    webhook(here, elsewhere);
     collector(here, elsewhere);
     for component in ["query", "clickhouse", "migrate"] {
         let account = Account::of(here, component);
@@ -282,6 +284,7 @@ fn every_account_may_what_it_needs_and_nothing_else() {
             format!("get configmap traces-collector -n {here}"),
             format!("get tracingpipelines -n {here}"),
             "get nodes".to_owned(),
+            "get namespaces".to_owned(),
         ] {
             account.may_not(&words);
         }
@@ -299,7 +302,8 @@ fn nobody_may(account: &Account, here: &str, elsewhere: &str) {
         format!("get configmap theirs -n {elsewhere}"),
         format!("exec -n {here} traces-clickhouse-0 -- true"),
         "delete nodes --all --dry-run=server".to_owned(),
-        "get namespaces".to_owned(),
+        "get mutatingwebhookconfigurations".to_owned(),
+        "delete mutatingwebhookconfiguration spanloom-webhook --dry-run=server".to_owned(),
         format!("delete persistentvolumeclaim data-traces-clickhouse-0 -n {here} --dry-run=server"),
         format!("delete pod traces-clickhouse-0 -n {here} --dry-run=server"),
         format!("delete tracingpipeline traces -n {here} --dry-run=server"),
@@ -339,9 +343,30 @@ fn operator(here: &str, elsewhere: &str) {
     account.may_create(&role(here, "configmaps"));
     account.may_create(&binding(Some(here), "spanloom-collector"));
     account.may_not_create(&role(elsewhere, "configmaps"));
+    account.may("get mutatingwebhookconfiguration spanloom-webhook");
     account.may_not("get clusterrolebindings");
+    account.may_not("get namespaces");
     account.may_not("get clusterrolebinding cluster-admin");
     account.may_not(&format!("get pods -n {elsewhere}"));
+    nobody_may(&account, here, elsewhere);
+}
+
+fn webhook(here: &str, elsewhere: &str) {
+    let account = Account::of(install::NAMESPACE, "webhook");
+    let everywhere = expand(&[("get list watch", "tracingpipelines.spanloom.dev namespaces")]);
+    for namespace in [here, elsewhere, install::NAMESPACE] {
+        account.has_rules(namespace, &everywhere);
+    }
+    account.may("get namespaces");
+    for words in [
+        format!("get pods -n {here}"),
+        format!("get configmaps -n {here}"),
+        format!("get secret spanloom-webhook-tls -n {}", install::NAMESPACE),
+        format!("label namespace {here} a=b --dry-run=server"),
+        "get mutatingwebhookconfiguration spanloom-webhook".to_owned(),
+    ] {
+        account.may_not(&words);
+    }
     nobody_may(&account, here, elsewhere);
 }
 
@@ -370,6 +395,7 @@ fn collector(here: &str, elsewhere: &str) {
         format!("delete configmap traces-collector -n {here} --dry-run=server"),
         format!("get tracingpipelines -n {here}"),
         "get nodes".to_owned(),
+        "get namespaces".to_owned(),
         "get clusterrolebinding spanloom-collectors".to_owned(),
     ] {
         account.may_not(&words);

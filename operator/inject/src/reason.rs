@@ -68,3 +68,17 @@ impl fmt::Display for Reason {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_have_a_section_for_each() {
+        let docs = include_str!("../../../docs/troubleshoot.md");
+        let (_, section) = docs.split_once("## A pod is not injected").unwrap();
+        let headings = section.lines().filter_map(|line| line.strip_prefix("### "));
+        let names = Reason::ALL.map(Reason::name);
+        assert_eq!(headings.collect::<Vec<_>>(), names);
+    }
+}

@@ -128,7 +128,10 @@ fn try_place(namespaces: &[String], chart: &Path, further: &[&str]) -> Result<St
     let deadline = format!("operator.rolloutDeadlineSeconds={ROLLOUT_DEADLINE_SECONDS}");
     Namespace::create(NAMESPACE, false);
     // Another image under the same tag: only a change of the pod's document starts it.
-    let newer = format!("operator.podAnnotations.made={}", made());
+    let newer = format!(
+        "operator.podAnnotations.made={0},webhook.podAnnotations.made={0}",
+        made()
+    );
     let mut arguments = vec![
         "upgrade",
         "--install",
@@ -145,6 +148,8 @@ fn try_place(namespaces: &[String], chart: &Path, further: &[&str]) -> Result<St
         // It shares two cores with everything else.
         "--set",
         "operator.resources.requests.cpu=200m",
+        "--set",
+        "webhook.resources.requests.cpu=100m",
         "--set-string",
         &newer,
         "--wait",

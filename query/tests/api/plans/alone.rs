@@ -63,6 +63,11 @@ fn conditions() -> Vec<String> {
         ".b = false",
         "span.s",
         "span.nothing",
+        "span.http.route",
+        "span.http.response.status_code",
+        "resource.service.name",
+        "resource.k8s.pod.name",
+        "resource.r",
         "status = ok",
         "status != error",
         "error = status",
@@ -73,6 +78,11 @@ fn conditions() -> Vec<String> {
         "trace:duration > 4ms",
         "4ms < trace:duration",
         "trace:duration <= 3ms",
+        // Facts of traces beside conditions on spans.
+        "trace:duration > 4ms || name = \"a\"",
+        "name = \"a\" || trace:duration <= 3ms",
+        "trace:duration > 4ms && name = \"a\"",
+        "trace:duration > 4ms || trace:duration < 3ms",
     ];
     all.extend(others.map(str::to_owned));
     all
