@@ -1,5 +1,7 @@
 //! What becomes of single pods.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)] // tests may stop on the first surprise
+
 use serde_json::{Value, json};
 use spanloom_crds::LabelSelector;
 use spanloom_inject::{Namespace, Outcome, PipelineId, Reason, Target, decide};
