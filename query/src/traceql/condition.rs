@@ -514,14 +514,14 @@ fn text_compared(column: &'static str, op: CompareOp, text: &str) -> Condition {
     Condition::exactly(sql)
 }
 
-/// A regular expression that means the same to ClickHouse, anchored; none where that is not sure: classes such
-/// as `\d` have more characters for us.
+/// A regular expression that means the same to ClickHouse, anchored; none where that is not sure. Classes such
+/// as `\d` are ASCII's for both.
 fn re2(pattern: &str) -> Option<String> {
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '\\' => match chars.next()? {
-                c if c.is_ascii_punctuation() => {}
+                c if c.is_ascii_punctuation() || "dDsSwW".contains(c) => {}
                 _ => return None,
             },
             '(' if chars.peek() == Some(&'?') => return None,
