@@ -81,6 +81,8 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
 
 fn columns() -> Value {
     json!([
+        {"name": "Mode", "type": "string", "jsonPath": ".spec.injection.mode",
+         "description": "What is injected into pods"},
         {"name": "Collectors", "type": "string", "jsonPath": ".status.collectors.summary",
          "description": "Ready and desired collectors"},
         {"name": "Spans/s", "type": "integer", "jsonPath": ".status.spansPerSecond",

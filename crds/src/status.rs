@@ -4,12 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The types of conditions, in the order in which they are shown.
-pub const CONDITIONS: [&str; 7] = [
+pub const CONDITIONS: [&str; 8] = [
     "Accepted",
     "StoreReady",
     "SchemaReady",
     "CollectorsReady",
     "QueryReady",
+    "InjectionReady",
     "DataFlowing",
     "Ready",
 ];
@@ -22,7 +23,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The conditions of the pipeline: `Accepted`, `StoreReady`, `SchemaReady`, `CollectorsReady`,
-    /// `QueryReady`, `DataFlowing`, and `Ready`, which is true only after a probe span was sent to
+    /// `QueryReady`, `InjectionReady`, `DataFlowing`, and `Ready`, which is true only after a probe span was sent to
     /// every collector and read back from the query service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -1,25 +1,29 @@
 //! What all passes share, and what is remembered of each pipeline between them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
 use kube::core::DynamicObject;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
+use serde_json::Value;
 use spanloom_crds::status::Status;
+use spanloom_plan::Pipeline;
+use spanloom_plan::conditions::Webhook;
 use spanloom_plan::release::{PipelineId, Release};
 use spanloom_plan::render::MANAGER;
 use spanloom_plan::retry::Refusals;
 use spanloom_plan::steps::Settled;
+use spanloom_plan::webhook::{has_entry, webhook_name};
 use spanloom_program::causes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterError};
 use crate::keep::{AuthorityKeeper, Kept};
-use crate::kinds::GRAFANA_DATASOURCE;
+use crate::kinds::{DEPLOYMENT, GRAFANA_DATASOURCE, WEBHOOK_CONFIGURATION};
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::probing::Probes;
@@ -27,6 +31,9 @@ use crate::watches::{Asked, Watches};
 
 /// How often the API is asked whether it serves the Grafana operator's kind.
 const DISCOVER_EVERY: Duration = Duration::from_secs(120);
+
+/// How often the webhook's objects are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What all passes share.
 pub struct Context {
@@ -51,6 +58,14 @@ pub struct Context {
     asked: Asked,
     memories: Mutex<HashMap<PipelineId, Memory>>,
     grafana: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    webhook: tokio::sync::Mutex<Option<(Instant, Arc<WebhookObjects>)>>,
+}
+
+/// The objects of the webhook, as they were found.
+#[derive(Debug, Default)]
+pub struct WebhookObjects {
+    deployment: Option<Value>,
+    configuration: Option<Value>,
 }
 
 /// What is remembered of a pipeline between passes. Nothing in it is needed after a restart.
@@ -121,6 +136,7 @@ impl Context {
             pipelines_changed: Notify::new(),
             memories: Mutex::default(),
             grafana: tokio::sync::Mutex::default(),
+            webhook: tokio::sync::Mutex::default(),
         }
     }
 
@@ -178,5 +194,45 @@ impl Context {
         };
         *discovered = Some((Instant::now(), is_served));
         is_served
+    }
+
+    /// The webhook as it is for a pipeline, looked at now and then.
+    pub async fn webhook(&self, pipeline: &Pipeline) -> Webhook {
+        if !self.release.webhook {
+            return Webhook::None;
+        }
+        let mut seen = self.webhook.lock().await;
+        let fresh = seen
+            .as_ref()
+            .filter(|(when, _)| when.elapsed() < LOOK_EVERY);
+        let objects = match fresh {
+            Some((_, objects)) => Arc::clone(objects),
+            None => match self.webhook_objects().await {
+                Ok(objects) => {
+                    let objects = Arc::new(objects);
+                    *seen = Some((Instant::now(), Arc::clone(&objects)));
+                    objects
+                }
+                Err(error) => {
+                    tracing::warn!("{}", causes(&error));
+                    return Webhook::Unknown;
+                }
+            },
+        };
+        match (&objects.deployment, &objects.configuration) {
+            (Some(deployment), Some(configuration)) => Webhook::Seen {
+                ready: deployment["status"]["readyReplicas"].as_i64().unwrap_or(0),
+                is_asked: has_entry(pipeline, configuration),
+            },
+            _ => Webhook::Unknown,
+        }
+    }
+
+    async fn webhook_objects(&self) -> Result<WebhookObjects, ClusterError> {
+        let (name, namespace) = (webhook_name(&self.release), &self.release.namespace);
+        Ok(WebhookObjects {
+            deployment: self.cluster.get(DEPLOYMENT, Some(namespace), &name).await?,
+            configuration: self.cluster.get(WEBHOOK_CONFIGURATION, None, &name).await?,
+        })
     }
 }

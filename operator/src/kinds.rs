@@ -57,8 +57,8 @@ pub const WEBHOOK_CONFIGURATION: Kind = kind(
     "MutatingWebhookConfiguration",
     "mutatingwebhookconfigurations",
 );
-/// Namespaces: only watched, by the webhook.
-pub const NAMESPACE: Kind = kind("", "v1", "Namespace", "namespaces");
+/// Deployments: those of pipelines, and the webhook's, read by name.
+pub const DEPLOYMENT: Kind = kind("apps", "v1", "Deployment", "deployments");
 /// Definitions of custom resources: one of them.
 pub const CUSTOM_RESOURCE: Kind = kind(
     "apiextensions.k8s.io",
@@ -80,7 +80,7 @@ pub const WATCHED: [Kind; 11] = [
     kind("", "v1", "Service", "services"),
     kind("", "v1", "ServiceAccount", "serviceaccounts"),
     kind("apps", "v1", "DaemonSet", "daemonsets"),
-    kind("apps", "v1", "Deployment", "deployments"),
+    DEPLOYMENT,
     kind("apps", "v1", "StatefulSet", "statefulsets"),
     kind("batch", "v1", "Job", "jobs"),
     kind(

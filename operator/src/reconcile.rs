@@ -232,6 +232,7 @@ impl Work<'_> {
         let mut seen = planned.seen;
         let failed = act(context, pipeline, planned.steps).await;
         seen.failed = failed.or(seen.failed);
+        seen.webhook = context.webhook(pipeline).await;
         seen.probe = {
             let route = self.route(&seen, &agents, &nodes, pods.of("query"));
             context.probes.look(self.id, &pipeline.uid, route)

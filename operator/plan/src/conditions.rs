@@ -1,8 +1,12 @@
 //! What is said of a pipeline: conditions from what was seen. Pure; nothing in it changes by itself,
 //! so that the status is written only when something did.
 
+mod injection;
+
 use jiff::Timestamp;
 use spanloom_crds::status::{CONDITIONS, CollectorCount, Condition, Endpoints, Rollout, Status};
+
+pub use injection::Webhook;
 
 use crate::nodes::Collectors;
 use crate::observe::{JobState, Workload};
@@ -41,6 +45,8 @@ pub struct Seen {
     pub query: Workload,
     /// What ails a query pod.
     pub query_trouble: Option<String>,
+    /// The webhook.
+    pub webhook: Webhook,
     /// How the probe went.
     pub probe: Probed,
     /// What could not be written.
@@ -93,7 +99,12 @@ pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestam
         None => ready(&parts),
         Some(failed) => said(FALSE, "ApplyFailed", failed),
     };
-    let all = parts.into_iter().chain([ready]);
+    // Spans are received, stored and returned whether pods are injected or not.
+    let injection = injection::said_of(pipeline, &seen.webhook);
+    let [accepted, store, schema, agents, query, data] = parts;
+    let all = [
+        accepted, store, schema, agents, query, injection, data, ready,
+    ];
     let conditions = CONDITIONS
         .iter()
         .zip(all)
@@ -454,12 +465,15 @@ pub struct Turned<'a> {
 }
 
 /// Reasons of conditions that are not true and need no action: they end by themselves, or were asked for.
-const CALM: [&str; 8] = [
+const CALM: [&str; 11] = [
     "Disabled",
     "Migrating",
+    "NoWebhook",
     "NotProbedYet",
     "NotReachedYet",
+    "NotSeenYet",
     "RollingOut",
+    "WaitingForConfiguration",
     "WaitingForSchema",
     "WaitingForStore",
     "Unmanaged",

@@ -113,6 +113,13 @@ fn kept(pipeline: &Pipeline, live: &[Value], ca_bundle: &str) -> Option<Value> {
     Some(entry)
 }
 
+/// Whether the webhook configuration that was found has an entry for a pipeline.
+pub fn has_entry(pipeline: &Pipeline, found: &Value) -> bool {
+    let name = entry_name(pipeline);
+    let entries = found["webhooks"].as_array();
+    entries.is_some_and(|entries| entries.iter().any(|entry| entry["name"] == name))
+}
+
 fn entry_name(pipeline: &Pipeline) -> String {
     format!(
         "{}.{}.inject.spanloom.dev",

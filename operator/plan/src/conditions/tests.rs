@@ -349,3 +349,47 @@ fn a_store_that_takes_nothing_is_not_ready() {
         .find(|(type_, ..)| type_ == "CollectorsReady");
     assert_eq!(agents.unwrap().2, "WaitingForLogs");
 }
+
+#[test]
+fn whether_pods_are_injected_is_said_beside_the_rest() {
+    let seen = |ready, is_asked| Webhook::Seen { ready, is_asked };
+    for (spec, webhook, status_is, reason) in [
+        (json!({}), seen(2, true), "True", "Ready"),
+        (json!({}), seen(0, true), "False", "WebhookNotReady"),
+        (
+            json!({}),
+            seen(2, false),
+            "False",
+            "WaitingForConfiguration",
+        ),
+        (json!({}), Webhook::Unknown, "Unknown", "NotSeenYet"),
+        (json!({}), Webhook::None, "False", "NoWebhook"),
+        (
+            json!({"injection": {"mode": "None"}}),
+            Webhook::None,
+            "True",
+            "Off",
+        ),
+        (json!({"enabled": false}), seen(2, false), "True", "Off"),
+        (
+            json!({"managementState": "Unmanaged"}),
+            seen(2, false),
+            "False",
+            "Unmanaged",
+        ),
+    ] {
+        let seen = Seen { webhook, ..well() };
+        let status = status(&pipeline(spec.clone()), &seen, &Status::default(), now());
+        let found = |type_: &str| {
+            let mut conditions = status.conditions.iter();
+            conditions.find(|c| c.type_ == type_).unwrap().clone()
+        };
+        let injection = found("InjectionReady");
+        let said = (injection.status.as_str(), injection.reason.as_str());
+        assert_eq!(said, (status_is, reason), "{spec}");
+        // A pipeline without a webhook takes spans all the same.
+        if spec != json!({"enabled": false}) {
+            assert_eq!(found("Ready").status, "True", "{spec}");
+        }
+    }
+}

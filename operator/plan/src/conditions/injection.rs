@@ -1,0 +1,62 @@
+//! Whether pods are injected when they are created.
+
+use spanloom_crds::InjectionMode;
+
+use super::{FALSE, Said, TRUE, UNKNOWN, said};
+use crate::pipeline::Pipeline;
+
+/// The webhook that injects pods, as far as it was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Webhook {
+    /// The release has none.
+    #[default]
+    None,
+    /// Its Deployment was not looked at yet, or is not there.
+    Unknown,
+    /// So many of its replicas are ready, and whether it has an entry for the pipeline.
+    Seen {
+        /// Ready replicas.
+        ready: i64,
+        /// Whether the API server asks it for the pipeline's pods.
+        is_asked: bool,
+    },
+}
+
+/// The condition `InjectionReady`.
+pub(super) fn said_of(pipeline: &Pipeline, webhook: &Webhook) -> Said {
+    if pipeline.spec.injection.mode() == InjectionMode::None {
+        return said(TRUE, "Off", "injection.mode is None: no pods are injected");
+    }
+    if !pipeline.enabled() {
+        return said(TRUE, "Off", "enabled is false: no pods are injected");
+    }
+    match webhook {
+        Webhook::None => said(
+            FALSE,
+            "NoWebhook",
+            "the release has no webhook, so no pods are injected; set the chart value webhook.enabled, or \
+             injection.mode to None",
+        ),
+        Webhook::Unknown => said(UNKNOWN, "NotSeenYet", "the webhook has not been seen yet"),
+        Webhook::Seen { ready: 0, .. } => said(
+            FALSE,
+            "WebhookNotReady",
+            "no replica of the webhook is ready; pods that are created now are not injected",
+        ),
+        Webhook::Seen {
+            is_asked: false, ..
+        } if pipeline.managed() => said(
+            FALSE,
+            "WaitingForConfiguration",
+            "the webhook configuration has no entry for this pipeline yet",
+        ),
+        Webhook::Seen {
+            is_asked: false, ..
+        } => said(
+            FALSE,
+            "Unmanaged",
+            "the webhook configuration has no entry for this pipeline, and managementState is Unmanaged",
+        ),
+        Webhook::Seen { .. } => said(TRUE, "Ready", "pods that the pipeline selects are injected"),
+    }
+}
