@@ -133,42 +133,44 @@ fn fields_of_a_cluster() {
 /// the others.
 #[test]
 fn selectors_that_kubernetes_does_not_take() {
-    let selector = |field: &str, text: &str, column: usize, expected: &str| {
-        one(
-            &format!("injection: {{{field}: {{{text}}}}}"),
-            &format!("spec.injection.{field}.{expected}").replace("COLUMN", &column.to_string()),
-        );
-    };
-    for (field, column) in [("namespaceSelector", 36), ("podSelector", 30)] {
-        selector(
-            field,
-            "matchLabels: {/a: b}",
-            column + 14,
-            "matchLabels[\"/a\"] (line 4, column COLUMN): \"/a\" is not a valid key",
-        );
-        selector(
-            field,
-            "matchLabels: {a: b c}",
-            column + 14,
-            "matchLabels.a (line 4, column COLUMN): \"b c\" is not a valid label value",
-        );
-        selector(
-            field,
-            "matchExpressions: [{key: a, operator: In}]",
-            column + 19,
-            "matchExpressions[0].values (line 4, column COLUMN): is required with the operators",
-        );
-        selector(
-            field,
-            "matchExpressions: [{key: a, operator: Exists, values: [b]}]",
-            column + 46,
-            "matchExpressions[0].values (line 4, column COLUMN): is not allowed with the operators",
-        );
-        selector(
-            field,
-            "matchExpressions: [{key: a, operator: NotIn, values: [b, -c]}]",
-            column + 57,
-            "matchExpressions[0].values[1] (line 4, column COLUMN): \"-c\" is not a valid label value",
-        );
+    for field in ["namespaceSelector", "podSelector"] {
+        for (selector, path, at, problem) in [
+            (
+                "matchLabels: {/a: v}",
+                "matchLabels[\"/a\"]",
+                "v}",
+                "\"/a\" is not a valid key",
+            ),
+            (
+                "matchLabels: {a: b c}",
+                "matchLabels.a",
+                "b c",
+                "\"b c\" is not a valid label value",
+            ),
+            (
+                "matchExpressions: [{key: a, operator: In}]",
+                "matchExpressions[0].values",
+                "{key",
+                "is required with the operators",
+            ),
+            (
+                "matchExpressions: [{key: a, operator: Exists, values: [b]}]",
+                "matchExpressions[0].values",
+                "[b]",
+                "is not allowed with the operators",
+            ),
+            (
+                "matchExpressions: [{key: a, operator: NotIn, values: [b, -c]}]",
+                "matchExpressions[0].values[1]",
+                "-c",
+                "\"-c\" is not a valid label value",
+            ),
+        ] {
+            let yaml = format!("injection: {{{field}: {{{selector}}}}}");
+            // Two spaces before it, and columns begin with 1.
+            let column = yaml.find(at).unwrap() + 3;
+            let place = format!("spec.injection.{field}.{path} (line 4, column {column})");
+            one(&yaml, &format!("{place}: {problem}"));
+        }
     }
 }
