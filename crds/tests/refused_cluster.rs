@@ -149,9 +149,9 @@ fn selectors_that_kubernetes_does_not_take() {
             ),
             (
                 "matchExpressions: [{key: a, operator: In}]",
-                "matchExpressions[0].values",
+                "matchExpressions[0]",
                 "{key",
-                "is required with the operators",
+                "requires values with the operators",
             ),
             (
                 "matchExpressions: [{key: a, operator: Exists, values: [b]}]",

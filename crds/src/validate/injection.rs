@@ -42,19 +42,19 @@ fn expression(requirement: &LabelSelectorRequirement, path: &Path, problems: &mu
     } = requirement;
     let alone = [(key.clone(), String::new())].into();
     metadata_keys(&alone, path, problems);
-    let path = path.key("values");
+    let given = path.key("values");
     match operator {
         Operator::In | Operator::NotIn if values.is_empty() => {
-            let text = "is required with the operators In and NotIn";
-            problems.add(path, text, "list at least one value");
+            let text = "requires values with the operators In and NotIn";
+            problems.add(path.clone(), text, "list at least one value");
         }
         Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
             let text = "is not allowed with the operators Exists and DoesNotExist";
-            problems.add(path, text, "remove it");
+            problems.add(given, text, "remove it");
         }
         _ => {
             for (n, text) in values.iter().enumerate() {
-                value(text, path.index(n), problems);
+                value(text, given.index(n), problems);
             }
         }
     }
