@@ -83,6 +83,8 @@ fn columns() -> Value {
     json!([
         {"name": "Mode", "type": "string", "jsonPath": ".spec.injection.mode",
          "description": "What is injected into pods"},
+        {"name": "Injected", "type": "string", "jsonPath": ".status.injection.summary",
+         "description": "Injected and selected pods"},
         {"name": "Collectors", "type": "string", "jsonPath": ".status.collectors.summary",
          "description": "Ready and desired collectors"},
         {"name": "Spans/s", "type": "integer", "jsonPath": ".status.spansPerSecond",

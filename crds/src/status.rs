@@ -1,5 +1,7 @@
 //! What the operator says of a pipeline: the object's `status`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,9 @@ pub struct Status {
     /// if it changed by more than a quarter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spans_per_second: Option<i64>,
+    /// The pods that the pipeline selects, and what became of them: updated at most twice a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub injection: Option<InjectionCount>,
     /// How full the managed store's volume is, in percent, in steps of 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_used_percent: Option<u8>,
@@ -87,6 +92,24 @@ pub struct CollectorCount {
     /// Nodes that have a ready collector.
     pub ready: i64,
     /// Both, as `ready/desired`.
+    pub summary: String,
+}
+
+/// The number of pods that are injected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InjectionCount {
+    /// Pods that the pipeline selects.
+    pub matched: i64,
+    /// Pods that were injected.
+    pub injected: i64,
+    /// Pods that were created before the pipeline selected them, or while the webhook did not answer; they
+    /// have to be created anew.
+    pub outdated: i64,
+    /// Pods that were not injected, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<String, i64>,
+    /// Injected and selected pods, as `injected/matched`.
     pub summary: String,
 }
 

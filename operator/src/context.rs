@@ -10,6 +10,8 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use serde_json::Value;
 use spanloom_crds::status::Status;
+use spanloom_inject::Target;
+use spanloom_inject::census::Counts;
 use spanloom_plan::Pipeline;
 use spanloom_plan::conditions::Webhook;
 use spanloom_plan::release::{PipelineId, Release};
@@ -21,6 +23,7 @@ use spanloom_program::causes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::census::Census;
 use crate::cluster::{Cluster, ClusterError};
 use crate::keep::{AuthorityKeeper, Kept};
 use crate::kinds::{DEPLOYMENT, GRAFANA_DATASOURCE, WEBHOOK_CONFIGURATION};
@@ -59,6 +62,18 @@ pub struct Context {
     memories: Mutex<HashMap<PipelineId, Memory>>,
     grafana: tokio::sync::Mutex<Option<(Instant, bool)>>,
     webhook: tokio::sync::Mutex<Option<(Instant, Arc<WebhookObjects>)>>,
+    injection: Mutex<Injection>,
+}
+
+/// What pods are counted with.
+#[derive(Debug, Default)]
+struct Injection {
+    /// The pods; none where nothing is injected.
+    census: Option<Census>,
+    /// The pipelines that inject.
+    targets: Arc<[Target]>,
+    /// What was counted last.
+    counts: Option<(Instant, BTreeMap<PipelineId, Counts>)>,
 }
 
 /// The objects of the webhook, as they were found.
@@ -87,6 +102,8 @@ pub struct Memory {
     pub counts: Option<(Instant, HashMap<String, u64>)>,
     /// When `spansPerSecond` was last changed.
     pub rate_shown: Option<Instant>,
+    /// When `injection` was last changed.
+    pub injection_shown: Option<Instant>,
     /// Passes in a row that failed.
     pub failures: u32,
 }
@@ -137,6 +154,7 @@ impl Context {
             memories: Mutex::default(),
             grafana: tokio::sync::Mutex::default(),
             webhook: tokio::sync::Mutex::default(),
+            injection: Mutex::default(),
         }
     }
 
@@ -226,6 +244,41 @@ impl Context {
             },
             _ => Webhook::Unknown,
         }
+    }
+
+    /// The pods are counted from here.
+    pub fn count_pods(&self, census: Census) {
+        self.injection().census = Some(census);
+    }
+
+    /// These pipelines inject.
+    pub fn set_targets(&self, targets: Arc<[Target]>) {
+        let mut injection = self.injection();
+        injection.targets = targets;
+        injection.counts = None;
+    }
+
+    /// The pods that a pipeline selects, counted now and then; none until all are known.
+    pub fn counts(&self, id: &PipelineId) -> Option<Counts> {
+        let mut injection = self.injection();
+        let Injection {
+            census,
+            targets,
+            counts,
+        } = &mut *injection;
+        let is_fresh = |(when, _): &(Instant, _)| when.elapsed() < LOOK_EVERY;
+        if !counts.as_ref().is_some_and(is_fresh) {
+            *counts = Some((Instant::now(), census.as_ref()?.counts(targets)?));
+        }
+        let (_, counts) = counts.as_ref()?;
+        counts.get(id).cloned()
+    }
+
+    fn injection(&self) -> MutexGuard<'_, Injection> {
+        // What is set under it is set in whole values.
+        self.injection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn webhook_objects(&self) -> Result<WebhookObjects, ClusterError> {

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::census::Census;
 use crate::cluster::{Cluster, ClusterError};
 use crate::context::Context;
 use crate::injection::keep_webhook;
@@ -114,6 +115,11 @@ pub async fn run(work: Work, stop: CancellationToken) {
         .debounce(DEBOUNCE)
         .concurrency(work.concurrency);
     tasks.spawn(keep_release(context.clone(), reader.clone()));
+    if context.release.webhook {
+        let failing = context.metrics.clone();
+        let failed = move || failing.failed("watch");
+        context.count_pods(Census::start(watching.client(), failed, &mut tasks));
+    }
     tasks.spawn(keep_webhook(context.clone(), reader.clone()));
     tasks.spawn(follow_nodes(context.clone(), reader.clone(), nodes_changed));
     Controller::for_stream_with(pipelines, reader, resource)

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spanloom_plan::hash::hash_of;
 use spanloom_plan::leaf::Leaf;
 use spanloom_plan::render::{LABEL_MANAGED_BY, MANAGER};
-use spanloom_plan::webhook::{configuration, webhook_name, webhook_names, webhook_secret};
+use spanloom_plan::webhook::{configuration, target, webhook_name, webhook_names, webhook_secret};
 use spanloom_plan::{Pipeline, Release};
 use tokio::time::Instant;
 
@@ -40,6 +40,8 @@ pub async fn keep_webhook(context: Arc<Context>, pipelines: Store<DynamicObject>
     let mut looked = Instant::now();
     loop {
         let all = readable(&context.release, &pipelines);
+        let targets = all.iter().filter_map(|p| target(p, &context.release));
+        context.set_targets(targets.collect());
         let is_look = done.is_none();
         let wait = match look(&context, &all, &mut done).await {
             Ok(()) => {

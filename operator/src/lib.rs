@@ -17,6 +17,7 @@
 //! `injection` keeps its certificate and configuration.
 
 pub mod act;
+pub mod census;
 pub mod certificates;
 pub mod cluster;
 pub mod context;
@@ -26,6 +27,7 @@ pub mod keep;
 pub mod kinds;
 pub mod leadership;
 pub mod lease;
+pub mod listed;
 pub mod metrics;
 pub mod probe;
 pub mod probing;

@@ -9,8 +9,8 @@ use kube::ResourceExt;
 use kube::core::DynamicObject;
 use kube::runtime::controller::Action;
 use serde_json::Value;
-use spanloom_crds::status::Status;
-use spanloom_plan::conditions::{self, Seen};
+use spanloom_crds::status::{InjectionCount, Status};
+use spanloom_plan::conditions::{self, Seen, shown_injection};
 use spanloom_plan::nodes::Nodes;
 use spanloom_plan::observe::{Agent, Pod, Pods};
 use spanloom_plan::pipeline::status_of;
@@ -42,6 +42,8 @@ const LATER: Duration = Duration::from_secs(30);
 const EVENTS_EVERY: Duration = Duration::from_secs(60);
 /// How often those of a pod that has none yet: it may have been made a moment ago.
 const FIRST_EVENTS_EVERY: Duration = Duration::from_secs(10);
+/// The least time between two changes of the pods that are injected: they come and go.
+const INJECTION_EVERY: Duration = Duration::from_secs(30);
 /// The least time between two changes of `spansPerSecond`.
 const RATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -233,6 +235,7 @@ impl Work<'_> {
         let failed = act(context, pipeline, planned.steps).await;
         seen.failed = failed.or(seen.failed);
         seen.webhook = context.webhook(pipeline).await;
+        seen.injection = self.injection();
         seen.probe = {
             let route = self.route(&seen, &agents, &nodes, pods.of("query"));
             context.probes.look(self.id, &pipeline.uid, route)
@@ -360,6 +363,23 @@ impl Work<'_> {
             collectors,
             query,
             wanted,
+        })
+    }
+
+    /// The pods that are injected, when they are others than before and it is time to say so.
+    fn injection(&self) -> Option<InjectionCount> {
+        let counts = self.context.counts(self.id)?;
+        let now = shown_injection(&counts);
+        if self.previous.injection.as_ref() == Some(&now) {
+            return None;
+        }
+        self.context.memory(self.id, |memory| {
+            let shown = memory.injection_shown;
+            let is_due = shown.is_none_or(|shown| shown.elapsed() >= INJECTION_EVERY);
+            is_due.then(|| {
+                memory.injection_shown = Some(Instant::now());
+                now
+            })
         })
     }
 

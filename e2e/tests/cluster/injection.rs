@@ -148,6 +148,14 @@ fn pods_of_a_labelled_namespace_are_traced() {
         assert_eq!(found("service.instance.id"), Some(&*instance), "{span:#}");
     }
     assert!(counted(&namespace, NAME, "Injected") >= 2);
+    pipeline.await_condition("InjectionReady", "True", Some("Ready"));
+    // The pod that questions are asked from was there before the label, Spanloom's own do not count.
+    await_some("the pods in the status", LIMIT, || {
+        let found = namespace.try_get(&["tracingpipeline", NAME])?;
+        let count = &found["status"]["injection"];
+        let expected = json!({"matched": 3, "injected": 2, "outdated": 1, "summary": "2/3"});
+        want(*count == expected, || count.to_string())
+    });
     what_is_left_alone(&namespace, &endpoint);
     the_oldest_pipeline_injects(&namespace);
 }

@@ -193,6 +193,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("get patch", "tracingpipelines/status.spanloom.dev"),
     ("create patch", "events.events.k8s.io"),
     ("get list watch", "nodes"),
+    ("list watch", "pods namespaces"),
     (
         "get patch",
         "customresourcedefinitions.apiextensions.k8s.io/tracingpipelines.spanloom.dev \
@@ -345,9 +346,8 @@ fn operator(here: &str, elsewhere: &str) {
     account.may_not_create(&role(elsewhere, "configmaps"));
     account.may("get mutatingwebhookconfiguration spanloom-webhook");
     account.may_not("get clusterrolebindings");
-    account.may_not("get namespaces");
     account.may_not("get clusterrolebinding cluster-admin");
-    account.may_not(&format!("get pods -n {elsewhere}"));
+    account.may(&format!("get pods -n {elsewhere}"));
     nobody_may(&account, here, elsewhere);
 }
 

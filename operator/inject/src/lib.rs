@@ -7,9 +7,12 @@
 //!    reason of its own.
 //! 3. The changes are a [`patch`] that only adds.
 //!
+//! What became of the pods that there are is counted from their annotations ([`census`]).
+//!
 //! Every [`Outcome`] has one [`Reason`]. Deciding again about a pod that was patched changes nothing more, but
 //! for containers that were added in between.
 
+pub mod census;
 mod containers;
 pub mod decide;
 mod environment;

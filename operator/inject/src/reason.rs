@@ -45,6 +45,11 @@ impl Reason {
         Self::EnvFromUnknown,
     ];
 
+    /// The reason with this word.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {

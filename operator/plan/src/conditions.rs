@@ -4,9 +4,11 @@
 mod injection;
 
 use jiff::Timestamp;
-use spanloom_crds::status::{CONDITIONS, CollectorCount, Condition, Endpoints, Rollout, Status};
+use spanloom_crds::status::{
+    CONDITIONS, CollectorCount, Condition, Endpoints, InjectionCount, Rollout, Status,
+};
 
-pub use injection::Webhook;
+pub use injection::{Webhook, shown as shown_injection};
 
 use crate::nodes::Collectors;
 use crate::observe::{JobState, Workload};
@@ -47,6 +49,8 @@ pub struct Seen {
     pub query_trouble: Option<String>,
     /// The webhook.
     pub webhook: Webhook,
+    /// The pods that are injected, when they are to be shown anew.
+    pub injection: Option<InjectionCount>,
     /// How the probe went.
     pub probe: Probed,
     /// What could not be written.
@@ -121,6 +125,7 @@ pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestam
             summary: format!("{ready}/{desired}"),
         }),
         spans_per_second: seen.spans_per_second.or(previous.spans_per_second),
+        injection: injection::count_of(pipeline, seen.injection.as_ref(), previous),
         store_used_percent: used,
         rollout: seen.rollout.clone(),
     }

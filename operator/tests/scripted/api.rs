@@ -211,7 +211,7 @@ impl State {
                 let prefix = format!("{path}/");
                 let items = self.objects.iter();
                 let items: Vec<_> = items
-                    .filter(|(path, _)| path.starts_with(&prefix) || is_in_all(path, &prefix))
+                    .filter(|(path, _)| is_in(path, &prefix) || is_in_all(path, &prefix))
                     .map(|(_, object)| object)
                     .collect();
                 let version = self.version.to_string();
@@ -283,10 +283,16 @@ impl State {
         let line = format!("{}\n", json!({"type": type_, "object": object}));
         self.watches.retain(|(watched, sender)| {
             let prefix = format!("{watched}/");
-            let concerns = path.starts_with(&prefix) || is_in_all(path, &prefix);
+            let concerns = is_in(path, &prefix) || is_in_all(path, &prefix);
             !concerns || sender.send(Bytes::from(line.clone())).is_ok()
         });
     }
+}
+
+/// Whether a path is of an object of a list, and not of something below that.
+fn is_in(path: &str, prefix: &str) -> bool {
+    let name = path.strip_prefix(prefix);
+    name.is_some_and(|name| !name.contains('/'))
 }
 
 /// Whether a path of a namespaced object lies in the list of all namespaces.

@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Rule, Seen, Trouble};
 
-const PIPELINE: &str = "/apis/spanloom.dev/v1alpha1/namespaces/tracing/tracingpipelines/prod";
-const CORE: &str = "/api/v1/namespaces/tracing";
-const APPS: &str = "/apis/apps/v1/namespaces/tracing";
+pub const PIPELINE: &str = "/apis/spanloom.dev/v1alpha1/namespaces/tracing/tracingpipelines/prod";
+pub const CORE: &str = "/api/v1/namespaces/tracing";
+pub const APPS: &str = "/apis/apps/v1/namespaces/tracing";
 
-struct Run {
-    api: Api,
+pub struct Run {
+    pub api: Api,
     stop: CancellationToken,
 }
 
@@ -45,7 +45,7 @@ fn run(spec: Value) -> Run {
 }
 
 /// The only leader, for longer than any test.
-fn leading() -> Leadership {
+pub fn leading() -> Leadership {
     let leadership = Leadership::default();
     leadership.renewed(Term {
         duration: Duration::from_secs(1_000_000),
@@ -55,6 +55,11 @@ fn leading() -> Leadership {
 }
 
 fn run_with(api: Api, leadership: Leadership) -> Run {
+    start(api, leadership, false)
+}
+
+/// The same, in a release with a webhook or without one.
+pub fn start(api: Api, leadership: Leadership, webhook: bool) -> Run {
     let stop = CancellationToken::new();
     let work = Work {
         client: api.client("operator"),
@@ -68,6 +73,7 @@ fn run_with(api: Api, leadership: Leadership) -> Run {
             image_pull_policy: "IfNotPresent".to_owned(),
             clickhouse_image: "example.test/clickhouse:1".to_owned(),
             rollout_deadline: Duration::from_secs(300),
+            webhook,
             ..Release::default()
         },
         pod_name: "operator-1".to_owned(),
@@ -80,11 +86,11 @@ fn run_with(api: Api, leadership: Leadership) -> Run {
 }
 
 impl Run {
-    async fn wait(&self, seconds: u64) {
+    pub async fn wait(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
-    fn condition(&self, type_: &str) -> Value {
+    pub fn condition(&self, type_: &str) -> Value {
         let pipeline = self.api.get(PIPELINE).unwrap();
         let conditions = pipeline["status"]["conditions"].as_array().cloned();
         let conditions = conditions.unwrap_or_default();
@@ -114,7 +120,7 @@ impl Run {
 }
 
 /// How often this was written.
-fn writes(seen: &[Seen], path: &str) -> usize {
+pub fn writes(seen: &[Seen], path: &str) -> usize {
     let is = |seen: &&Seen| seen.method == Method::PATCH && seen.path.contains(path);
     seen.iter().filter(is).count()
 }

@@ -31,6 +31,8 @@ const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
     ),
     ("", "nodes", "get,list,watch"),
     ("", "namespaces", "get,list,watch"),
+    ("", "namespaces", "list,watch"),
+    ("", "pods", "list,watch"),
     ("", "pods", "get,list,watch"),
 ];
 

@@ -1,9 +1,12 @@
 //! Whether pods are injected when they are created.
 
 use spanloom_crds::InjectionMode;
+use spanloom_crds::status::{InjectionCount, Status};
+use spanloom_inject::census::Counts;
 
 use super::{FALSE, Said, TRUE, UNKNOWN, said};
 use crate::pipeline::Pipeline;
+use crate::webhook::injects;
 
 /// The webhook that injects pods, as far as it was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,5 +61,30 @@ pub(super) fn said_of(pipeline: &Pipeline, webhook: &Webhook) -> Said {
             "the webhook configuration has no entry for this pipeline, and managementState is Unmanaged",
         ),
         Webhook::Seen { .. } => said(TRUE, "Ready", "pods that the pipeline selects are injected"),
+    }
+}
+
+/// The pods that are injected: as they are to be shown now, else as they were shown last.
+pub(super) fn count_of(
+    pipeline: &Pipeline,
+    now: Option<&InjectionCount>,
+    previous: &Status,
+) -> Option<InjectionCount> {
+    let shown = now.or(previous.injection.as_ref());
+    shown.filter(|_| injects(pipeline)).cloned()
+}
+
+/// Counts as the status has them.
+pub fn shown(counts: &Counts) -> InjectionCount {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let skipped = counts.skipped.iter();
+    InjectionCount {
+        matched: number(counts.matched),
+        injected: number(counts.injected),
+        outdated: number(counts.outdated),
+        skipped: skipped
+            .map(|(reason, count)| (reason.name().to_owned(), number(*count)))
+            .collect(),
+        summary: format!("{}/{}", counts.injected, counts.matched),
     }
 }
