@@ -63,7 +63,12 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
     ];
     let of_map =
         |text: &str, kind: &str| format!("CAST({text}, 'Map(LowCardinality(String), {kind})')");
-    let pod = random.of(&["p1", "p2", ""]);
+    // An array has no place in the column.
+    let (pod, pod_json) = match random.of(&["p1", "p2", "", "array"]) {
+        "" => ("", String::new()),
+        "array" => ("", ",\"k8s.pod.name\":[\"p1\",\"p3\"]".to_owned()),
+        pod => (pod, format!(",\"k8s.pod.name\":\"{pod}\"")),
+    };
     let more = random.of(&[
         "",
         ",\"r\":\"a\"",
@@ -72,10 +77,6 @@ fn stored(random: &mut Random, trace: u128, id: u64, parent: u64) -> Span {
         ",\"s\":\"b\"",
     ]);
     let service = random.of(&["cart", "pay"]);
-    let pod_json = match pod {
-        "" => String::new(),
-        pod => format!(",\"k8s.pod.name\":\"{pod}\""),
-    };
     let start_ns = at_ms(i64::try_from(trace * 100 + u128::from(id)).unwrap());
     let time = |ns: i64| format!("fromUnixTimestamp64Nano(toInt64({ns}))");
     let near = format!(

@@ -101,7 +101,7 @@ async fn each_rule_alone_is_what_the_evaluator_means() {
     let service = Service::start().await;
     let mut random = Random(11);
     let mut spans = Vec::new();
-    for trace in 1..=40 {
+    for trace in 1..=30 {
         for id in 1..=2 {
             let parent = if id == 1 { 0 } else { trace as u64 * 10 + 1 };
             let span = stored(&mut random, trace, trace as u64 * 10 + id, parent);
