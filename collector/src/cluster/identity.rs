@@ -12,6 +12,7 @@ use kube::Resource;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use spanloom_crds::resolved::{GatewayConfig, KubernetesConfig};
+use spanloom_crds::sidecar::{CONTAINER, TEMPLATE_HASH, workload};
 use spanloom_pipeline::Pod;
 
 /// A pod, without what nobody here needs.
@@ -195,8 +196,12 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
             .spec
             .containers
             .iter()
-            .map(|container| container.name.as_str().into())
+            .map(|container| container.name.as_str())
+            // It sends for the others.
+            .filter(|name| *name != CONTAINER)
+            .map(Into::into)
             .collect(),
+        is_partial: false,
     }
 }
 
@@ -206,55 +211,25 @@ struct Workload {
 }
 
 impl Workload {
-    /// The owners, as far as the pod's own metadata tells: a ReplicaSet is named after its
-    /// Deployment and the hash in the pod's label, a Job after its CronJob and the time.
+    /// The owners, as far as the pod's own metadata tells.
     fn of(meta: &ObjectMeta) -> Self {
-        let mut attributes = Vec::new();
-        let owners = meta.owner_references.iter().flatten();
-        let owner = owners
-            .into_iter()
-            .find(|owner| owner.controller == Some(true));
-        if let Some(owner) = owner {
-            let name = owner.name.clone();
-            match owner.kind.as_str() {
-                "ReplicaSet" => {
-                    let deployment = deployment(&name, meta.labels.as_ref());
-                    attributes.push(("k8s.replicaset.name", name));
-                    attributes.extend(deployment.map(|name| ("k8s.deployment.name", name)));
-                }
-                "Job" => {
-                    let cron = cron_job(&name);
-                    attributes.push(("k8s.job.name", name));
-                    attributes.extend(cron.map(|name| ("k8s.cronjob.name", name)));
-                }
-                "StatefulSet" => attributes.push(("k8s.statefulset.name", name)),
-                "DaemonSet" => attributes.push(("k8s.daemonset.name", name)),
-                "ReplicationController" => {
-                    attributes.push(("k8s.replicationcontroller.name", name));
-                }
-                _ => {}
-            }
+        let mut owners = meta.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true));
+        let hash = meta
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(TEMPLATE_HASH));
+        let attributes =
+            owner.map(|owner| workload(&owner.kind, &owner.name, hash.map(String::as_str)));
+        Self {
+            attributes: attributes.unwrap_or_default(),
         }
-        Self { attributes }
     }
 
     /// What a person would call it: the name of the farthest owner.
     fn name(&self) -> Option<&str> {
         self.attributes.last().map(|(_, name)| name.as_str())
     }
-}
-
-fn deployment(replica_set: &str, labels: Option<&BTreeMap<String, String>>) -> Option<String> {
-    let hash = labels?.get("pod-template-hash")?;
-    let name = replica_set.strip_suffix(hash.as_str())?.strip_suffix('-')?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// A CronJob's Jobs end in the minutes since 1970 of their time: eight digits until the year 2160.
-fn cron_job(job: &str) -> Option<String> {
-    let (name, minutes) = job.rsplit_once('-')?;
-    let scheduled = minutes.len() == 8 && minutes.bytes().all(|byte| byte.is_ascii_digit());
-    (scheduled && !name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
