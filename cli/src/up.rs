@@ -156,6 +156,7 @@ impl Running {
                     folder: data_dir.log(),
                     max_bytes,
                 }),
+            sidecars: None,
         };
         say.step("updating the schema");
         spanloom_collector::migrate(&config.store, document, &pipeline_name(document, &store))

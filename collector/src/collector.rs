@@ -19,6 +19,7 @@ use spanloom_store::migrate::{MigrateOptions, Report, system_logs};
 use spanloom_store::schema::SchemaOptions;
 use spanloom_store::trouble::{Trouble, TroubleKind};
 use spanloom_store::writer::{Writer, WriterConfig};
+use spanloom_tls::TlsError;
 
 use crate::batch::StoreBatch;
 use crate::cluster::{Cluster, Watches, Watching};
@@ -27,6 +28,7 @@ use crate::config::{self, CollectorConfig, StoreAddress};
 use crate::control::{self, Protection};
 use crate::export::StoreExport;
 use crate::level;
+use crate::sidecars::SidecarsConfig;
 
 /// Why a collector does not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,14 @@ pub enum StartError {
     /// The credentials, or the authorities that ClickHouse's certificate is checked against, cannot be read.
     #[error("cannot connect to ClickHouse: {0}")]
     Access(#[from] AccessError),
+    /// The certificate for sidecars cannot be read.
+    #[error("cannot listen for sidecars: {0}")]
+    Sidecars(#[from] TlsError),
+    /// Sidecars are to be received where there is no API server to ask about them.
+    #[error(
+        "sidecars are received in a cluster only; set SPANLOOM_CONFIG_MAP, or do not set SPANLOOM_SIDECARS"
+    )]
+    NoCluster,
     /// It started without an address, though it was told one; a bug of ours.
     #[error("the pipeline is not listening")]
     NoAddress,
@@ -54,6 +64,7 @@ struct Parts {
     store: Access,
     writer: WriterConfig,
     blocks: BlockPoolOptions,
+    sidecars: Option<SidecarsConfig>,
 }
 
 /// How long a collector in a cluster waits for the log of its node: an earlier pod that was deleted by force, or
@@ -73,6 +84,7 @@ impl Parts {
             writer: WriterConfig::new(store.clone(), config.store.database.clone()),
             store,
             blocks: config.blocks(),
+            sidecars: config.sidecars.clone(),
         })
     }
 }
@@ -82,6 +94,7 @@ pub struct Collector {
     server: Server,
     grpc: SocketAddr,
     http: SocketAddr,
+    sidecars: Option<SocketAddr>,
     draining: Arc<AtomicBool>,
     watching: Option<Watching>,
     level: level::Watch,
@@ -144,21 +157,30 @@ impl Collector {
             store,
             mut writer,
             blocks,
+            sidecars,
         } = parts;
         if matches!(pipeline.acknowledge, Acknowledge::Stored) {
             // A batch that is given up answers its senders, and SDKs try only a few times, a second apart. The
             // log answers them before, and takes what is given up.
             writer.give_up_after = pipeline.connections.answer_timeout;
         }
-        let watches = cluster.map(|cluster| {
-            pipeline.hold = true;
-            pipeline.accounts.node.clone_from(&cluster.node);
-            let watches = Watches::new(cluster, registry);
-            for listener in &mut pipeline.listeners {
-                listener.identify = Some(watches.identify());
+        let watches = match cluster {
+            None if sidecars.is_some() => return Err(StartError::NoCluster),
+            None => None,
+            Some(cluster) => {
+                pipeline.hold = true;
+                pipeline.accounts.node.clone_from(&cluster.node);
+                let mut watches = Watches::new(cluster, registry);
+                for listener in &mut pipeline.listeners {
+                    listener.identify = Some(watches.identify());
+                }
+                if let Some(sidecars) = sidecars {
+                    let listener = watches.receive(sidecars, registry)?;
+                    pipeline.listeners.push(listener);
+                }
+                Some(watches)
             }
-            watches
-        });
+        };
         let writer = Writer::new(writer);
         let trouble = writer.trouble();
         writer.register(registry);
@@ -167,9 +189,10 @@ impl Collector {
         let make_batch = move || StoreBatch(SpanBlock::new(&pool));
         let server = Server::start(pipeline, make_batch, StoreExport(writer), registry)?;
         // In the order of `CollectorConfig::pipeline`.
-        let &[grpc, http] = server.addresses() else {
+        let &[grpc, http, ref others @ ..] = server.addresses() else {
             return Err(StartError::NoAddress);
         };
+        let sidecars = others.first().copied();
         let access = store.clone();
         let level = level::Watch::start(store, registry);
         let watching = watches.map(|watches| watches.start(server.control(), access, registry));
@@ -177,6 +200,7 @@ impl Collector {
             server,
             grpc,
             http,
+            sidecars,
             draining: Arc::default(),
             watching,
             level,
@@ -192,6 +216,11 @@ impl Collector {
     /// Where OTLP over HTTP is received.
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where sidecars are received, if they are.
+    pub fn sidecar_address(&self) -> Option<SocketAddr> {
+        self.sidecars
     }
 
     /// How the collector is, for `/readyz`. A ClickHouse that is away or full is only mentioned: senders would

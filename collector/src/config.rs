@@ -19,6 +19,8 @@ use spanloom_store::block::BlockPoolOptions;
 use spanloom_store::schema::SchemaOptions;
 use tokio::time::Instant;
 
+use crate::sidecars::SidecarsConfig;
+
 /// Where spans are written.
 #[derive(Clone)]
 pub struct StoreAddress {
@@ -121,6 +123,8 @@ pub struct CollectorConfig {
     /// Where requests are kept until they are stored; senders are answered when they are in it. None: they are
     /// answered when they are stored.
     pub log: Option<LogConfig>,
+    /// Where sidecars are received, in a cluster; none: nowhere.
+    pub sidecars: Option<SidecarsConfig>,
 }
 
 /// The log on disk.
@@ -348,6 +352,7 @@ mod tests {
             document,
             agent: "laptop".to_owned(),
             log: None,
+            sidecars: None,
         }
     }
 

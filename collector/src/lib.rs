@@ -22,6 +22,7 @@ mod level;
 pub mod memory;
 pub mod pace;
 mod replay;
+pub mod sidecars;
 pub mod threads;
 
 pub use cluster::{Cluster, ClusterError};

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use prometheus_client::registry::Registry;
 #[cfg(feature = "control-runs")]
 use spanloom_collector::control;
+use spanloom_collector::sidecars::SidecarsConfig;
 use spanloom_collector::{
     Cluster, Collector, CollectorConfig, LogConfig, StoreAddress, config, memory, threads,
 };
@@ -71,6 +72,18 @@ struct RunArgs {
     /// Bytes that the log may have; beyond them senders are told to retry.
     #[arg(long, env = "SPANLOOM_LOG_BYTES", default_value_t = 2 << 30)]
     log_bytes: u64,
+    /// In a cluster: where sidecars are received, over TLS [default: nowhere]
+    #[arg(long, env = "SPANLOOM_SIDECARS", requires_all = ["sidecars_cert_file", "sidecars_key_file"])]
+    sidecars: Option<SocketAddr>,
+    /// The certificate chain for sidecars, in PEM, read again when it changes.
+    #[arg(long, env = "SPANLOOM_SIDECARS_CERT_FILE")]
+    sidecars_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, env = "SPANLOOM_SIDECARS_KEY_FILE")]
+    sidecars_key_file: Option<PathBuf>,
+    /// The authorities that sidecars are to trust, in PEM; they are sent to them when they change.
+    #[arg(long, env = "SPANLOOM_SIDECARS_CA_FILE")]
+    sidecars_ca_file: Option<PathBuf>,
     /// Browser origins that may send spans (CORS), comma separated; * for any.
     #[arg(long, env = "SPANLOOM_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
@@ -268,7 +281,17 @@ fn agent_config(path: &Path) -> anyhow::Result<AgentConfig> {
 }
 
 impl RunArgs {
+    fn sidecars(&self) -> Option<SidecarsConfig> {
+        Some(SidecarsConfig {
+            address: self.sidecars?,
+            certificate_file: self.sidecars_cert_file.clone()?,
+            key_file: self.sidecars_key_file.clone()?,
+            ca_file: self.sidecars_ca_file.clone(),
+        })
+    }
+
     fn config(self) -> anyhow::Result<CollectorConfig> {
+        let sidecars = self.sidecars();
         let (store, document) = match self.config_map {
             Some(_) => (self.store.address(""), TracingPipeline::default()),
             None => self.store.store()?,
@@ -287,6 +310,7 @@ impl RunArgs {
                 folder,
                 max_bytes: self.log_bytes,
             }),
+            sidecars,
         })
     }
 }

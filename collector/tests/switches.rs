@@ -27,6 +27,10 @@ const KNOWN: &[&str] = &[
     "SPANLOOM_OTLP_GRPC",
     "SPANLOOM_OTLP_HTTP",
     "SPANLOOM_PIPELINE",
+    "SPANLOOM_SIDECARS",
+    "SPANLOOM_SIDECARS_CA_FILE",
+    "SPANLOOM_SIDECARS_CERT_FILE",
+    "SPANLOOM_SIDECARS_KEY_FILE",
 ];
 
 /// The one of a control run.

@@ -10,7 +10,7 @@
 //! the feature `kube`) and the notes on a laptop are made from the schema of the types.
 //!
 //! Without the feature `document` there is only what the operator tells an agent, and what the agent
-//! says back ([`agent`], [`resolved`]): for programs that read no document.
+//! says back ([`agent`], [`sidecar`], [`resolved`]): for programs that read no document.
 //!
 //! [`TracingPipeline::default`] is the empty document.
 
@@ -38,6 +38,7 @@ mod rules;
 mod schema;
 #[cfg(feature = "document")]
 mod shape;
+pub mod sidecar;
 #[cfg(feature = "document")]
 pub mod status;
 #[cfg(feature = "document")]

@@ -12,6 +12,7 @@ use kube::Resource;
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use spanloom_crds::resolved::{GatewayConfig, KubernetesConfig};
+use spanloom_crds::sidecar::CONTAINER;
 use spanloom_crds::workload::{Owners, TEMPLATE_HASH};
 use spanloom_pipeline::Pod;
 
@@ -196,8 +197,12 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
             .spec
             .containers
             .iter()
-            .map(|container| container.name.as_str().into())
+            .map(|container| container.name.as_str())
+            // It sends for the others.
+            .filter(|name| *name != CONTAINER)
+            .map(Into::into)
             .collect(),
+        is_partial: false,
     }
 }
 

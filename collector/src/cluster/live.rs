@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::{ConfigHead, ConfigStatus};
 use spanloom_crds::resolved::Server;
+use spanloom_pipeline::process::Processor;
 use spanloom_pipeline::server::Control;
 use spanloom_store::access::{Access, AccessError};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use super::pods::PodIndex;
 use crate::config::{self, Unreadable};
 use crate::pace::{QUIET, batch_age};
+use crate::sidecars::Publisher;
 
 /// The hash that is reported for a configuration that does not even say its own.
 const NO_HASH: &str = "unknown";
@@ -25,6 +27,8 @@ pub(super) struct Live {
     control: Control,
     store: Access,
     pods: Arc<PodIndex>,
+    /// Tells sidecars.
+    publisher: Option<Publisher>,
     state: Mutex<State>,
     applied: Counter,
     refused: Counter,
@@ -53,11 +57,17 @@ enum Refused {
 }
 
 impl Live {
-    pub(super) fn new(control: Control, store: Access, pods: Arc<PodIndex>) -> Self {
+    pub(super) fn new(
+        control: Control,
+        store: Access,
+        pods: Arc<PodIndex>,
+        publisher: Option<Publisher>,
+    ) -> Self {
         Self {
             control,
             store,
             pods,
+            publisher,
             state: Mutex::default(),
             applied: Counter::default(),
             refused: Counter::default(),
@@ -147,6 +157,12 @@ impl Live {
             Server::External { url, .. } => Some(self.store.place(url)?),
             Server::Managed { .. } => None,
         };
+        if let Some(publisher) = &self.publisher {
+            // Sidecars are told before, and only of rules that can be applied: spans that they have processed by
+            // the last ones are processed once more from then on, and none too little.
+            Processor::new(&processing)?;
+            publisher.publish(&config);
+        }
         self.control.set_processing(&processing)?;
         if let Some(place) = place {
             self.store.move_to(place);

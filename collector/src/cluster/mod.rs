@@ -21,13 +21,17 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use spanloom_crds::agent::ConfigStatus;
 use spanloom_pipeline::Identify;
+use spanloom_pipeline::config::Listener;
 use spanloom_pipeline::server::Control;
 use spanloom_store::Access;
+use spanloom_tls::TlsError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use live::Live;
 use pods::PodIndex;
+
+use crate::sidecars::{Sidecars, SidecarsConfig};
 
 /// How long the API server may be silent in a watch: it sends a bookmark about every minute, and ends a watch
 /// after five. A connection that is silent for longer leads nowhere.
@@ -98,18 +102,36 @@ const DELETED_AFTER: Duration = Duration::from_secs(15);
 pub(crate) struct Watches {
     cluster: Cluster,
     pods: Arc<PodIndex>,
+    sidecars: Option<Sidecars>,
 }
 
 impl Watches {
     pub(crate) fn new(cluster: Cluster, registry: &mut Registry) -> Self {
         let pods = PodIndex::new(cluster.node.clone());
         pods.register(registry);
-        Self { cluster, pods }
+        Self {
+            cluster,
+            pods,
+            sidecars: None,
+        }
     }
 
     /// Who knows the senders.
     pub(crate) fn identify(&self) -> Arc<dyn Identify> {
         Arc::clone(&self.pods) as Arc<dyn Identify>
+    }
+
+    /// Receives sidecars, too: the listener for them.
+    pub(crate) fn receive(
+        &mut self,
+        config: SidecarsConfig,
+        registry: &mut Registry,
+    ) -> Result<Listener, TlsError> {
+        let pods = Arc::clone(&self.pods);
+        let sidecars = Sidecars::new(config, pods, registry)?;
+        let listener = sidecars.listener();
+        self.sidecars = Some(sidecars);
+        Ok(listener)
     }
 
     /// Begins to watch.
@@ -119,8 +141,13 @@ impl Watches {
         store: Access,
         registry: &mut Registry,
     ) -> Watching {
-        let Self { cluster, pods } = self;
-        let live = Arc::new(Live::new(control, store, Arc::clone(&pods)));
+        let Self {
+            cluster,
+            pods,
+            sidecars,
+        } = self;
+        let publisher = sidecars.as_ref().map(Sidecars::publisher);
+        let live = Arc::new(Live::new(control, store, Arc::clone(&pods), publisher));
         live.register(registry);
         let stop = CancellationToken::new();
         let (ours, theirs) = (stop.clone(), stop.clone());
@@ -128,15 +155,20 @@ impl Watches {
         let config = tokio::spawn(async move {
             let _ = ours.run_until_cancelled(following).await;
         });
-        let keeping = pods::follow(cluster.client, Arc::clone(&pods));
+        let keeping = pods::follow(cluster.client.clone(), Arc::clone(&pods));
         let keeper = tokio::spawn(async move {
             let _ = theirs.run_until_cancelled(keeping).await;
         });
+        let mut tasks = vec![config, keeper];
+        if let Some(sidecars) = sidecars {
+            let keeping = sidecars.keep(cluster.client, stop.clone());
+            tasks.push(tokio::spawn(keeping));
+        }
         Watching {
             live,
             pods,
             stop,
-            tasks: [config, keeper],
+            tasks,
         }
     }
 }
@@ -146,7 +178,7 @@ pub(crate) struct Watching {
     live: Arc<Live>,
     pods: Arc<PodIndex>,
     stop: CancellationToken,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watching {

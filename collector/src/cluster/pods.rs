@@ -20,6 +20,7 @@ use spanloom_program::causes;
 use tokio::sync::watch;
 
 use super::identity::{ApiPod, Known};
+use crate::sidecars::{Claims, PodsByToken};
 
 /// A kubelet takes 110 pods unless it is told otherwise; beyond this they are not enriched.
 const MAX_PODS: usize = 2_048;
@@ -66,7 +67,7 @@ struct Pods {
     denied: Option<Instant>,
     /// The owner's uid stands with each address, which may go from one pod to another.
     by_address: HashMap<IpAddr, (Arc<str>, Sender)>,
-    by_uid: HashMap<Arc<str>, Vec<IpAddr>>,
+    by_uid: HashMap<Arc<str>, (Vec<IpAddr>, Sender)>,
     /// The node's own addresses: of pods in its network.
     node: HashSet<IpAddr>,
 }
@@ -124,12 +125,13 @@ impl Pods {
             let owner = (Arc::clone(&uid), sender.clone());
             self.by_address.insert(address, owner);
         }
-        self.by_uid.insert(uid, addresses);
+        self.by_uid.insert(uid, (addresses, sender));
         true
     }
 
     fn remove(&mut self, uid: &str) {
-        for address in self.by_uid.remove(uid).unwrap_or_default() {
+        let (addresses, _) = self.by_uid.remove(uid).unzip();
+        for address in addresses.unwrap_or_default() {
             if self
                 .by_address
                 .get(&address)
@@ -333,6 +335,52 @@ impl Identify for PodIndex {
                 }
             }
         })
+    }
+}
+
+/// A sidecar is known by its token. A pod on another node, whose collector does not answer, is known from its
+/// token only, and so is every pod while the API server shows none.
+impl PodsByToken for PodIndex {
+    fn find(&self, claims: &Claims) -> Identity {
+        let pods = self.read();
+        let is_elsewhere = claims.node.as_ref().is_some_and(|node| *node != self.node);
+        if is_elsewhere || pods.are_hidden() {
+            return Identity::Pod(Arc::new(pod_of(claims)));
+        }
+        let Some((_, sender)) = pods.by_uid.get(claims.uid.as_str()) else {
+            return Identity::Unsure;
+        };
+        let says = |key: &str, expected: &str| {
+            let mut attributes = sender.pod.attributes.iter();
+            attributes.any(|(own, value)| **own == *key && **value == *expected)
+        };
+        if says("k8s.namespace.name", &claims.namespace) && says("k8s.pod.name", &claims.pod) {
+            // A sidecar speaks for its own pod only.
+            Identity::Pod(Arc::clone(&sender.pod))
+        } else {
+            Identity::Refused("the pod of the token has another name or namespace".into())
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}
+
+fn pod_of(claims: &Claims) -> Pod {
+    let attributes = [
+        ("k8s.namespace.name", Some(&claims.namespace)),
+        ("k8s.pod.name", Some(&claims.pod)),
+        ("k8s.pod.uid", Some(&claims.uid)),
+        ("k8s.node.name", claims.node.as_ref()),
+    ];
+    let attributes = attributes.into_iter();
+    Pod {
+        attributes: attributes
+            .filter_map(|(key, value)| Some((key.into(), value?.as_str().into())))
+            .collect(),
+        is_partial: true,
+        ..Pod::default()
     }
 }
 

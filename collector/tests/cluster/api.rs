@@ -24,6 +24,8 @@ struct State {
     /// Requests are refused with this.
     broken: Option<StatusCode>,
     denied: Option<&'static str>,
+    /// Answers to other paths.
+    texts: BTreeMap<&'static str, String>,
     /// Watches that began before this one end.
     era: u64,
 }
@@ -104,6 +106,12 @@ impl Api {
         self.changes.send_replace(());
     }
 
+    /// Answers requests for this path, such as that of the keys of tokens.
+    #[allow(dead_code)] // The sidecar's tests use this API server, too.
+    pub fn serve(&self, path: &'static str, text: String) {
+        self.state.lock().unwrap().texts.insert(path, text);
+    }
+
     /// Forgets what has happened, as a real one does after some minutes: watches must list again.
     pub fn compact(&self) {
         self.state.lock().unwrap().events.clear();
@@ -122,6 +130,9 @@ impl Api {
     fn answer(&self, request: &Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
         let state = self.state.lock().unwrap();
         let path = request.uri().path();
+        if let Some(text) = state.texts.get(path) {
+            return Response::new(Full::from(text.clone()).boxed());
+        }
         let kind = match path {
             "/api/v1/pods" => "pods",
             "/api/v1/namespaces/tracing/configmaps" => "configmaps",

@@ -78,6 +78,7 @@ impl Setup {
             document: TracingPipeline::default(),
             agent: "collector-1".to_owned(),
             log: None,
+            sidecars: None,
         };
         change(&mut config);
         let mut registry = Registry::default();

@@ -26,6 +26,7 @@ impl Ground {
                 folder: log.to_owned(),
                 max_bytes: 64 << 20,
             }),
+            sidecars: None,
         };
         let mut registry = Registry::default();
         Collector::start(config, &mut registry).await.unwrap()

@@ -134,6 +134,7 @@ impl Setup {
             document,
             agent: "collector-1".to_owned(),
             log: None,
+            sidecars: None,
         };
         let collector = start(config, &mut registry).await.unwrap();
         Self {

@@ -50,6 +50,17 @@ pub trait Export: Send + Sync + 'static {
         history: &History,
     ) -> impl Future<Output = ExportOutcome> + Send;
 
+    /// How many bytes a frozen batch holds from now on. None: as much as its spans did.
+    fn held_bytes(&self, frozen: &Self::Frozen) -> Option<usize> {
+        let _ = frozen;
+        None
+    }
+
+    /// Whether what it has leaves no room for more: then senders are told to retry.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// What keeps it from storing batches now.
     fn trouble(&self) -> Option<Trouble> {
         None

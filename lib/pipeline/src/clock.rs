@@ -13,6 +13,11 @@ pub(crate) fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
+/// The same in nanoseconds.
+pub(crate) fn now_ns() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The same in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)

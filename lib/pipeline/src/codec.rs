@@ -43,6 +43,17 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
         ignored: &mut Ignored,
     ) -> Result<Cow<'b, [u8]>, CodecError>;
 
+    /// What the unpacked body has, where it comes from a sidecar: then [`Codec::to_otlp`] is not asked.
+    fn forwarded<'b>(&self, body: &'b [u8]) -> Option<Result<Forwarded<'b>, CodecError>> {
+        let _ = body;
+        None
+    }
+
+    /// How long an unpacked body may be.
+    fn max_bytes(&self) -> usize {
+        usize::MAX
+    }
+
     /// The status of an answer to a request that was taken.
     fn success(&self) -> StatusCode {
         StatusCode::OK
@@ -55,6 +66,20 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The answer to a request that was not taken: a code of gRPC, a message, and when a repeat can
     /// help.
     fn failed(&self, code: i32, message: &str, retry_after: Option<Duration>) -> Vec<u8>;
+}
+
+/// What a sidecar sends: spans that it has processed, and what it has measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded<'b> {
+    /// The spans, as [records](spanloom_otlp::records); may be empty.
+    pub records: Cow<'b, [u8]>,
+    /// Measures of what it has sampled away, as a [bundle](crate::measure::bundle); may be empty.
+    pub measures: Cow<'b, [u8]>,
+    /// The uid of the pod that it says it is in. From a sender that is another pod nothing is taken.
+    pub pod_uid: Cow<'b, str>,
+    /// Whether it has applied the rules that are in force here. If not, they are applied once more: what it did
+    /// already is not changed by that.
+    pub is_current: bool,
 }
 
 /// Why a body is not of its codec's format, for the sender.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use crate::accounts::AccountsConfig;
 pub use crate::listener::{Listener, Route};
-pub use crate::process::Processing;
+pub use crate::process::{Mode, Processing};
 pub use crate::settlement::Acknowledge;
 
 /// The pipeline's settings. [`Config::default`] has the documented ones and listens nowhere.
@@ -39,6 +39,9 @@ pub struct Config {
     /// What is done to spans; [`Server::set_processing`](crate::Server::set_processing) changes it
     /// later.
     pub processing: Processing,
+    /// How much of that is done here to the requests of applications. A sidecar leaves the measuring of what it
+    /// forwards to its collector; with a log, this one does it from the records.
+    pub mode: Mode,
     /// Whether requests are refused (senders are told to retry) until the first
     /// [`Server::set_processing`](crate::Server::set_processing): for who does not know yet what to
     /// do to spans.
@@ -64,6 +67,7 @@ impl Default for Config {
             cors: Cors::default(),
             retry_after: Duration::from_secs(1),
             processing: Processing::default(),
+            mode: Mode::Full,
             hold: false,
         }
     }

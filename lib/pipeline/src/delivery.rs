@@ -48,6 +48,9 @@ impl<E: Export> Delivery<E> {
             let Some(frozen) = parts.block(freeze).await else {
                 return lot.spoil();
             };
+            if let Some(bytes) = export.held_bytes(&frozen) {
+                lot.hold(bytes);
+            }
             let sending = async {
                 match lot.name().await {
                     Ok(history) => export.export(frozen, &history).await,

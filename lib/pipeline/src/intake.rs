@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use spanloom_otlp::records;
 use tokio::sync::watch;
 
 use crate::admission::{Permit, Refused};
@@ -14,10 +15,11 @@ use crate::batch::Batch;
 use crate::batcher::Open;
 use crate::buffers::Buffer;
 use crate::clock;
-use crate::codec::{CodecError, Form, Ignored};
+use crate::codec::{CodecError, Form, Forwarded, Ignored};
+use crate::config::Config;
 use crate::decompress::{Decompressor, Fault};
 use crate::durable::{Payload, Recording};
-use crate::measure::Recorder;
+use crate::measure::{Measures, MergeLimits, Recorder};
 use crate::outcome::Outcome;
 use crate::peers::Sender;
 use crate::process::{self, Mode, Processor, Rules};
@@ -53,6 +55,8 @@ pub(crate) struct Taken {
     pub(crate) request: Request,
     /// Its rows in the batch.
     pub(crate) rows: Range<usize>,
+    /// What came with it from outside.
+    pub(crate) outside: Outside,
     /// What a log keeps of it, if there is one.
     pub(crate) payload: Option<Vec<u8>>,
     /// Why the request, or the rest of it, could not be read.
@@ -61,17 +65,42 @@ pub(crate) struct Taken {
     pub(crate) permit: Permit,
 }
 
+/// Measures that came with a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outside {
+    /// There are some, so that the request is not done before they are stored.
+    pub(crate) is_there: bool,
+    /// What of them was not taken.
+    pub(crate) left_out: u64,
+}
+
+/// How a pod is known, and what it is called in the accounts.
+const POD_UID: &str = "k8s.pod.uid";
+const POD_NAME: &str = "k8s.pod.name";
+
+/// What measures of a sidecar may come to in one batch, in bytes.
+const MAX_MEASURES_BYTES: usize = 16 << 20;
+
 /// Processing panicked, which is a bug: what the batch holds is in doubt.
 pub(crate) struct Panicked(pub(crate) Request);
 
 /// Takes requests; one per worker.
 pub(crate) struct Intake {
     rules: watch::Receiver<Arc<Rules>>,
-    processor: Processor,
     decompressor: Decompressor,
     max_request_bytes: usize,
+    table: Table,
+}
+
+/// What an unpacked request is worked on with.
+struct Table {
+    processor: Processor,
     /// A log keeps requests.
     is_logged: bool,
+    /// What is done here to the requests of applications.
+    mode: Mode,
+    /// This agent's node, in the accounts.
+    node: Arc<str>,
     /// Measures of what sampling leaves out of a request that is logged.
     left_out: Recorder,
 }
@@ -79,24 +108,28 @@ pub(crate) struct Intake {
 impl Intake {
     pub(crate) fn new(
         mut rules: watch::Receiver<Arc<Rules>>,
-        max_request_bytes: usize,
-        is_logged: bool,
+        config: &Config,
     ) -> std::io::Result<Self> {
+        let max_request_bytes = config.max_request_bytes;
         let processor = Processor::with_rules(Arc::clone(&rules.borrow_and_update()));
         Ok(Self {
             rules,
-            processor,
             decompressor: Decompressor::new(max_request_bytes)?,
             max_request_bytes,
-            is_logged,
-            left_out: Recorder::default(),
+            table: Table {
+                processor,
+                is_logged: config.acknowledge.log().is_some(),
+                mode: config.mode,
+                node: config.accounts.node.as_str().into(),
+                left_out: Recorder::default(),
+            },
         })
     }
 
     /// Forgets what a panic has left behind.
     pub(crate) fn reset(&mut self) {
-        self.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
-        self.left_out = Recorder::default();
+        self.table.processor = Processor::with_rules(Arc::clone(&self.rules.borrow()));
+        self.table.left_out = Recorder::default();
     }
 
     /// Writes a request's spans and measures to the batch.
@@ -107,7 +140,7 @@ impl Intake {
     ) -> Result<Taken, Box<Panicked>> {
         if self.rules.has_changed().unwrap_or(false) {
             let rules = Arc::clone(&self.rules.borrow_and_update());
-            self.processor = Processor::with_rules(rules);
+            self.table.processor = Processor::with_rules(rules);
         }
         let Job {
             body,
@@ -121,11 +154,13 @@ impl Intake {
         } = job;
         let (rows, bytes) = (open.batch.rows(), open.batch.bytes());
         let mut tally = Tally::default();
-        let mut payload = self.is_logged.then(Payload::default);
+        let mut outside = Outside::default();
+        let mut payload = self.table.is_logged.then(Payload::default);
         let work = AssertUnwindSafe(|| {
             let message = body.get(start..).unwrap_or_default();
             let out = (&mut *open, payload.as_mut());
-            self.process(message, &form, &sender, &mut permit, &mut tally, out)
+            let counts = (&mut tally, &mut outside);
+            self.process(message, &form, &sender, &mut permit, counts, out)
         });
         let result = catch_unwind(work);
         let mut request = Request {
@@ -140,7 +175,7 @@ impl Intake {
             request.tally = Tally::default();
             return Err(Box::new(Panicked(request)));
         };
-        let left_out = self.left_out.take();
+        let left_out = self.table.left_out.take();
         let payload = payload.map(|payload| payload.finish(&left_out, &mut open.recorder));
         let grown = open.batch.bytes().saturating_sub(bytes);
         // The columns themselves, and their copy while they are sent.
@@ -151,6 +186,7 @@ impl Intake {
         Ok(Taken {
             request,
             rows: rows..open.batch.rows(),
+            outside,
             payload,
             fault: result.err(),
             permit,
@@ -165,7 +201,7 @@ impl Intake {
         form: &Form,
         sender: &Sender,
         permit: &mut Permit,
-        tally: &mut Tally,
+        (tally, outside): (&mut Tally, &mut Outside),
         (open, payload): (&mut Open<B>, Option<&mut Payload>),
     ) -> (Result<(), Outcome>, usize) {
         let wire = message.len();
@@ -189,6 +225,19 @@ impl Intake {
         {
             return (Err(refused.into()), unpacked);
         }
+        if plain.len() > codec.max_bytes() {
+            let limit = codec.max_bytes();
+            let why = format!("the message is larger than the limit of {limit} bytes");
+            return (Err(Outcome::TooLarge(why.into())), unpacked);
+        }
+        if let Some(forwarded) = codec.forwarded(plain) {
+            let result = forwarded.map_err(Outcome::from).and_then(|forwarded| {
+                let counts = (tally, outside);
+                self.table
+                    .forwarded(&forwarded, sender, counts, (open, payload))
+            });
+            return (result, unpacked);
+        }
         let mut ignored = Ignored::default();
         let request = match codec.to_otlp(plain, self.max_request_bytes, &mut ignored) {
             Ok(request) => request,
@@ -202,32 +251,117 @@ impl Intake {
                 return (Err(refused.into()), unpacked);
             }
         }
-        let now_ns = u64::try_from(clock::since_1970().as_nanos()).unwrap_or(u64::MAX);
+        let table = &mut self.table;
+        let origin = process::Origin {
+            mode: table.mode,
+            ..sender.into()
+        };
+        (
+            table.walk(origin, &request, tally, (open, payload)),
+            unpacked,
+        )
+    }
+}
+
+impl Table {
+    /// Takes what a sidecar sends.
+    fn forwarded<B: Batch>(
+        &mut self,
+        forwarded: &Forwarded<'_>,
+        sender: &Sender,
+        (tally, outside): (&mut Tally, &mut Outside),
+        (open, payload): (&mut Open<B>, Option<&mut Payload>),
+    ) -> Result<(), Outcome> {
+        let malformed =
+            |error: &dyn std::fmt::Display| Outcome::Malformed(error.to_string().into());
+        let pod = match sender {
+            Sender::Pod(pod) | Sender::Gateway(pod) => Some(pod),
+            Sender::Unasked => None,
+            Sender::Unknown => return Err(Outcome::Denied("the sender is not known".into())),
+        };
+        if pod.is_some_and(|pod| pod.attribute(POD_UID) != Some(&*forwarded.pod_uid)) {
+            let why = "the message names another pod than the sender's token";
+            return Err(Outcome::Denied(why.into()));
+        }
+        // Both are checked before something of either is taken.
+        let measures = match &*forwarded.measures {
+            [] => None,
+            bundle => Some(Measures::decode(bundle).map_err(|error| malformed(&error))?),
+        };
+        if !forwarded.records.is_empty() {
+            records::check_version(&forwarded.records).map_err(|error| malformed(&error))?;
+        }
+        if let Some(mut measures) = measures {
+            for row in &mut measures.accounts {
+                row.node = Arc::clone(&self.node);
+                if let Some(name) = pod.and_then(|pod| pod.attribute(POD_NAME)) {
+                    row.agent = name.into();
+                }
+            }
+            let now_ns = clock::now_ns();
+            let limits = MergeLimits {
+                max_bytes: MAX_MEASURES_BYTES,
+                oldest_ns: now_ns.saturating_sub(self.processor.rules().retention_ns),
+                newest_ns: now_ns.saturating_add(process::FUTURE_NS),
+            };
+            let recorder = match self.is_logged {
+                // They are kept with the records.
+                true => &mut self.left_out,
+                false => &mut open.recorder,
+            };
+            let left_out = recorder.merge(&measures, &limits);
+            outside.is_there = true;
+            outside.left_out = left_out.spans + left_out.half_edges + left_out.accounts;
+        }
+        let mode = match (forwarded.is_current, self.is_logged) {
+            (true, true) => Mode::Check,
+            (true, false) => Mode::Measure,
+            (false, _) => Mode::Full,
+        };
+        let origin = process::Origin {
+            mode,
+            ..sender.into()
+        };
+        self.walk(origin, &forwarded.records, tally, (open, payload))
+    }
+
+    /// Processes a request into the batch, and into what a log keeps.
+    fn walk<B: Batch>(
+        &mut self,
+        origin: process::Origin<'_>,
+        request: &[u8],
+        tally: &mut Tally,
+        (open, payload): (&mut Open<B>, Option<&mut Payload>),
+    ) -> Result<(), Outcome> {
+        let now_ns = clock::now_ns();
         let (batch, recorder) = (&mut open.batch, &mut open.recorder);
         let processor = &mut self.processor;
         let result = match payload {
-            None => processor.process_from(sender, &request, now_ns, batch, recorder, tally),
+            None => processor.process_from(origin, request, now_ns, batch, recorder, tally),
             Some(payload) => {
                 let origin = process::Origin {
-                    mode: Mode::MeasureSampledOut,
-                    ..sender.into()
+                    mode: match origin.mode {
+                        // What is kept is measured from its records.
+                        Mode::Full => Mode::MeasureSampledOut,
+                        mode => mode,
+                    },
+                    ..origin
                 };
                 payload.expect(request.len());
                 let rules = Arc::clone(processor.rules());
                 let mut both = (batch, &mut payload.records);
                 let mut sink = Recording::new(rules, &mut both, recorder);
                 let left_out = &mut self.left_out;
-                processor.process_from(origin, &request, now_ns, &mut sink, left_out, tally)
+                processor.process_from(origin, request, now_ns, &mut sink, left_out, tally)
             }
         };
-        let result = result.map_err(|error| {
+        result.map_err(|error| {
             let kept = match tally.accepted() {
                 0 => String::new(),
                 kept => format!("; the {kept} spans before that were accepted"),
             };
             Outcome::Malformed(format!("the body is not valid OTLP: {error}{kept}").into())
-        });
-        (result, unpacked)
+        })
     }
 }
 

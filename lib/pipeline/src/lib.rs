@@ -34,6 +34,7 @@ pub mod codec;
 pub mod config;
 mod decompress;
 mod delivery;
+pub mod dialogue;
 mod doors;
 pub mod durable;
 mod flight;
@@ -57,8 +58,9 @@ pub mod tally;
 mod worker;
 
 pub use batch::{Batch, Export, ExportOutcome, Freeze, RefusedRows, Trouble};
-pub use codec::{Codec, CodecError, Ignored};
+pub use codec::{Codec, CodecError, Forwarded, Ignored};
 pub use config::Config;
+pub use dialogue::{Dialogue, Talk};
 pub use outcome::Outcome;
 pub use peers::{Caller, Identify, Identity, Pod};
 pub use server::{Server, StartError};

@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub(crate) repeats_evicted: Counter,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
+    pub(crate) bind_failures: Counter,
+    pub(crate) left_out: Counter,
     pub(crate) connections_closed: Counter,
     pub(crate) batches: Counter,
     pub(crate) batch_rows: Counter,
@@ -78,6 +80,17 @@ impl Metrics {
             "receiver_connections_refused",
             "Connections closed immediately because too many are open",
             &self.connections_refused,
+        );
+        ours(
+            "receiver_bind_failures",
+            "Failures to listen on an address that is tried again",
+            &self.bind_failures,
+        );
+        ours(
+            "forwarded_measures_left_out",
+            "Spans, half-edges and rows of accounts in the measures of sidecars that were not taken: too old, too \
+             far in the future, or more than memory allows",
+            &self.left_out,
         );
         ours(
             "receiver_connections_closed",

@@ -20,6 +20,8 @@ pub enum Outcome {
     Malformed(Arc<str>),
     /// The request is larger than the limit, as sent or decompressed.
     TooLarge(Arc<str>),
+    /// The sender may not send this.
+    Denied(Arc<str>),
     /// Nothing is stored; a retry can succeed.
     Unavailable(Arc<str>),
     /// A fault of ours that a retry would meet again.
@@ -39,6 +41,7 @@ impl Outcome {
             Self::Done { .. } => None,
             Self::Malformed(_) => Some("malformed"),
             Self::TooLarge(_) => Some("too_large"),
+            Self::Denied(_) => Some("sender"),
             Self::Unavailable(_) => Some("unavailable"),
             Self::Internal(_) => Some("internal"),
         }

@@ -1,5 +1,6 @@
 //! The sender of a request: the pod at the other end, if it is known.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,9 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use spanloom_otlp::record::{Attr, Value};
+use spanloom_rules::HIDDEN;
+
+use crate::process::{Decisions, KeyDecision, Rules, text};
 
 /// What is known of a pod, ready to be written to the resources that it sends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub struct Pod {
     pub service: Option<Box<str>>,
     /// Its containers. The only one is the sender; of several, the sender may say which it is.
     pub containers: Vec<Box<str>>,
+    /// Only some of it is known here, as of a pod on another node: what its sidecar says beside that counts.
+    pub is_partial: bool,
 }
 
 /// What a sender shows of itself.
@@ -92,11 +98,23 @@ pub(crate) fn claims(key: &str) -> bool {
 impl Pod {
     /// Takes out what a sender claims to be. Returns its container, if it says a true one.
     pub(crate) fn disown<'r>(&'r self, list: &mut Vec<Attr<'r>>) -> Option<&'r str> {
+        let container = self.container(list);
+        match self.is_partial {
+            true => list.retain(|attribute| !self.says(attribute.key)),
+            false => list.retain(|attribute| !claims(attribute.key)),
+        }
+        container
+    }
+
+    /// The sender's container, if it says a true one.
+    fn container<'r>(&'r self, list: &[Attr<'r>]) -> Option<&'r str> {
         let named = list.iter().find_map(|attribute| match attribute.value {
             Value::Str(name) if attribute.key == CONTAINER => Some(name),
             _ => None,
         });
-        list.retain(|attribute| !claims(attribute.key));
+        if self.is_partial {
+            return named;
+        }
         match self.containers.as_slice() {
             [only] => Some(only),
             several => {
@@ -104,6 +122,13 @@ impl Pod {
                 names.find(|name| Some(*name) == named)
             }
         }
+    }
+
+    /// What is known of the pod under this key.
+    pub(crate) fn attribute(&self, key: &str) -> Option<&str> {
+        let mut attributes = self.attributes.iter();
+        let (_, value) = attributes.find(|(own, _)| **own == *key)?;
+        Some(value)
     }
 
     /// Writes who the sender is.
@@ -125,16 +150,7 @@ impl Pod {
         if let Some(container) = container {
             set(CONTAINER, container);
         }
-        if let Some(service) = &self.service
-            && !list.iter().any(|attribute| names_service(attribute))
-        {
-            list.retain(|attribute| attribute.key != SERVICE);
-            let own = Attr {
-                key: SERVICE,
-                value: Value::Str(&**service),
-            };
-            list.insert(0, own);
-        }
+        name_service(self.service.as_deref(), list);
     }
 
     /// Whether this attribute is said of the sender here.
@@ -145,6 +161,113 @@ impl Pod {
     /// Whether a value is longer than `bytes`.
     pub(crate) fn exceeds(&self, bytes: usize) -> bool {
         self.attributes.iter().any(|(_, value)| value.len() > bytes)
+    }
+}
+
+/// What a pod is, as the rules leave it: for spans whose sidecar has applied the rules.
+#[derive(Debug)]
+pub(crate) struct Signature<'p> {
+    pod: &'p Pod,
+    /// Its attributes, redacted and cut, but for those whose key is hidden: what the sidecar has made of these stays.
+    attributes: Vec<(&'p str, Cow<'p, str>)>,
+    /// Its containers in the same order; none where the key is hidden.
+    containers: Vec<Option<Cow<'p, str>>>,
+    service: Option<Cow<'p, str>>,
+}
+
+impl<'p> Signature<'p> {
+    pub(crate) fn of(pod: &'p Pod, rules: &Rules, decisions: &mut Decisions) -> Self {
+        let mut left = |key: &str, value: &'p str| left_of(rules, decisions, key, value);
+        let attributes = pod.attributes.iter();
+        let attributes = attributes
+            .filter_map(|(key, value)| Some((&**key, left(key, value)?)))
+            .collect();
+        let containers = pod.containers.iter();
+        let containers = containers.map(|name| left(CONTAINER, name)).collect();
+        let service = pod.service.as_deref();
+        Self {
+            pod,
+            attributes,
+            containers,
+            service: service.and_then(|name| left(SERVICE, name)),
+        }
+    }
+
+    /// Corrects what a sidecar says of its pod. What is right stays where it is.
+    pub(crate) fn correct<'r>(&'r self, list: &mut Vec<Attr<'r>>) {
+        let container = self.container(list);
+        let mut set = |key: &'r str, text: &'r str| {
+            let value = Value::Str(text);
+            match list.iter_mut().find(|attribute| attribute.key == key) {
+                Some(said) => said.value = value,
+                None => list.insert(0, Attr { key, value }),
+            }
+        };
+        for (key, value) in &self.attributes {
+            set(key, value);
+        }
+        if let Some(container) = container {
+            set(CONTAINER, container);
+        }
+        if !self.pod.is_partial {
+            list.retain(|attribute| match attribute.key {
+                CONTAINER => container.is_some(),
+                key => !claims(key) || self.pod.says(key),
+            });
+        }
+        name_service(self.service.as_deref(), list);
+    }
+
+    /// The sender's container, if it says a true one.
+    fn container<'r>(&'r self, list: &[Attr<'r>]) -> Option<&'r str> {
+        let known = || self.pod.containers.iter().zip(&self.containers);
+        let said = list.iter().find(|attribute| attribute.key == CONTAINER);
+        let is_said = |name: &str| said.is_some_and(|said| said.value == Value::Str(name));
+        if self.pod.is_partial {
+            return None;
+        }
+        let mut possible = known().filter(|(name, left)| {
+            self.containers.len() == 1 || is_said(name) || left.as_deref().is_some_and(is_said)
+        });
+        let (_, left) = possible.next()?;
+        left.as_deref()
+    }
+}
+
+/// What the rules leave of an attribute's value; none where its key is hidden.
+fn left_of<'p>(
+    rules: &Rules,
+    decisions: &mut Decisions,
+    key: &str,
+    value: &'p str,
+) -> Option<Cow<'p, str>> {
+    let limit = rules.limits.value_bytes;
+    let Some(redactor) = &rules.redactor else {
+        return Some(Cow::Borrowed(text::cut(value, limit)));
+    };
+    let value = match decisions.key(redactor, key) {
+        KeyDecision::Keep => decisions.hidden(redactor, value),
+        KeyDecision::HideValue => Some(Cow::Borrowed(HIDDEN)),
+        KeyDecision::HideBoth => return None,
+    }
+    .unwrap_or(Cow::Borrowed(value));
+    Some(match value {
+        Cow::Borrowed(value) => Cow::Borrowed(text::cut(value, limit)),
+        Cow::Owned(value) => Cow::Owned(text::cut(&value, limit).to_owned()),
+    })
+}
+
+/// Names the service of a sender that gives none.
+fn name_service<'r>(service: Option<&'r str>, list: &mut Vec<Attr<'r>>) {
+    if let Some(service) = service
+        && !list.iter().any(|attribute| names_service(attribute))
+    {
+        list.retain(|attribute| attribute.key != SERVICE);
+        let own = Attr {
+            key: SERVICE,
+            value: Value::Str(service),
+        };
+        list.insert(0, own);
     }
 }
 

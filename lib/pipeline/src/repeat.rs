@@ -198,6 +198,7 @@ fn bytes_of(outcome: &Outcome) -> usize {
     let message = match outcome {
         Outcome::Done { message, .. } => message.as_ref(),
         Outcome::Malformed(message)
+        | Outcome::Denied(message)
         | Outcome::TooLarge(message)
         | Outcome::Unavailable(message)
         | Outcome::Internal(message) => Some(message),
@@ -247,7 +248,10 @@ impl Ticket {
             Outcome::Done { .. } | Outcome::Malformed(_) => {
                 self.repeats.remember(self.key, &self.pending, &outcome);
             }
-            Outcome::Unavailable(_) | Outcome::TooLarge(_) | Outcome::Internal(_) => {
+            Outcome::Denied(_)
+            | Outcome::Unavailable(_)
+            | Outcome::TooLarge(_)
+            | Outcome::Internal(_) => {
                 self.repeats.forget(self.key, &self.pending);
             }
         }

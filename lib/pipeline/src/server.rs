@@ -29,7 +29,7 @@ use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::process::{ProcessingError, Rules};
 use crate::queue::Queues;
-use crate::receive::{Bound, Inlet, Settings, StoreTrouble};
+use crate::receive::{Bound, Fullness, Inlet, Settings, StoreTrouble};
 use crate::repeat::Repeats;
 use crate::settlement::Settlement;
 use crate::worker::Worker;
@@ -236,6 +236,10 @@ impl Server {
                 let export = Arc::clone(&export);
                 move || export.trouble()
             })),
+            fullness: Fullness(Box::new({
+                let export = Arc::clone(&export);
+                move || export.is_full()
+            })),
             doors: Arc::new(Doors::new(config.hold)),
             metrics: Arc::clone(&metrics),
             accounts: Arc::clone(&accounts),
@@ -268,8 +272,7 @@ impl Server {
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let slots = Slots::new(slots, inbox.wake.clone(), Arc::clone(&in_flight));
             let worker = Worker {
-                intake: Intake::new(watch.clone(), config.max_request_bytes, is_logged)
-                    .map_err(StartError::Worker)?,
+                intake: Intake::new(watch.clone(), &config).map_err(StartError::Worker)?,
                 batcher: Batcher::new(
                     Arc::clone(&make_batch),
                     config.batch.clone(),

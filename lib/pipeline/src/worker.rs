@@ -125,16 +125,19 @@ where
         let Taken {
             request,
             rows,
+            outside,
             payload,
             fault,
             permit,
         } = taken;
+        self.metrics.left_out.inc_by(outside.left_out);
         let malformed = match fault {
             None => None,
             Some(Outcome::Malformed(message)) if !rows.is_empty() => Some(message),
             Some(outcome) => return settlement.not_processed(request, outcome),
         };
-        if malformed.is_none() && rows.is_empty() && request.tally.sampled_out == 0 {
+        let is_measured = outside.is_there || request.tally.sampled_out > 0;
+        if malformed.is_none() && rows.is_empty() && !is_measured {
             return settlement.nothing_kept(request);
         }
         match settlement.enter(request, rows, malformed, permit, payload) {

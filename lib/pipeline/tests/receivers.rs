@@ -256,3 +256,77 @@ async fn receivers_may_have_tls() {
     assert!(plain.request(post).await.is_err());
     assert_eq!(p.store.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_port_may_have_both_transports() {
+    let mixed = |listener: Listener| Listener::mixed(listener.address);
+    let p = start(Config {
+        listeners: quick().listeners.into_iter().map(mixed).collect(),
+        ..quick()
+    });
+    let plain = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    // Without an upgrade: HTTP/2 from its first byte, as gRPC is.
+    let http2 = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let mut id = 0;
+    for port in p.server.addresses().iter().map(std::net::SocketAddr::port) {
+        for (client, path) in [
+            (&plain, "/v1/traces"),
+            (&plain, "/"),
+            (&http2, "/v1/traces"),
+            (&http2, "/"),
+        ] {
+            id += 1;
+            let post = Request::post(format!("http://localhost:{port}{path}"))
+                .header("content-type", "application/x-protobuf")
+                .body(Full::new(Bytes::from(spans(id, 1))))
+                .unwrap();
+            let answer = collect(client.request(post).await.unwrap()).await;
+            assert_eq!(answer.status, 200, "{path}");
+        }
+        id += 1;
+        let call = Request::post(format!("http://localhost:{port}{TRACES}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc+proto")
+            .body(Full::new(Bytes::from(framed(0, &spans(id, 1)))))
+            .unwrap();
+        let answer = collect(http2.request(call).await.unwrap()).await;
+        assert_eq!(answer.grpc_status(), 0);
+    }
+    assert_eq!(p.store.len(), 10);
+    let grpc = r#"otelcol_receiver_accepted_spans_total{receiver="otlp",transport="grpc"}"#;
+    assert_eq!(p.metric(grpc), 2);
+    // What is nowhere is said in the transport that asked.
+    let post = Request::post(format!("http://localhost:{}/elsewhere", p.http.port()));
+    let post = post.body(Full::new(Bytes::new())).unwrap();
+    assert_eq!(
+        collect(plain.request(post).await.unwrap()).await.status,
+        404
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patient_listener_gets_its_port_when_it_is_free() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    let patient = |listener: Listener| Listener {
+        is_patient: true,
+        ..listener
+    };
+    let mut listeners: Vec<_> = quick().listeners.into_iter().map(patient).collect();
+    listeners[1].address = taken;
+    let p = start(Config {
+        listeners,
+        ..quick()
+    });
+    assert_eq!(p.export(&spans(1, 1)).await.grpc_status(), 0);
+    drop(holder);
+    let begun = std::time::Instant::now();
+    while tokio::net::TcpStream::connect(taken).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody listens");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(p.protobuf(spans(2, 1)).await.status, 200);
+    assert!(p.metric("spanloom_receiver_bind_failures_total") >= 1);
+}

@@ -38,6 +38,18 @@ impl ClientTls {
         })
     }
 
+    /// The same for a bundle that is not in a file; `origin` is where it is from, for errors.
+    ///
+    /// # Errors
+    /// When it holds no authority.
+    pub fn with_ca_pem(pem: &[u8], origin: &str) -> Result<Self, TlsError> {
+        let config = Arc::new(trusting(pem, Path::new(origin))?);
+        let config = Reloading::new(Vec::new(), move || Ok(Arc::clone(&config)))?;
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
     /// Trusts the public authorities of this machine: those of [`system_bundle`].
     ///
     /// # Errors
@@ -68,15 +80,19 @@ pub fn system_bundle() -> Result<PathBuf, TlsError> {
 }
 
 fn load(path: &Path) -> Result<ClientConfig, TlsError> {
+    trusting(&read(path)?, path)
+}
+
+fn trusting(pem: &[u8], path: &Path) -> Result<ClientConfig, TlsError> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(authorities(path)?)
+        .with_root_certificates(authorities(pem, path)?)
         .with_no_client_auth();
     Ok(config)
 }
 
-/// The authorities of a PEM bundle.
-pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The authorities of a PEM bundle; `path` is where it is from, for errors.
+pub(crate) fn authorities(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     let unusable = |reason: String| TlsError::Content {
         path: path.to_owned(),
         wanted: "CA certificate",
@@ -84,7 +100,7 @@ pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     };
     let mut roots = RootCertStore::empty();
     let mut refused = None;
-    for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
         // Bundles of distributions hold a few that no modern library takes: the others count.
         if let Err(error) = roots.add(certificate) {

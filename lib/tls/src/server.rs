@@ -76,7 +76,7 @@ impl ServerTls {
     /// When they would not, as with a certificate that has expired, or the bundle cannot be read.
     pub fn check(&self, ca: &Path, name: &str) -> Result<(), TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let roots = Arc::new(authorities(ca)?);
+        let roots = Arc::new(authorities(&read(ca)?, ca)?);
         let unusable = |reason: String| TlsError::Content {
             path: ca.to_owned(),
             wanted: "CA certificate",

@@ -50,9 +50,23 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "spanloom-crds",
             "spanloom-otlp",
             "spanloom-program",
+            "spanloom-proto",
             "spanloom-tls",
             "spanloom-traceql",
             "spanloom-engine",
+        ],
+    ),
+    ("spanloom-proto", &[]),
+    (
+        "spanloom-sidecar",
+        &[
+            "spanloom-crds",
+            "spanloom-otlp",
+            "spanloom-pipeline",
+            "spanloom-program",
+            "spanloom-proto",
+            "spanloom-rules",
+            "spanloom-tls",
         ],
     ),
     (

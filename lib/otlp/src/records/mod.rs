@@ -27,7 +27,7 @@
 mod read;
 mod write;
 
-pub use read::{InvalidSpan, RecordsError, pick, read, read_request};
+pub use read::{InvalidSpan, RecordsError, check_version, pick, read, read_request};
 pub use write::RecordWriter;
 
 /// The version that is written, and the highest that can be read.

@@ -102,7 +102,11 @@ pub fn read_request<S: SpanSink>(
     })
 }
 
-fn check_version(records: &[u8]) -> Result<(), RecordsError> {
+/// Whether these bytes begin as [`RecordWriter`](super::RecordWriter) begins, with a version that can be read.
+///
+/// # Errors
+/// [`RecordsError::NoVersion`] or [`RecordsError::Version`].
+pub fn check_version(records: &[u8]) -> Result<(), RecordsError> {
     let mut reader = Reader::new(records, 0);
     if reader.key() != Ok(key(OWN, VARINT)) {
         return Err(RecordsError::NoVersion);

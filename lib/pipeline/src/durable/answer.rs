@@ -16,7 +16,10 @@ pub(crate) fn encode(outcome: &Outcome) -> Vec<u8> {
         Outcome::Done { rejected, message } => (DONE, *rejected, message.as_deref()),
         Outcome::Malformed(message) => (MALFORMED, 0, Some(&**message)),
         // Nothing of them is kept.
-        Outcome::TooLarge(_) | Outcome::Unavailable(_) | Outcome::Internal(_) => return Vec::new(),
+        Outcome::Denied(_)
+        | Outcome::TooLarge(_)
+        | Outcome::Unavailable(_)
+        | Outcome::Internal(_) => return Vec::new(),
     };
     let mut bytes = vec![tag];
     bytes.extend_from_slice(&rejected.to_le_bytes());

@@ -29,10 +29,10 @@ pub(crate) use rules::Rules;
 pub use rules::{Processing, ProcessingError};
 
 use crate::measure::Recorder;
-use crate::peers::{self, Pod};
+use crate::peers::{self, Pod, Signature};
 use crate::tally::{Change, Rejection, Tally};
 use attributes::Keys;
-use redact::{Decisions, KeyDecision};
+pub(crate) use redact::{Decisions, KeyDecision};
 use span::{Owner, RawOwner, Scratch};
 
 pub use spanloom_otlp::record::UNKNOWN_SERVICE;
@@ -113,11 +113,21 @@ impl Processor {
             now_ns,
             oldest_ns: now_ns.saturating_sub(rules.retention_ns),
         };
+        let mut how = mode::Pass {
+            rules,
+            times: None,
+            recorder: None,
+            signature: None,
+        };
         let measured = match mode {
-            Mode::Processed => return mode::pass(request, (rules, times), sink, None, tally),
+            Mode::Processed => return mode::pass(request, how, sink, tally),
             _ if !rules.enabled => return discard(request, tally),
-            Mode::Measure => {
-                return mode::pass(request, (rules, times), sink, Some(recorder), tally);
+            Mode::Measure | Mode::Check => {
+                how.times = Some(times);
+                how.recorder = (mode == Mode::Measure).then_some(recorder);
+                let decisions = &mut self.decisions;
+                how.signature = pod.map(|pod| Signature::of(pod, rules, decisions));
+                return mode::pass(request, how, sink, tally);
             }
             Mode::Full => Measured::All,
             Mode::MeasureSampledOut => Measured::SampledOut,
@@ -180,7 +190,7 @@ fn discard(request: &[u8], tally: &mut Tally) -> Result<(), DecodeError> {
 }
 
 /// How far ahead of our clock a span may begin and end.
-const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
+pub(crate) const FUTURE_NS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// When spans may begin.
 #[derive(Debug, Clone, Copy)]

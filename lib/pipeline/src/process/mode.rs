@@ -1,12 +1,12 @@
 //! How much of the way from the wire to the batch a processor goes with a request.
 
 use spanloom_otlp::DecodeError;
-use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink};
+use spanloom_otlp::record::{ResourceRecord, ScopeRecord, SpanRecord, SpanSink, service_of};
 use spanloom_otlp::records::{InvalidSpan, read_request};
 
-use super::{Rules, Times, is_probe};
+use super::{Rules, Times, UNKNOWN_SERVICE, is_probe};
 use crate::measure::{Recorder, TextId};
-use crate::peers::{Pod, Sender};
+use crate::peers::{Pod, Sender, Signature};
 use crate::tally::{Rejection, Tally};
 
 /// What is still to be done with a request's spans.
@@ -21,6 +21,8 @@ pub enum Mode {
     MeasureSampledOut,
     /// Measuring: a sidecar has applied the rules. Spans are taken or refused, never changed.
     Measure,
+    /// The same without measuring: the spans are measured from their records, which are kept.
+    Check,
     /// Nothing: they were processed and measured before they were kept, and are written as they are,
     /// whatever their age and the rules of today. A span that was acknowledged is not refused now.
     Processed,
@@ -75,19 +77,36 @@ impl<'p> From<Option<&'p Pod>> for Origin<'p> {
     }
 }
 
-/// Hands spans that were processed before to `sink`; with a recorder they are checked and measured.
+/// What is done to spans that were processed before.
+pub(super) struct Pass<'w> {
+    pub(super) rules: &'w Rules,
+    /// When they may have begun; none: at any time.
+    pub(super) times: Option<Times>,
+    /// Where they are measured, if they are.
+    pub(super) recorder: Option<&'w mut Recorder>,
+    /// What the sender's pod is, whatever it says.
+    pub(super) signature: Option<Signature<'w>>,
+}
+
+/// Hands spans that were processed before to `sink`.
 pub(super) fn pass<S: SpanSink>(
     request: &[u8],
-    (rules, times): (&Rules, Times),
+    how: Pass<'_>,
     sink: &mut S,
-    recorder: Option<&mut Recorder>,
     tally: &mut Tally,
 ) -> Result<(), DecodeError> {
+    let Pass {
+        rules,
+        times,
+        recorder,
+        signature,
+    } = how;
     let mut passing = Passing {
         rules,
         times,
         sink,
         recorder,
+        signature,
         tally,
         service: None,
         probe: false,
@@ -109,9 +128,10 @@ fn rejection(what: InvalidSpan) -> Rejection {
 /// Counts what passes on its way to the sink.
 struct Passing<'w, S> {
     rules: &'w Rules,
-    times: Times,
+    times: Option<Times>,
     sink: &'w mut S,
     recorder: Option<&'w mut Recorder>,
+    signature: Option<Signature<'w>>,
     tally: &'w mut Tally,
     /// The current resource's service; none where spans are not measured.
     service: Option<TextId>,
@@ -121,11 +141,26 @@ struct Passing<'w, S> {
 impl<S: SpanSink> SpanSink for Passing<'_, S> {
     fn resource(&mut self, resource: &ResourceRecord<'_>) {
         self.probe = is_probe(self.rules, resource.attributes);
+        let mut list = Vec::new();
+        let mut resource = *resource;
+        if let Some(signature) = self.signature.as_ref().filter(|_| !self.probe) {
+            list.extend_from_slice(resource.attributes);
+            signature.correct(&mut list);
+            // As it is named in the attributes, which the pod may have given a name now.
+            resource = ResourceRecord {
+                service: match service_of(&list) {
+                    UNKNOWN_SERVICE => resource.service,
+                    service => service,
+                },
+                attributes: &list,
+                ..resource
+            };
+        }
         self.service = match &mut self.recorder {
             Some(recorder) if !self.probe => Some(recorder.text(resource.service)),
             _ => None,
         };
-        self.sink.resource(resource);
+        self.sink.resource(&resource);
     }
 
     fn scope(&mut self, scope: &ScopeRecord<'_>) {
@@ -134,13 +169,14 @@ impl<S: SpanSink> SpanSink for Passing<'_, S> {
 
     #[inline]
     fn span(&mut self, span: &SpanRecord<'_>) {
-        if let Some(recorder) = &mut self.recorder {
-            if let Err(why) = self.times.check(span.start_ns) {
-                return self.tally.reject(why, 1);
-            }
-            if let Some(service) = self.service {
-                recorder.span(service, span);
-            }
+        let checked = self
+            .times
+            .map_or(Ok(()), |times| times.check(span.start_ns));
+        if let Err(why) = checked {
+            return self.tally.reject(why, 1);
+        }
+        if let (Some(recorder), Some(service)) = (&mut self.recorder, self.service) {
+            recorder.span(service, span);
         }
         self.sink.span(span);
         self.tally.kept += 1;

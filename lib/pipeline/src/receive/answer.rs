@@ -20,6 +20,8 @@ use crate::outcome::Outcome;
 pub(super) enum Refusal {
     #[error("the collector's memory for requests is exhausted; try again")]
     Full,
+    #[error("the buffer of spans that are not sent yet is full; try again")]
+    Buffer,
     #[error("the collector is stopping; try again")]
     Stopping,
     #[error("the collector has no configuration yet; try again")]
@@ -101,6 +103,7 @@ pub(super) struct Verdict {
 
 const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
+const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
 const INTERNAL: i32 = 13;
@@ -111,6 +114,7 @@ impl From<&Refusal> for Verdict {
     fn from(refusal: &Refusal) -> Self {
         let (grpc, http, retry, reason) = match refusal {
             Refusal::Full => (UNAVAILABLE, 429, true, "memory"),
+            Refusal::Buffer => (UNAVAILABLE, 429, true, "buffer"),
             Refusal::Stopping => (UNAVAILABLE, 503, true, "stopping"),
             Refusal::Starting => (UNAVAILABLE, 503, true, "starting"),
             Refusal::Slow => (UNAVAILABLE, 503, true, "slow"),
@@ -160,6 +164,7 @@ impl From<Result<Outcome, Refusal>> for Ending {
             Outcome::Done { rejected, message } => return Self::Done { rejected, message },
             Outcome::Malformed(message) => (INVALID_ARGUMENT, 400, false, message),
             Outcome::TooLarge(message) => (RESOURCE_EXHAUSTED, 413, false, message),
+            Outcome::Denied(message) => (PERMISSION_DENIED, 403, false, message),
             Outcome::Unavailable(message) => (UNAVAILABLE, 503, true, message),
             Outcome::Internal(message) => (INTERNAL, 500, false, message),
         };

@@ -219,11 +219,10 @@ fn message_len(before: &[u8], data: &[u8]) -> Option<usize> {
 
 /// Reads what is left of a body of at most `max` bytes and throws it away, so that a client that
 /// sends before it listens sees its answer. Says whether the end was reached.
-pub(super) async fn drain(
-    body: &mut hyper::body::Incoming,
-    max: usize,
-    patience: Duration,
-) -> bool {
+pub(super) async fn drain<B>(body: &mut B, max: usize, patience: Duration) -> bool
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     if body.size_hint().lower() > max as u64 {
         return false;
     }

@@ -25,25 +25,36 @@ use crate::server::StartError;
 
 /// A listener's socket.
 pub(crate) struct Bound {
-    socket: TcpListener,
+    /// None while a patient listener's address is taken.
+    socket: Option<TcpListener>,
     address: SocketAddr,
     point: Arc<Point>,
 }
 
+/// How often a patient listener tries again.
+const BIND_EVERY: Duration = Duration::from_secs(1);
+
 impl Bound {
     pub(crate) fn bind(listener: &Listener, codings: &mut Codings) -> Result<Self, StartError> {
-        let bound = spanloom_tls::listen(listener.address).and_then(|socket| {
-            let address = socket.local_addr()?;
-            Ok(Self {
-                socket: TcpListener::from_std(socket)?,
-                address,
-                point: Arc::new(Point::new(listener, codings)),
-            })
-        });
-        bound.map_err(|error| StartError::Listen {
-            transport: listener.transport.name(),
-            address: listener.address,
-            error,
+        let (socket, address) = match socket(listener.address) {
+            Ok((socket, address)) => (Some(socket), address),
+            Err(error) if listener.is_patient => {
+                let address = listener.address;
+                tracing::warn!(%address, %error, "the address cannot be listened on; trying again until it can");
+                (None, address)
+            }
+            Err(error) => {
+                return Err(StartError::Listen {
+                    transport: listener.transport.name(),
+                    address: listener.address,
+                    error,
+                });
+            }
+        };
+        Ok(Self {
+            socket,
+            address,
+            point: Arc::new(Point::new(listener, codings)),
         })
     }
 
@@ -56,13 +67,20 @@ impl Bound {
     }
 
     /// Accepts connections until the pipeline closes.
-    pub(crate) async fn serve(self, inlet: Arc<Inlet>) {
+    pub(crate) async fn serve(mut self, inlet: Arc<Inlet>) {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => tokio::select! {
+                socket = bind_when_free(self.address, &inlet) => socket,
+                () = inlet.doors.closing.cancelled() => return,
+            },
+        };
         let limits = &inlet.settings.connections;
         let slots = Slots::new(limits.max);
         let builder = Arc::new(builder(limits));
         loop {
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+                accepted = socket.accept() => accepted,
                 () = inlet.doors.closing.cancelled() => return,
             };
             let (stream, address) = match accepted {
@@ -108,6 +126,24 @@ impl Bound {
     }
 }
 
+fn socket(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let socket = spanloom_tls::listen(address)?;
+    let address = socket.local_addr()?;
+    Ok((TcpListener::from_std(socket)?, address))
+}
+
+/// Listens as soon as whoever has the address gives it up.
+async fn bind_when_free(address: SocketAddr, inlet: &Inlet) -> TcpListener {
+    loop {
+        inlet.metrics.bind_failures.inc();
+        tokio::time::sleep(BIND_EVERY).await;
+        if let Ok((socket, _)) = socket(address) {
+            tracing::info!(%address, "listening");
+            return socket;
+        }
+    }
+}
+
 /// A connection whose client has made itself known as far as TLS wants it.
 async fn greeted(stream: tokio::net::TcpStream, receiver: &Receiver) -> Option<Stream> {
     let patience = receiver.inlet.settings.connections.header_timeout;
@@ -149,14 +185,19 @@ fn builder(limits: &Connections) -> Builder<TokioExecutor> {
 /// Serves a connection until it ends.
 async fn connection(stream: Stream, receiver: &Receiver, builder: &Builder<TokioExecutor>) {
     let said = Said::default();
-    match receiver.point.origin.transport {
-        Transport::Grpc => {
-            let mut stream = stream;
-            match begins(&mut stream, receiver).await {
-                Some(true) => {}
-                Some(false) => return mixed::http_on_grpc(stream, receiver).await,
-                None => return,
-            }
+    let mut stream = stream;
+    let transport = receiver.point.origin.transport;
+    let is_http2 = if transport == Transport::Grpc || receiver.point.beside.is_some() {
+        match begins(&mut stream, receiver).await {
+            Some(is_http2) => is_http2,
+            None => return,
+        }
+    } else {
+        false
+    };
+    match transport {
+        Transport::Grpc if !is_http2 => mixed::http_on_grpc(stream, receiver).await,
+        _ if is_http2 => {
             said.http2.store(true, Ordering::Relaxed);
             let Some(connection) = Http2::open(stream, receiver, Arc::clone(&said.anything)).await
             else {
@@ -165,7 +206,7 @@ async fn connection(stream: Stream, receiver: &Receiver, builder: &Builder<Tokio
             let wind_down = |connection: Pin<&mut Http2>| connection.get_mut().graceful_shutdown();
             watch(pin!(connection), wind_down, receiver, &said).await;
         }
-        Transport::Http => {
+        _ => {
             let service = service_fn(|request: Request<Incoming>| {
                 said.anything.store(true, Ordering::Relaxed);
                 let http2 = request.version() == Version::HTTP_2;

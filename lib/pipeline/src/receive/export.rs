@@ -17,7 +17,8 @@ use super::cors::CorsRules;
 use super::slots::Line;
 use super::{Inlet, Origin, Transport};
 use crate::codec::{Codec, Coding, Codings, Form, Protobuf};
-use crate::config::{Config, Connections, Listener};
+use crate::config::{Config, Connections, Listener, Route};
+use crate::dialogue::Dialogue;
 use crate::intake::Job;
 use crate::listener::TRACES;
 use crate::outcome::Outcome;
@@ -53,15 +54,36 @@ pub(super) struct Point {
     /// What gRPC is written in.
     pub(super) protobuf: Arc<Coding>,
     routes: Vec<(&'static str, Vec<Arc<Coding>>)>,
+    methods: Vec<(&'static str, Arc<Coding>)>,
+    dialogues: Vec<Arc<dyn Dialogue>>,
+    max_request_bytes: Option<usize>,
+    /// On a port with both transports, what is spoken beside this one: gRPC.
+    pub(super) beside: Option<Arc<Point>>,
 }
 
 impl Point {
     pub(super) fn new(listener: &Listener, codings: &mut Codings) -> Self {
+        let beside = listener.is_mixed.then(|| {
+            let grpc = Listener {
+                transport: Transport::Grpc,
+                is_mixed: false,
+                ..listener.clone()
+            };
+            Arc::new(Self::new(&grpc, codings))
+        });
         let routes = listener.routes.iter().map(|route| {
             let codecs = route.codecs.iter();
             (route.path, codecs.map(|codec| codings.of(codec)).collect())
         });
         let routes = routes.collect();
+        let methods = listener
+            .methods
+            .iter()
+            .filter_map(|Route { path, codecs }| {
+                let codec = codecs.first()?;
+                Some((*path, codings.of(codec)))
+            });
+        let methods = methods.collect();
         let protobuf: Arc<dyn Codec> = Arc::new(Protobuf);
         Self {
             origin: Origin {
@@ -72,7 +94,22 @@ impl Point {
             identify: listener.identify.clone(),
             protobuf: codings.of(&protobuf),
             routes,
+            methods,
+            dialogues: listener.dialogues.clone(),
+            max_request_bytes: listener.max_request_bytes,
+            beside,
         }
+    }
+
+    /// What a unary method's messages are written in.
+    pub(super) fn method(&self, path: &str) -> Option<&Arc<Coding>> {
+        let found = self.methods.iter().find(|(known, _)| *known == path);
+        found.map(|(_, coding)| coding)
+    }
+
+    /// A method whose messages go both ways.
+    pub(super) fn dialogue(&self, path: &str) -> Option<&Arc<dyn Dialogue>> {
+        self.dialogues.iter().find(|one| one.path() == path)
     }
 
     /// What may be sent to a path.
@@ -140,6 +177,42 @@ impl Receiver {
         }
     }
 
+    /// Who calls a method whose messages go both ways: somebody who is known.
+    pub(super) async fn sender(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+        if self.inlet.doors.closing.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
+        let Some(identify) = &self.point.identify else {
+            return Ok(Identity::Unknown);
+        };
+        let caller = Caller {
+            address: self.address,
+            headers,
+        };
+        let mut identity = identify.identify(caller);
+        if identity == Identity::Unsure {
+            identity = identify.wait(caller).await;
+        }
+        match identity {
+            Identity::Refused(why) => Err(Refusal::Sender(why)),
+            known => Ok(known),
+        }
+    }
+
+    fn max_request_bytes(&self) -> usize {
+        let most = self.inlet.settings.max_request_bytes;
+        self.point.max_request_bytes.unwrap_or(most).min(most)
+    }
+
+    /// The same connection, where gRPC is spoken on it.
+    pub(super) fn over_grpc(&self) -> Option<Self> {
+        let point = Arc::clone(self.point.beside.as_ref()?);
+        Some(Self {
+            point,
+            ..self.clone()
+        })
+    }
+
     fn is_grpc(&self) -> bool {
         self.point.origin.transport == Transport::Grpc
     }
@@ -162,7 +235,7 @@ impl Receiver {
             budget: &inlet.budget,
             buffers: &inlet.buffers,
             expansion: form.expansion(),
-            max_bytes: inlet.settings.max_request_bytes,
+            max_bytes: self.max_request_bytes(),
             peer: self.address.ip().to_canonical(),
             limits: &inlet.settings.connections,
             prefixed: self.is_grpc(),
@@ -184,6 +257,9 @@ impl Export<'_> {
         let receiver = self.receiver;
         if receiver.inlet.doors.is_held() {
             return Err(Refusal::Starting);
+        }
+        if receiver.inlet.is_full() {
+            return Err(Refusal::Buffer);
         }
         let Some(identify) = &receiver.point.identify else {
             return Ok(None);
@@ -219,7 +295,7 @@ impl Export<'_> {
             return Ok(Outcome::OK);
         }
         let sender = match sender {
-            Some(identity) => self.sender(identity).await,
+            Some(identity) => self.sender(identity).await?,
             None => Sender::Unasked,
         };
         self.submitted = true;
@@ -276,7 +352,7 @@ impl Export<'_> {
     }
 
     /// Who is at the other end.
-    async fn sender(&self, identity: Identity) -> Sender {
+    async fn sender(&self, identity: Identity) -> Result<Sender, Refusal> {
         let identity = match (identity, &self.receiver.point.identify) {
             (Identity::Unsure, Some(identify)) => identify.wait(self.caller()).await,
             (identity, _) => identity,
@@ -284,11 +360,12 @@ impl Export<'_> {
         let sender = match identity {
             Identity::Pod(pod) => Sender::Pod(pod),
             Identity::Gateway(pod) => Sender::Gateway(pod),
-            Identity::Unknown | Identity::Unsure | Identity::Refused(_) => Sender::Unknown,
+            Identity::Unknown | Identity::Unsure => Sender::Unknown,
+            Identity::Refused(why) => return Err(Refusal::Sender(why)),
         };
         let known = matches!(sender, Sender::Pod(_) | Sender::Gateway(_));
         self.receiver.inlet.metrics.peer(known);
-        sender
+        Ok(sender)
     }
 
     /// What is answered, counted.

@@ -14,11 +14,10 @@ use super::answer::{AnswerBody, Ending, Refusal, Verdict};
 use super::body::{PREFIX, Received};
 use super::export::{Export, Receiver};
 use super::mixed;
-use crate::codec::{Codec, Form, Protobuf};
+use crate::codec::{Codec, Coding, Form, Protobuf};
 use crate::decompress::Encoding;
 use crate::outcome::Outcome;
 
-const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Other signals' services, with what to call them.
 const SIGNALS: [(&str, &str); 4] = [
@@ -64,25 +63,21 @@ pub(super) async fn answer<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let content_type = head
-        .headers
-        .get(CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    if !content_type.starts_with(b"application/grpc") {
+    if !is_grpc(&head.headers) {
         return mixed::text(receiver, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let path = head.uri.path();
     let retry_after = receiver.inlet.settings.retry_after;
     let reply = if head.method != Method::POST {
         failed(receiver, Refusal::Method)
-    } else if path == TRACES {
+    } else if let Some(coding) = receiver.point.method(path) {
         let mut export = receiver.export(&head.headers, &*body);
-        let result = traces(&mut export, receiver, &head.headers, body).await;
+        let result = unary(&mut export, coding, &head.headers, body).await;
         match export.ending(result) {
             Ending::Failed(verdict) => Reply::Failed(verdict),
             Ending::Done { rejected, message } => {
                 let message = message.as_deref().unwrap_or_default();
-                Reply::Message(Protobuf.accepted(rejected, message))
+                Reply::Message(coding.codec.accepted(rejected, message))
             }
         }
     } else if path == HEALTH {
@@ -107,9 +102,15 @@ fn failed(receiver: &Receiver, refusal: Refusal) -> Reply {
     Reply::Failed(verdict)
 }
 
-async fn traces<B>(
+/// Whether a call is gRPC's.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+async fn unary<B>(
     export: &mut Export<'_>,
-    receiver: &Receiver,
+    coding: &Arc<Coding>,
     headers: &HeaderMap,
     body: &mut B,
 ) -> Result<Outcome, Refusal>
@@ -120,18 +121,14 @@ where
     let deadline = deadline(headers);
     let begun = tokio::time::Instant::now();
     let declared = declared_encoding(headers)?;
-    let mut form = protobuf(receiver, declared);
+    let mut form = Form {
+        encoding: declared,
+        coding: Arc::clone(coding),
+    };
     let received = within(deadline, export.read(body, &form)).await?;
     form.encoding = check_prefix(&received, declared)?;
     let left = deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()));
     export.process(received, form, sender, left).await
-}
-
-fn protobuf(receiver: &Receiver, encoding: Encoding) -> Form {
-    Form {
-        encoding,
-        coding: Arc::clone(&receiver.point.protobuf),
-    }
 }
 
 async fn within<T>(
@@ -200,7 +197,10 @@ where
     const SERVING: u8 = 1;
     const NOT_SERVING: u8 = 2;
     const NOT_FOUND: i32 = 5;
-    let form = protobuf(receiver, Encoding::Identity);
+    let form = Form {
+        encoding: Encoding::Identity,
+        coding: Arc::clone(&receiver.point.protobuf),
+    };
     let mut seen = 0;
     let read = receiver.read(body, &form, &mut seen);
     let read = within(deadline(headers), read).await;
@@ -242,6 +242,33 @@ fn message_response(message: &[u8]) -> Response<AnswerBody> {
     let mut answer = Response::new(AnswerBody::new(data.freeze(), Some(trailers)));
     answer.headers_mut().insert(CONTENT_TYPE, APPLICATION_GRPC);
     answer
+}
+
+/// The head of the answer to a call whose messages go both ways.
+pub(super) fn head() -> Response<()> {
+    let mut answer = Response::new(());
+    answer.headers_mut().insert(CONTENT_TYPE, APPLICATION_GRPC);
+    answer
+}
+
+/// What such a call ends with.
+pub(super) fn trailers(failed: Option<&Verdict>) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    let status = failed.map_or(0, |verdict| verdict.grpc);
+    trailers.insert(GRPC_STATUS, HeaderValue::from(status));
+    if let Some(verdict) = failed {
+        trailers.insert(GRPC_MESSAGE, percent_encoded(&verdict.message));
+    }
+    trailers
+}
+
+/// A call that is refused before it has begun, counted.
+pub(super) fn refused(receiver: &Receiver, refusal: &Refusal) -> Response<()> {
+    let verdict = Verdict::from(refusal);
+    let transport = receiver.point.origin.transport;
+    receiver.inlet.metrics.refused(transport, verdict.reason);
+    let answer = failed_response(&verdict, receiver.inlet.settings.retry_after);
+    answer.map(drop)
 }
 
 /// A failed call has no message, so its status goes where the headers are.

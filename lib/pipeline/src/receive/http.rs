@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER,
 };
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http_body::Body;
 use hyper::ext::ReasonPhrase;
 
 use super::answer::{AnswerBody, Ending, Refusal, Verdict, retry_after_seconds};
@@ -35,12 +37,24 @@ const SIGNALS: [(&str, &str); 4] = [
 ];
 
 /// Answers one request.
-pub(super) async fn answer(
-    receiver: &Receiver,
-    request: Request<Incoming>,
-) -> Response<AnswerBody> {
+pub(super) async fn answer<B>(receiver: &Receiver, request: Request<B>) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let _call = receiver.line.call();
     let (head, mut body) = request.into_parts();
+    answer_parts(receiver, &head, &mut body).await
+}
+
+/// The same for a request in its parts.
+pub(super) async fn answer_parts<B>(
+    receiver: &Receiver,
+    head: &Parts,
+    body: &mut B,
+) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     if content_type(&head.headers).starts_with("application/grpc") {
         return mixed::grpc_on_http(receiver);
     }
@@ -56,11 +70,11 @@ pub(super) async fn answer(
     let (coding, ending) = match point.codecs(path) {
         Some(codecs) => {
             let coding = coding(&head.headers, codecs.iter());
-            let mut export = receiver.export(&head.headers, &body);
+            let mut export = receiver.export(&head.headers, &*body);
             let result = match (head.method == Method::POST, &coding) {
                 (false, _) => Err(Refusal::Method),
                 (true, None) => Err(unsupported(&head.headers, codecs)),
-                (true, Some(coding)) => traces(&mut export, &head.headers, &mut body, coding).await,
+                (true, Some(coding)) => traces(&mut export, &head.headers, body, coding).await,
             };
             // A failure is written as the request was, where that can be told.
             (coding.or_else(|| codecs.first()), export.ending(result))
@@ -90,8 +104,8 @@ pub(super) async fn answer(
     if let Ending::Failed(verdict) = &ending
         && head.version < Version::HTTP_2
         && !match verdict.retry {
-            true => drain(&mut body, DRAIN_BYTES, DRAIN_TIME).await,
-            false => drain(&mut body, REFUSED_BYTES, REFUSED_TIME).await,
+            true => drain(body, DRAIN_BYTES, DRAIN_TIME).await,
+            false => drain(body, REFUSED_BYTES, REFUSED_TIME).await,
         }
     {
         // The rest of the body stands between this request and the next.
@@ -114,12 +128,15 @@ fn close_after(answer: &mut Response<AnswerBody>) {
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-async fn traces(
+async fn traces<B>(
     export: &mut Export<'_>,
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut B,
     coding: &Arc<Coding>,
-) -> Result<Outcome, Refusal> {
+) -> Result<Outcome, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let sender = export.begin()?;
     let encoding = match headers.get(CONTENT_ENCODING) {
         None => Encoding::Identity,

@@ -11,17 +11,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http::header::CONTENT_LENGTH;
+use ::http::request::Parts;
+use ::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Interval};
 
 use super::answer::AnswerBody;
+use super::dialogue;
 use super::export::Receiver;
 use super::grpc;
+use super::http;
 use super::stream::Stream;
 use crate::config::Connections;
 
@@ -167,8 +170,11 @@ async fn call(
 ) {
     let (head, stream) = request.into_parts();
     let mut body = CallBody::new(stream, &head.headers);
+    if let Some(dialogue) = receiver.point.dialogue(head.uri.path()) {
+        return dialogue::hold(&receiver, dialogue, &head.headers, body, respond).await;
+    }
     let answer = tokio::select! {
-        answer = grpc::answer(&receiver, &head, &mut body) => answer,
+        answer = answer(&receiver, &head, &mut body) => answer,
         // The client takes its call back, or is gone.
         _ = std::future::poll_fn(|context| respond.poll_reset(context)) => return,
     };
@@ -190,6 +196,15 @@ async fn call(
     }
 }
 
+/// On a port with both transports the content type says which one a call is.
+async fn answer(receiver: &Receiver, head: &Parts, body: &mut CallBody) -> Response<AnswerBody> {
+    match receiver.over_grpc() {
+        Some(receiver) if grpc::is_grpc(&head.headers) => grpc::answer(&receiver, head, body).await,
+        Some(_) => http::answer_parts(receiver, head, body).await,
+        None => grpc::answer(receiver, head, body).await,
+    }
+}
+
 fn send(respond: &mut SendResponse<Bytes>, answer: Response<AnswerBody>) -> Result<(), h2::Error> {
     let (head, body) = answer.into_parts();
     let (data, trailers) = body.into_parts();
@@ -206,7 +221,7 @@ fn send(respond: &mut SendResponse<Bytes>, answer: Response<AnswerBody>) -> Resu
 }
 
 /// The body of a call. When it is dropped before its end, the client is told to stop sending.
-struct CallBody {
+pub(super) struct CallBody {
     stream: RecvStream,
     /// What the head says of its length.
     length: Option<u64>,

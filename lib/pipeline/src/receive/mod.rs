@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod connection;
 mod cors;
+mod dialogue;
 #[cfg(feature = "simulation")]
 pub mod direct;
 mod export;
@@ -94,6 +95,16 @@ pub(crate) struct Inlet {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) log: Option<Arc<DurableLog>>,
     pub(crate) trouble: StoreTrouble,
+    pub(crate) fullness: Fullness,
+}
+
+/// Asks whether what is not stored yet leaves no room for more.
+pub(crate) struct Fullness(pub(crate) Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Fullness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fullness").field(&(self.0)()).finish()
+    }
 }
 
 /// Asks what keeps the store from taking spans.
@@ -112,6 +123,11 @@ impl fmt::Debug for StoreTrouble {
 }
 
 impl Inlet {
+    /// What is not stored yet leaves no room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        (self.fullness.0)()
+    }
+
     /// What keeps spans from being stored now, or from being taken.
     pub(crate) fn impairment(&self) -> Option<Trouble> {
         let log = self.log.as_ref().and_then(|log| log.impairment());

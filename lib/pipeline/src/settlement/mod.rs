@@ -179,7 +179,12 @@ impl Settlement {
                     }
                 }
             }
-            _ => State::Open(ticket),
+            _ => {
+                if let Acknowledge::InMemory = self.policy {
+                    ticket.answer(outcome(malformed.as_ref(), &tally, None));
+                }
+                State::Open(ticket)
+            }
         };
         let entry = Entry {
             origin,
@@ -206,13 +211,6 @@ impl Settlement {
         entries: Vec<Entry>,
         accounts: Vec<AccountRow>,
     ) -> Lot {
-        if let Acknowledge::InMemory = self.policy {
-            for entry in &entries {
-                if let State::Open(ticket) = &entry.state {
-                    ticket.answer(outcome(entry.malformed.as_ref(), &entry.tally, None));
-                }
-            }
-        }
         Lot {
             settlement: Arc::clone(self),
             id,
@@ -365,6 +363,22 @@ impl Lot {
 
     fn log(&self) -> Option<Arc<DurableLog>> {
         self.settlement.policy.log().cloned()
+    }
+
+    /// The frozen batch is all that is held of its requests, in so many bytes.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        let all: usize = self.entries.iter().map(|entry| entry.permit.bytes()).sum();
+        let mut left = bytes;
+        let count = self.entries.len();
+        for (at, entry) in self.entries.iter_mut().enumerate() {
+            let own = entry.permit.bytes() as u128 * bytes as u128 / all.max(1) as u128;
+            let share = match at + 1 == count {
+                true => left,
+                false => usize::try_from(own).unwrap_or(left).min(left),
+            };
+            entry.permit.set(share);
+            left -= share;
+        }
     }
 
     /// Freezing the batch panicked: nothing of it is stored.

@@ -14,7 +14,7 @@ pub enum Acknowledge {
     /// When this log has it. What it has no room for now is to be sent again later; what is too large for it
     /// is answered when it is stored.
     Logged(Arc<DurableLog>),
-    /// When its batch is handed to the export: what is then not stored is lost, and counted.
+    /// When its spans are in a batch: what is then not stored is lost, and counted.
     InMemory,
 }
 

@@ -144,16 +144,20 @@ fn a_sender_that_was_not_answered_is_told_to_retry() {
 fn in_memory_a_sender_is_answered_at_once_and_what_fails_later_is_counted_as_lost() {
     let desk = Desk::new(Acknowledge::InMemory);
     let (entry, answer) = desk.entry(b"a", 0);
-    assert_eq!(answer.now(), None);
-    let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());
-    // Its memory is still in use.
+    // Its batch is not even complete, and its memory is still in use.
     assert_eq!(
         (answer.now(), desk.budget.used()),
         (Some(Outcome::OK), PERMIT)
     );
+    let (other, _) = desk.entry(b"other", 3);
+    let entries = vec![entry, other];
+    let mut lot = desk.settlement.hand_over(7, entries, Vec::new());
+    // What was compressed holds less.
+    lot.hold(31);
+    assert_eq!(desk.budget.used(), 31);
     lot.settle(ExportOutcome::Stored);
     assert_eq!((desk.budget.used(), desk.lost()), (0, 0));
-    assert_eq!(desk.accounts(), [account("store/stored", 3)]);
+    assert_eq!(desk.accounts(), [account("store/stored", 6)]);
 
     let (entry, answer) = desk.entry(b"b", 0);
     let lot = desk.settlement.hand_over(7, vec![entry], Vec::new());

@@ -270,3 +270,122 @@ fn a_pipeline_that_is_off_takes_nothing_new() {
         assert_eq!((out.tally.kept, out.tally.disabled), (0, 1), "{mode:?}");
     }
 }
+
+fn run_as(pod: &Pod, processing: &Processing, mode: Mode, bytes: &[u8]) -> Out {
+    let mut processor = Processor::new(processing).unwrap();
+    let mut tally = Tally::default();
+    let mut sink = RecordWriter::new();
+    let mut recorder = Recorder::default();
+    let origin = Origin {
+        mode,
+        pod: Some(pod),
+        claims: Claims::Replaced,
+    };
+    let result = processor.process_from(origin, bytes, NOW, &mut sink, &mut recorder, &mut tally);
+    Out {
+        records: sink.finish(),
+        tally,
+        measures: recorder.take(),
+        result,
+    }
+}
+
+fn pod_of(pairs: &[(&str, &str)]) -> Pod {
+    let pairs = pairs.iter();
+    Pod {
+        attributes: pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        service: Some("shop".into()),
+        containers: vec!["app".into()],
+        is_partial: false,
+    }
+}
+
+fn web() -> Pod {
+    pod_of(&[
+        ("k8s.pod.name", "web-1"),
+        ("k8s.pod.uid", "u-1"),
+        ("k8s.pod.label.b", "to be hidden"),
+        ("k8s.pod.label.mail", "queue"),
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_pod_that_both_know_is_the_same_as_from_a_collector_alone(request in any_request()) {
+        let bytes = request.encode_to_vec();
+        for rules in [Processing::default(), rules()] {
+            let alone = run_as(&web(), &rules, Mode::Full, &bytes);
+            let sidecar = run_as(&web(), &rules, Mode::MeasureSampledOut, &bytes);
+            let collector = run_as(&web(), &rules, Mode::Check, &sidecar.records);
+            prop_assert_eq!(&collector.records, &alone.records);
+            prop_assert!(collector.measures.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_collector_does_once_more_changes_nothing(request in any_request()) {
+        let bytes = request.encode_to_vec();
+        let processing = Processing { head_ratio: 1.0, ..rules() };
+        let once = run_as(&web(), &processing, Mode::MeasureSampledOut, &bytes);
+        let twice = run_as(&web(), &processing, Mode::Full, &once.records);
+        prop_assert_eq!(twice.tally.kept, once.tally.kept);
+        prop_assert_eq!(twice.measures.red.iter().map(|cell| cell.count).sum::<u64>(), once.tally.kept);
+    }
+}
+
+#[test]
+fn what_a_sidecar_says_of_its_pod_is_corrected() {
+    let lies = [
+        ("k8s.pod.name", "somebody-else"),
+        ("k8s.cronjob.name", "never"),
+        ("k8s.container.name", "other"),
+        ("k8s.cluster.name", "blue"),
+        ("service.name", "checkout"),
+    ];
+    let mut message = request(vec![span()]);
+    let resource = message.resource_spans[0].resource.get_or_insert_default();
+    resource.attributes = lies
+        .iter()
+        .map(|(key, value)| attr(key, text(value)))
+        .collect();
+    let bytes = message.encode_to_vec();
+    let check = |pod: &Pod, expected: &[(&str, &str)]| {
+        let out = run_as(pod, &Processing::default(), Mode::Measure, &bytes);
+        let said = ExportTraceServiceRequest::decode(&*out.records).unwrap();
+        let resource = said.resource_spans[0].resource.clone().unwrap();
+        let mut have: Vec<_> = resource.attributes;
+        have.sort_by(|a, b| a.key.cmp(&b.key));
+        let expected: Vec<_> = expected.iter().map(|(k, v)| attr(k, text(v))).collect();
+        assert_eq!(have, expected);
+        assert_eq!(out.tally.kept, 1);
+    };
+    let known = [("k8s.pod.name", "web-1"), ("k8s.pod.uid", "u-1")];
+    check(
+        &pod_of(&known),
+        &[
+            ("k8s.cluster.name", "blue"),
+            ("k8s.container.name", "app"),
+            ("k8s.pod.name", "web-1"),
+            ("k8s.pod.uid", "u-1"),
+            ("service.name", "checkout"),
+        ],
+    );
+    // Of a pod on another node only the token is known.
+    let partial = Pod {
+        is_partial: true,
+        ..pod_of(&known)
+    };
+    check(
+        &partial,
+        &[
+            ("k8s.cluster.name", "blue"),
+            ("k8s.container.name", "other"),
+            ("k8s.cronjob.name", "never"),
+            ("k8s.pod.name", "web-1"),
+            ("k8s.pod.uid", "u-1"),
+            ("service.name", "checkout"),
+        ],
+    );
+}

@@ -9,6 +9,7 @@ fn pod(containers: &[&str]) -> Pod {
         attributes: attributes.map(|(k, v)| (k.into(), v.into())).into(),
         service: Some("web".into()),
         containers: containers.iter().map(|name| (*name).into()).collect(),
+        is_partial: false,
     }
 }
 
