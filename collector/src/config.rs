@@ -208,10 +208,8 @@ impl CollectorConfig {
     pub(crate) fn pipeline(&self) -> Result<PipelineConfig, DocumentErrors> {
         let resolved = spanloom_crds::resolve(&self.document)?;
         Ok(PipelineConfig {
-            listeners: vec![
-                Listener::grpc(self.otlp_grpc),
-                Listener::http(self.otlp_http),
-            ],
+            // Each takes both transports: an SDK that is told only an address chooses one itself.
+            listeners: [self.otlp_grpc, self.otlp_http].map(Listener::mixed).into(),
             memory_limit_bytes: self.memory.requests - self.log_memory(),
             // A body, what it unpacks to or is read as, and its columns have room together.
             max_request_bytes: (self.memory.requests / 5 * 2).min(MAX_REQUEST_BYTES),
