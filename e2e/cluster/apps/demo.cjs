@@ -9,11 +9,12 @@ const { ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = require("@opentelemetr
 const { W3CTraceContextPropagator } = require("@opentelemetry/core");
 const { defaultTextMapGetter, defaultTextMapSetter } = require("@opentelemetry/api");
 const { OTLPTraceExporter } = require("@opentelemetry/exporter-trace-otlp-proto");
-const { resourceFromAttributes } = require("@opentelemetry/resources");
+const { detectResources, envDetector, resourceFromAttributes } = require("@opentelemetry/resources");
 const { BasicTracerProvider, BatchSpanProcessor } = require("@opentelemetry/sdk-trace-base");
 
 const provider = new BasicTracerProvider({
-  resource: resourceFromAttributes({ "service.name": process.env.OTEL_SERVICE_NAME ?? "demo-node" }),
+  // As the SDK for Node does by itself: what OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say.
+  resource: resourceFromAttributes({ "service.name": "demo-node" }).merge(detectResources({ detectors: [envDetector] })),
   spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
 });
 const tracer = provider.getTracer("demo");
