@@ -66,3 +66,5 @@ pub use parse::{MAX_DOCUMENT_BYTES, parse_document};
 pub use quantity::{Amount, Quantity};
 #[cfg(feature = "document")]
 pub use resolve::resolve;
+#[cfg(feature = "document")]
+pub use validate::injection_is_valid;

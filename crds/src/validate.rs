@@ -4,7 +4,7 @@ mod cluster;
 mod injection;
 
 use crate::document::{
-    API_VERSION, External, KIND, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Metadata,
+    API_VERSION, External, Injection, KIND, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Metadata,
     Processing, Storage, TracingPipeline,
 };
 use crate::errors::{Path, Problem};
@@ -17,6 +17,13 @@ impl Problems {
     fn add(&mut self, path: Path, text: impl Into<String>, advice: impl Into<String>) {
         self.0.push(Problem::new(path, text, advice));
     }
+}
+
+/// Whether the selectors of `injection` are ones that Kubernetes takes.
+pub fn injection_is_valid(given: &Injection) -> bool {
+    let mut problems = Problems(Vec::new());
+    injection::injection(given, &Path::default(), &mut problems);
+    problems.0.is_empty()
 }
 
 /// Everything in the document that makes no sense.

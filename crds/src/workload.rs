@@ -5,9 +5,14 @@
 /// The label of a Deployment's pods with which their ReplicaSet's name ends.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// The owners of a pod, nearest first: each a resource attribute's key and the owner's name.
+/// The owners of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Owners(Vec<(&'static str, String)>);
+pub struct Owners {
+    /// Nearest first: each a resource attribute's key and the owner's name.
+    attributes: Vec<(&'static str, String)>,
+    /// A controller for which there is no attribute.
+    other: Option<String>,
+}
 
 impl Owners {
     /// The owners of a pod whose controller has this kind and name; `template_hash` is the pod's label
@@ -32,17 +37,23 @@ impl Owners {
             }
             _ => {}
         }
-        Self(owners)
+        // A static pod's is its node.
+        let is_other = owners.is_empty() && kind != "Node";
+        Self {
+            attributes: owners,
+            other: is_other.then(|| name.to_owned()),
+        }
     }
 
     /// Keys of resource attributes and names, nearest owner first.
     pub fn attributes(&self) -> &[(&'static str, String)] {
-        &self.0
+        &self.attributes
     }
 
     /// What a person would call it: the name of the farthest owner.
     pub fn name(&self) -> Option<&str> {
-        self.0.last().map(|(_, name)| name.as_str())
+        let farthest = self.attributes.last().map(|(_, name)| name);
+        farthest.or(self.other.as_ref()).map(String::as_str)
     }
 }
 

@@ -47,7 +47,9 @@ async fn carry_out(
         }
         Step::Grow { name, size } => {
             let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
-            cluster.merge(VOLUME_CLAIM, namespace, name, &patch).await?;
+            cluster
+                .merge(VOLUME_CLAIM, Some(namespace), name, &patch)
+                .await?;
             Ok(None)
         }
     }

@@ -1,6 +1,7 @@
 //! The pods of the whole cluster, of each only what its metadata says: how many a pipeline selects, and how many of
 //! them were injected.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -9,8 +10,8 @@ use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 use spanloom_inject::census::{Counts, Noted, count};
+use spanloom_inject::others::asks_for_pods;
 use spanloom_inject::pod::Pod;
 use spanloom_inject::{INJECT, Namespace, PipelineId, Target};
 use tokio::task::JoinSet;
@@ -33,6 +34,30 @@ pub struct Census(Arc<Mutex<Kept>>);
 struct Kept {
     pods: Listed<(String, String), Noted>,
     namespaces: Listed<String, Namespace>,
+    labels: Shared,
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// Labels that several pods have: those of one workload differ in nothing else.
+#[derive(Debug, Default)]
+struct Shared(HashSet<Arc<Labels>>, usize);
+
+impl Shared {
+    /// Has labels share the memory of equal ones.
+    fn share(&mut self, labels: &mut Arc<Labels>) {
+        match self.0.get(&**labels) {
+            Some(known) => *labels = Arc::clone(known),
+            None => {
+                // Those of pods that are gone are looked for when there are twice as many as the last time.
+                if self.0.len() > 2 * self.1 + 64 {
+                    self.0.retain(|known| Arc::strong_count(known) > 1);
+                    self.1 = self.0.len();
+                }
+                self.0.insert(Arc::clone(labels));
+            }
+        }
+    }
 }
 
 impl Census {
@@ -63,20 +88,26 @@ impl Census {
     }
 
     fn take_pod(&self, event: Event<PartialObjectMeta<ApiPod>>) {
-        self.kept().pods.take(event, |pod| {
+        let mut kept = self.kept();
+        let Kept { pods, labels, .. } = &mut *kept;
+        pods.take(event, |pod: PartialObjectMeta<ApiPod>| {
             let key = (pod.namespace().unwrap_or_default(), pod.name_any());
-            let metadata = json!({
-                "namespace": key.0, "labels": pod.metadata.labels, "annotations": pod.metadata.annotations,
-            });
-            (key, Noted::of(Pod(&json!({"metadata": metadata}))))
+            let (own, annotations) = (pod.metadata.labels, pod.metadata.annotations);
+            let pod = Pod::of_metadata(
+                key.0.clone(),
+                own.unwrap_or_default(),
+                annotations.unwrap_or_default(),
+            );
+            let mut noted = Noted::of(pod);
+            if let Some(noted) = &mut noted {
+                labels.share(&mut noted.labels);
+            }
+            (key, noted)
         });
     }
 
     /// The pods of each pipeline that injects; none until all pods and namespaces were listed.
-    pub fn counts(
-        &self,
-        targets: &[Target],
-    ) -> Option<std::collections::BTreeMap<PipelineId, Counts>> {
+    pub fn counts(&self, targets: &[Target]) -> Option<BTreeMap<PipelineId, Counts>> {
         let kept = self.kept();
         let (pods, namespaces) = (kept.pods.all()?, kept.namespaces.all()?);
         let known = |name: &str| namespaces.get(name).cloned();
@@ -97,11 +128,16 @@ pub(crate) fn namespace(object: PartialObjectMeta<ApiNamespace>) -> (String, Opt
         annotations,
         ..
     } = object.metadata;
-    let inject = annotations.and_then(|mut annotations| annotations.remove(INJECT));
+    let mut annotations = annotations.unwrap_or_default();
     let namespace = Namespace {
         name: name.clone(),
         labels: labels.unwrap_or_default(),
-        inject,
+        inject: annotations.remove(INJECT),
+        instrumented: annotations
+            .into_iter()
+            .filter(|(key, value)| asks_for_pods(key, value))
+            .map(|(key, _)| key)
+            .collect(),
     };
     (name, Some(namespace))
 }

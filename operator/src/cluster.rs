@@ -232,11 +232,11 @@ impl Cluster {
     pub async fn merge(
         &self,
         kind: Kind,
-        namespace: &str,
+        namespace: Option<&str>,
         name: &str,
         patch: &Value,
     ) -> Result<(), ClusterError> {
-        let (api, params) = (self.api(kind, Some(namespace)), PatchParams::default());
+        let (api, params) = (self.api(kind, namespace), PatchParams::default());
         let patch = Patch::Merge(patch);
         let doing = Doing("change", kind.kind, name);
         self.write(doing, api.patch(name, &params, &patch)).await?;

@@ -61,7 +61,7 @@ pub struct Context {
     asked: Asked,
     memories: Mutex<HashMap<PipelineId, Memory>>,
     grafana: tokio::sync::Mutex<Option<(Instant, bool)>>,
-    webhook: tokio::sync::Mutex<Option<(Instant, Arc<WebhookObjects>)>>,
+    webhook: tokio::sync::Mutex<Option<(Instant, Option<WebhookObjects>)>>,
     injection: Mutex<Injection>,
 }
 
@@ -220,29 +220,28 @@ impl Context {
             return Webhook::None;
         }
         let mut seen = self.webhook.lock().await;
-        let fresh = seen
-            .as_ref()
-            .filter(|(when, _)| when.elapsed() < LOOK_EVERY);
-        let objects = match fresh {
-            Some((_, objects)) => Arc::clone(objects),
-            None => match self.webhook_objects().await {
-                Ok(objects) => {
-                    let objects = Arc::new(objects);
-                    *seen = Some((Instant::now(), Arc::clone(&objects)));
-                    objects
-                }
+        let is_fresh = |(when, _): &(Instant, _)| when.elapsed() < LOOK_EVERY;
+        if !seen.as_ref().is_some_and(is_fresh) {
+            let before = seen.take().and_then(|(_, objects)| objects);
+            let objects = match self.webhook_objects().await {
+                Ok(objects) => Some(objects),
+                // An API server that does not answer changes nothing.
                 Err(error) => {
                     tracing::warn!("{}", causes(&error));
-                    return Webhook::Unknown;
+                    before
                 }
-            },
+            };
+            *seen = Some((Instant::now(), objects));
+        }
+        let Some((_, Some(objects))) = &*seen else {
+            return Webhook::Unknown;
         };
         match (&objects.deployment, &objects.configuration) {
             (Some(deployment), Some(configuration)) => Webhook::Seen {
                 ready: deployment["status"]["readyReplicas"].as_i64().unwrap_or(0),
                 is_asked: has_entry(pipeline, configuration),
             },
-            _ => Webhook::Unknown,
+            _ => Webhook::Missing,
         }
     }
 

@@ -9,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use kube::core::DynamicObject;
 use kube::runtime::reflector::Store;
 use serde_json::{Value, json};
+use spanloom_plan::Release;
 use spanloom_plan::hash::hash_of;
 use spanloom_plan::leaf::Leaf;
 use spanloom_plan::render::{LABEL_MANAGED_BY, MANAGER};
-use spanloom_plan::webhook::{configuration, target, webhook_name, webhook_names, webhook_secret};
-use spanloom_plan::{Pipeline, Release};
+use spanloom_plan::webhook::{Injecting, entries, webhook_name, webhook_names, webhook_secret};
 use tokio::time::Instant;
 
 use crate::certificates::Authority;
@@ -39,8 +39,8 @@ pub async fn keep_webhook(context: Arc<Context>, pipelines: Store<DynamicObject>
     let mut done = None;
     let mut looked = Instant::now();
     loop {
-        let all = readable(&context.release, &pipelines);
-        let targets = all.iter().filter_map(|p| target(p, &context.release));
+        let all = injecting(&context.release, &pipelines);
+        let targets = all.iter().map(|pipeline| pipeline.target(&context.release));
         context.set_targets(targets.collect());
         let is_look = done.is_none();
         let wait = match look(&context, &all, &mut done).await {
@@ -66,14 +66,12 @@ pub async fn keep_webhook(context: Arc<Context>, pipelines: Store<DynamicObject>
     }
 }
 
-/// The pipelines that are served and can be read.
-fn readable(release: &Release, pipelines: &Store<DynamicObject>) -> Vec<Pipeline> {
+/// The pipelines for which pods are injected.
+fn injecting(release: &Release, pipelines: &Store<DynamicObject>) -> Vec<Injecting> {
     let all = pipelines.state();
     let read = all.iter().filter_map(|object| {
         let value = serde_json::to_value(&**object).ok()?;
-        let pipeline = Pipeline::read(&value).ok()?;
-        release.serves(&pipeline.namespace).ok()?;
-        Some(pipeline)
+        Injecting::read(&value, release)
     });
     read.collect()
 }
@@ -81,7 +79,7 @@ fn readable(release: &Release, pipelines: &Store<DynamicObject>) -> Vec<Pipeline
 /// Looks at both, unless everything is as it was when that was done last.
 async fn look(
     context: &Context,
-    pipelines: &[Pipeline],
+    pipelines: &[Injecting],
     done: &mut Option<String>,
 ) -> Result<(), KeepError> {
     let (cluster, release) = (&context.cluster, &context.release);
@@ -90,18 +88,22 @@ async fn look(
         .authorities
         .authority(cluster, &release.namespace, now)
         .await?;
-    let entries = configuration(pipelines, release, &authority.bundle(), Some(&Value::Null));
-    let wanted = hash_of(&(entries, authority.bundle()));
+    let bundle = authority.bundle();
+    let wanted = hash_of(&(entries(pipelines, release, &bundle, &Value::Null), &bundle));
     if done.as_ref() == Some(&wanted) {
         return Ok(());
     }
     keep_certificate(cluster, release, &authority, now).await?;
     let name = webhook_name(release);
-    let found = cluster.get(WEBHOOK_CONFIGURATION, None, &name).await?;
-    let wanted_now = configuration(pipelines, release, &authority.bundle(), found.as_ref());
-    if let Some(object) = wanted_now {
+    // Where the chart made none, or somebody deleted it, the operator may not make one.
+    if let Some(found) = cluster.get(WEBHOOK_CONFIGURATION, None, &name).await?
+        && let Some(entries) = entries(pipelines, release, &bundle, &found)
+    {
+        // As a whole: entries are nobody else's to add to. The version says that nothing changed in between.
+        let version = &found["metadata"]["resourceVersion"];
+        let patch = json!({"metadata": {"resourceVersion": version}, "webhooks": entries});
         cluster
-            .apply_shared(WEBHOOK_CONFIGURATION, None, &object)
+            .merge(WEBHOOK_CONFIGURATION, None, &name, &patch)
             .await?;
         tracing::info!(name, "updated the webhook configuration");
     }

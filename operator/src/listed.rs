@@ -25,7 +25,7 @@ impl<K, T> Default for Listed<K, T> {
 
 impl<K: Ord, T> Listed<K, T> {
     /// What a watch said; `form` gives an object's key and, where it counts, what is kept of it.
-    pub fn take<O>(&mut self, event: Event<O>, form: impl Fn(O) -> (K, Option<T>)) {
+    pub fn take<O>(&mut self, event: Event<O>, mut form: impl FnMut(O) -> (K, Option<T>)) {
         match event {
             Event::Init => self.coming.clear(),
             Event::InitApply(object) => put(&mut self.coming, form(object)),

@@ -143,7 +143,6 @@ impl Settings {
     }
 }
 
-/// A program and the digest of its image.
 /// The namespaces whose pipelines are served, the release's first, each once.
 pub(crate) fn namespaces(release: &str, others: &[String]) -> Vec<String> {
     let mut namespaces = vec![release.to_owned()];
@@ -156,6 +155,7 @@ pub(crate) fn namespaces(release: &str, others: &[String]) -> Vec<String> {
     namespaces
 }
 
+/// A program and the digest of its image.
 fn digest(text: &str) -> Result<(String, String), String> {
     let (program, digest) = text
         .split_once('=')

@@ -222,10 +222,10 @@ async fn what_is_not_selected_stays_as_it_is() {
         let answer = rig.review(path, &request).await;
         assert_eq!(patch(&answer), Value::Null, "{path} {request}");
     }
-    // No pod at all: there is no container in it.
+    // No pod at all.
     let nothing = json!({"uid": "x", "operation": "CREATE", "namespace": "shop"});
     let answer = rig.review(path, &nothing).await;
-    assert_eq!(answer["auditAnnotations"]["reason"], "NoAppContainer");
+    assert_eq!(patch(&answer), Value::Null);
     // A dry run is answered like any other, and leaves no trace.
     let before = rig.counted("traces", "Injected");
     let mut dry = request("shop", &pod());
@@ -274,8 +274,8 @@ async fn what_is_no_review_is_refused() {
             Method::POST,
             path,
             vec![b' '; 5 << 20],
-            400,
-            "cannot read the body",
+            413,
+            "is longer than",
         ),
     ] {
         let (found, text) = rig.send(method, path, body).await;
@@ -328,6 +328,7 @@ async fn a_pipeline_that_changes_counts_at_once() {
         json!({"injection": {"namespaceSelector": {"matchLabels": {"a": "b"}}}}),
         // Of another version, and not readable here.
         json!({"injection": {"mode": "Later"}}),
+        json!({"injection": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}),
     ] {
         put(spec.clone());
         let answer = rig.review(path, &request("shop", &pod())).await;
@@ -336,4 +337,35 @@ async fn a_pipeline_that_changes_counts_at_once() {
         let answer = rig.review(path, &request("shop", &pod())).await;
         assert!(patch(&answer).is_array(), "{spec}");
     }
+}
+
+/// A mistake elsewhere in the spec, which the operator refuses: what runs goes on, and so does injection.
+#[tokio::test]
+async fn a_mistake_elsewhere_in_the_spec_stops_nothing() {
+    let rig = Rig::ready().await;
+    let metadata = json!({
+        "namespace": "tracing", "name": "traces", "uid": "traces",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    });
+    let spec = json!({"processing": {"drop": ["{ nonsense"]}, "later": true});
+    let object = json!({"metadata": metadata, "spec": spec});
+    let event = Event::Apply(serde_json::from_value(object).unwrap());
+    rig.known.take_pipeline(event, &rig.settings.release());
+    let answer = rig
+        .review("/inject/tracing/traces", &request("shop", &pod()))
+        .await;
+    assert!(patch(&answer).is_array());
+}
+
+/// A pod of which every byte makes as much as it can of the memory that a replica has: 128 MiB.
+#[tokio::test]
+async fn a_large_pod_takes_little_memory() {
+    let rig = Rig::ready().await;
+    let mut large = pod();
+    large["spec"]["volumes"] = json!(vec![json!({"": 0}); 100_000]);
+    large["spec"]["containers"][0]["env"] = json!(vec![json!({"": 0}); 100_000]);
+    let answer = rig
+        .review("/inject/tracing/traces", &request("shop", &large))
+        .await;
+    assert!(patch(&answer).is_array());
 }

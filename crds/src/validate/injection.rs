@@ -8,6 +8,8 @@ use crate::errors::Path;
 use crate::validate::Problems;
 use crate::validate::cluster::metadata_keys;
 
+/// The longest selector: all pipelines' are in one object, which etcd takes up to 1.5 MiB.
+const MAX_BYTES: usize = 4 << 10;
 /// The longest value of a label.
 const MAX_VALUE: usize = 63;
 
@@ -23,6 +25,15 @@ pub(super) fn injection(injection: &Injection, path: &Path, problems: &mut Probl
 }
 
 fn selector(selector: &LabelSelector, path: &Path, problems: &mut Problems) {
+    let bytes = length(selector);
+    if bytes > MAX_BYTES {
+        let text = format!("has {bytes} bytes of keys and values");
+        problems.add(
+            path.clone(),
+            text,
+            format!("at most {MAX_BYTES} are allowed"),
+        );
+    }
     let labels = path.key("matchLabels");
     metadata_keys(&selector.match_labels, &labels, problems);
     for (key, text) in &selector.match_labels {
@@ -32,6 +43,18 @@ fn selector(selector: &LabelSelector, path: &Path, problems: &mut Problems) {
         let path = path.key("matchExpressions").index(n);
         expression(requirement, &path, problems);
     }
+}
+
+/// The bytes of a selector's keys and values.
+fn length(selector: &LabelSelector) -> usize {
+    let labels = selector.match_labels.iter();
+    let labels: usize = labels.map(|(key, value)| key.len() + value.len()).sum();
+    let expressions = selector.match_expressions.iter();
+    let of = |requirement: &LabelSelectorRequirement| {
+        let values: usize = requirement.values.iter().map(String::len).sum();
+        requirement.key.len() + values
+    };
+    labels + expressions.map(of).sum::<usize>()
 }
 
 fn expression(requirement: &LabelSelectorRequirement, path: &Path, problems: &mut Problems) {

@@ -281,7 +281,7 @@ fn a_webhook_that_is_away_holds_up_no_pod() {
     let _installed = install::alone();
     let namespace = install::pipeline_namespace();
     // Its store does not matter: pods are injected all the same.
-    Pipeline::applied(
+    let pipeline = Pipeline::applied(
         &namespace,
         &json!({"storage": {"external": {"url": "http://nowhere:8123"}}}),
     );
@@ -323,6 +323,14 @@ fn a_webhook_that_is_away_holds_up_no_pod() {
         outcome(&found).is_null() && variables(&found).is_empty(),
         "{found:#}"
     );
+    // The gap is reported.
+    pipeline.await_condition("InjectionReady", "False", Some("WebhookNotReady"));
     scale("2");
     await_injection(&namespace);
+    pipeline.await_condition("InjectionReady", "True", Some("Ready"));
+    await_some("the pod that was missed, in the status", LIMIT, || {
+        let found = namespace.try_get(&["tracingpipeline", NAME])?;
+        let count = &found["status"]["injection"];
+        want(count["outdated"] == 1, || count.to_string())
+    });
 }

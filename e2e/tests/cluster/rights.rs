@@ -353,7 +353,7 @@ fn operator(here: &str, elsewhere: &str) {
 
 fn webhook(here: &str, elsewhere: &str) {
     let account = Account::of(install::NAMESPACE, "webhook");
-    let everywhere = expand(&[("get list watch", "tracingpipelines.spanloom.dev namespaces")]);
+    let everywhere = expand(&[("list watch", "tracingpipelines.spanloom.dev namespaces")]);
     for namespace in [here, elsewhere, install::NAMESPACE] {
         account.has_rules(namespace, &everywhere);
     }

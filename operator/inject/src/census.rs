@@ -1,6 +1,7 @@
 //! How many pods a pipeline selects, and what became of each: from their metadata alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::pod::Pod;
 use crate::{
@@ -12,8 +13,8 @@ use crate::{
 pub struct Noted {
     /// Its namespace.
     pub namespace: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels. Pods of one workload share them.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// What came of it, and for which pipeline, `namespace/name`, as its annotations say.
     pub outcome: Option<(Reason, String)>,
     /// Its annotation [`INJECT`].
@@ -22,24 +23,20 @@ pub struct Noted {
 
 impl Noted {
     /// What is kept of a pod's metadata; nothing of our own pods, which are never injected.
-    pub fn of(pod: Pod<'_>) -> Option<Self> {
-        let labels: BTreeMap<_, _> = pod
-            .texts("labels")
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        if labels.get(LABEL_MANAGED_BY).is_some_and(|by| by == MANAGER) {
+    pub fn of(pod: Pod) -> Option<Self> {
+        if pod.label(LABEL_MANAGED_BY) == Some(MANAGER) {
             return None;
         }
-        let reason = pod.annotation(OUTCOME).and_then(Reason::named);
-        let by = pod.annotation(PIPELINE).map(str::to_owned);
+        let reason = match pod.is_mirror() {
+            true => Some(Reason::MirrorPod),
+            false => pod.annotation(OUTCOME).and_then(Reason::named),
+        };
+        let by = pod.annotation(PIPELINE).unwrap_or_default().to_owned();
         Some(Self {
-            namespace: pod.0["metadata"]["namespace"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-            labels,
-            outcome: reason.zip(by),
+            outcome: reason.map(|reason| (reason, by)),
             inject: pod.annotation(INJECT).map(str::to_owned),
+            namespace: pod.metadata.namespace,
+            labels: Arc::new(pod.metadata.labels),
         })
     }
 }
@@ -121,6 +118,7 @@ mod tests {
             id: ("tracing".to_owned(), name.to_owned()),
             created: created.to_owned(),
             only_own_namespace: false,
+            excluded: Vec::new(),
             namespaces: LabelSelector {
                 match_labels: [("trace".to_owned(), "yes".to_owned())].into(),
                 ..LabelSelector::default()
@@ -133,7 +131,7 @@ mod tests {
     fn noted(namespace: &str, annotations: Value, labels: Value) -> Option<Noted> {
         let metadata =
             json!({"namespace": namespace, "annotations": annotations, "labels": labels});
-        Noted::of(Pod(&json!({"metadata": metadata})))
+        Noted::of(serde_json::from_value(json!({"metadata": metadata})).unwrap())
     }
 
     fn said(reason: &str, by: &str) -> Value {
@@ -153,6 +151,11 @@ mod tests {
             pod(json!({})),
             // Created before the webhook was asked, and not to be injected anyway.
             pod(json!({"spanloom.dev/inject": "false"})),
+            noted(
+                "shop",
+                json!({"kubernetes.io/config.mirror": "hash"}),
+                json!({}),
+            ),
             noted("other", json!({}), json!({})),
             noted("unknown", json!({}), json!({})),
             noted("shop", json!({}), json!({LABEL_MANAGED_BY: MANAGER})),
@@ -166,7 +169,7 @@ mod tests {
             Some(Namespace {
                 name: name.to_owned(),
                 labels,
-                inject: None,
+                ..Namespace::default()
             })
         };
         let targets = [
@@ -176,15 +179,20 @@ mod tests {
         let counts = count(pods.iter().flatten(), namespace, &targets);
         let of = |name: &str| &counts[&("tracing".to_owned(), name.to_owned())];
         let expected = Counts {
-            matched: 8,
+            matched: 9,
             injected: 2,
             outdated: 3,
-            skipped: [(Reason::HostNetwork, 1), (Reason::OptedOut, 2)].into(),
+            skipped: [
+                (Reason::HostNetwork, 1),
+                (Reason::OptedOut, 2),
+                (Reason::MirrorPod, 1),
+            ]
+            .into(),
         };
         assert_eq!(*of("old"), expected);
         let expected = Counts {
-            matched: 8,
-            skipped: [(Reason::PipelineConflict, 8)].into(),
+            matched: 9,
+            skipped: [(Reason::PipelineConflict, 9)].into(),
             ..Counts::default()
         };
         assert_eq!(*of("young"), expected);

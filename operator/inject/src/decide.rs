@@ -1,16 +1,17 @@
 //! The decision about one pod.
 
-use serde_json::Value;
-
 use crate::containers::chosen;
-use crate::environment::variables;
+use crate::environment::{variables, was_injected};
 use crate::others::instrumented_by;
 use crate::patch::{Operation, add_members, append};
-use crate::pod::{Pod, name};
+use crate::pod::Pod;
 use crate::{
     INJECT, LABEL_MANAGED_BY, MANAGER, Namespace, OUTCOME, PIPELINE, PipelineId, Reason,
     SKIPPED_CONTAINERS, Target,
 };
+
+/// How long a pod's annotations may be together: the API server refuses a pod with more.
+const MAX_ANNOTATIONS_BYTES: usize = 256 << 10;
 
 /// What comes of a pod.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,13 +35,7 @@ impl Outcome {
 
 /// Decides about a pod that is being created in `namespace`, for the pipeline that was asked for. `targets` are all
 /// pipelines that inject.
-pub fn decide(
-    pod: &Value,
-    namespace: &Namespace,
-    targets: &[Target],
-    asked: &PipelineId,
-) -> Outcome {
-    let pod = Pod(pod);
+pub fn decide(pod: &Pod, namespace: &Namespace, targets: &[Target], asked: &PipelineId) -> Outcome {
     // Our own are traced by nobody, wherever they are.
     if pod.label(LABEL_MANAGED_BY) == Some(MANAGER) {
         return Outcome::default();
@@ -63,7 +58,7 @@ pub fn decide(
     if pod.is_mirror() {
         return Outcome::of(Reason::MirrorPod);
     }
-    let mut outcome = match against(pod, namespace) {
+    let mut outcome = match against(pod, namespace, target) {
         Some(reason) => Outcome::of(reason),
         None => inject(pod, namespace, target),
     };
@@ -72,7 +67,7 @@ pub fn decide(
 }
 
 /// What speaks against a pod as a whole.
-fn against(pod: Pod<'_>, namespace: &Namespace) -> Option<Reason> {
+fn against(pod: &Pod, namespace: &Namespace, target: &Target) -> Option<Reason> {
     // What the pod says counts more than what its namespace says.
     let wish = pod.annotation(INJECT).or(namespace.inject.as_deref());
     if wish == Some("false") {
@@ -81,14 +76,14 @@ fn against(pod: Pod<'_>, namespace: &Namespace) -> Option<Reason> {
         Some(Reason::Windows)
     } else if pod.has_host_network() {
         Some(Reason::HostNetwork)
-    } else if instrumented_by(pod).is_some() {
+    } else if instrumented_by(pod, namespace).is_some() && !was_injected(pod, target) {
         Some(Reason::AlreadyInstrumented)
     } else {
         None
     }
 }
 
-fn inject(pod: Pod<'_>, namespace: &Namespace, target: &Target) -> Outcome {
+fn inject(pod: &Pod, namespace: &Namespace, target: &Target) -> Outcome {
     let places = match chosen(pod) {
         Ok(places) => places,
         Err(reason) => return Outcome::of(reason),
@@ -98,8 +93,13 @@ fn inject(pod: Pod<'_>, namespace: &Namespace, target: &Target) -> Outcome {
     for place in &places {
         let container = place.container;
         match variables(pod, namespace, target, container, takes_env_from) {
-            Ok(new) => append(container.get("env"), &place.env(), new, &mut outcome.patch),
-            Err(reason) => outcome.skipped.push((name(container).to_owned(), reason)),
+            Ok(new) => append(
+                container.env.is_some(),
+                &place.env(),
+                new,
+                &mut outcome.patch,
+            ),
+            Err(reason) => outcome.skipped.push((container.name.clone(), reason)),
         }
     }
     outcome.reason = match outcome.skipped.first() {
@@ -110,7 +110,7 @@ fn inject(pod: Pod<'_>, namespace: &Namespace, target: &Target) -> Outcome {
 }
 
 /// Says on the pod what came of it.
-fn annotate(pod: Pod<'_>, target: &Target, outcome: &mut Outcome) {
+fn annotate(pod: &Pod, target: &Target, outcome: &mut Outcome) {
     let Some(reason) = outcome.reason else {
         return;
     };
@@ -127,9 +127,15 @@ fn annotate(pod: Pod<'_>, target: &Target, outcome: &mut Outcome) {
         wanted.push((SKIPPED_CONTAINERS, skipped.join(",")));
     }
     wanted.retain(|(key, value)| pod.annotation(key) != Some(value));
-    let annotations = pod.0["metadata"].get("annotations");
+    let more: usize = wanted
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if pod.annotations_bytes() + more > MAX_ANNOTATIONS_BYTES {
+        return;
+    }
     add_members(
-        annotations,
+        pod.metadata.annotations.is_some(),
         "/metadata/annotations",
         wanted,
         &mut outcome.patch,

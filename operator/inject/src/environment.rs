@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::pod::{Pod, name, variable};
+use crate::pod::{Container, Pod, Variable};
 use crate::{Namespace, Reason, Target};
 
 /// The pod's name, for the values of other variables.
@@ -16,6 +16,13 @@ const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// Where everything goes that has no endpoint of its own.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Headers of exports: for an endpoint that somebody chose.
+const HEADERS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+];
+/// Parts of arguments that configure an exporter: of the agent for Java, and of `opentelemetry-instrument`.
+const FLAGS: [&str; 3] = ["otel.exporter.otlp", "exporter_otlp", "exporter-otlp"];
 /// The headers that carry a trace on.
 const PROPAGATORS: &str = "OTEL_PROPAGATORS";
 
@@ -27,18 +34,17 @@ const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// # Errors
 /// Why it gets none.
 pub fn variables(
-    pod: Pod<'_>,
+    pod: &Pod,
     namespace: &Namespace,
     target: &Target,
-    container: &Value,
+    container: &Container,
     takes_env_from: bool,
 ) -> Result<Vec<Value>, Reason> {
     if has_own_endpoint(container, target) {
         return Err(Reason::OwnEndpoint);
     }
     // What we set counts more than what comes from there, and we cannot see it.
-    let env_from = container["envFrom"].as_array();
-    if env_from.is_some_and(|sources| !sources.is_empty()) && !takes_env_from {
+    if container.has_env_from() && !takes_env_from {
         return Err(Reason::EnvFromUnknown);
     }
     let mut wanted = vec![
@@ -51,42 +57,64 @@ pub fn variables(
     set(TRACES_ENDPOINT, target.endpoint.clone());
     set(PROPAGATORS, "tracecontext,baggage".to_owned());
     set(RESOURCE_ATTRIBUTES, resource(pod, namespace, container));
-    wanted.retain(|entry| variable(container, name(entry)).is_none());
+    let is_new = |entry: &Value| {
+        let name = entry["name"].as_str().unwrap_or_default();
+        container.variable(name).is_none()
+    };
+    wanted.retain(is_new);
     Ok(wanted)
 }
 
 /// Whether a container says itself where its traces go. Ours is no endpoint of its own: it was injected before.
-fn has_own_endpoint(container: &Value, target: &Target) -> bool {
-    if let Some(traces) = variable(container, TRACES_ENDPOINT) {
-        return traces["value"] != target.endpoint;
+fn has_own_endpoint(container: &Container, target: &Target) -> bool {
+    if let Some(traces) = container.variable(TRACES_ENDPOINT) {
+        return traces.value != target.endpoint;
     }
-    let everything = variable(container, ENDPOINT);
+    let everything = container.variable(ENDPOINT);
     // By OpenTelemetry's specification an empty variable is one that is not set.
-    let is_set =
-        |variable: &Value| !variable["valueFrom"].is_null() || has_text(&variable["value"]);
-    everything.is_some_and(is_set)
+    let is_set = |variable: &Variable| variable.value_from || !variable.value.trim().is_empty();
+    everything.is_some_and(is_set) || is_configured_elsewhere(container)
 }
 
-fn has_text(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| !text.trim().is_empty())
+/// Whether a container has headers for an endpoint that is not seen here, or an endpoint among its arguments or in a
+/// variable with arguments, such as `JAVA_TOOL_OPTIONS`. A variable of ours would override it.
+fn is_configured_elsewhere(container: &Container) -> bool {
+    let has_headers = HEADERS
+        .iter()
+        .any(|name| container.variable(name).is_some());
+    let values = container.env.iter().flatten();
+    let mut texts = values
+        .map(|variable| &variable.value)
+        .chain(&container.command)
+        .chain(&container.args);
+    has_headers || texts.any(|text| FLAGS.iter().any(|flag| text.contains(flag)))
+}
+
+/// Whether a pod was injected for a target before.
+pub fn was_injected(pod: &Pod, target: &Target) -> bool {
+    let endpoint = |container: &Container| {
+        let traces = container.variable(TRACES_ENDPOINT);
+        traces.is_some_and(|traces| traces.value == target.endpoint)
+    };
+    pod.containers().any(endpoint)
 }
 
 /// Whether a container's own attributes name its service, or may do so.
-fn names_service(container: &Value) -> bool {
-    let Some(attributes) = variable(container, RESOURCE_ATTRIBUTES) else {
+fn names_service(container: &Container) -> bool {
+    let Some(attributes) = container.variable(RESOURCE_ATTRIBUTES) else {
         return false;
     };
-    match attributes["value"].as_str() {
-        Some(text) => text.split(',').any(|pair| {
+    // What a reference stands for is not seen here.
+    attributes.value_from
+        || attributes.value.contains("$(")
+        || attributes.value.split(',').any(|pair| {
             let key = pair.split('=').next().unwrap_or_default();
             key.trim() == "service.name"
-        }),
-        None => !attributes["valueFrom"].is_null(),
-    }
+        })
 }
 
 /// The name that the collector gives, too: of the farthest owner, else of the pod.
-fn service_name(pod: Pod<'_>) -> String {
+fn service_name(pod: &Pod) -> String {
     let owners = pod.owners();
     let name = owners.name().or(pod.name());
     name.map_or_else(|| reference(POD_NAME), str::to_owned)
@@ -96,14 +124,14 @@ fn reference(variable: &str) -> String {
     format!("$({variable})")
 }
 
-fn resource(pod: Pod<'_>, namespace: &Namespace, container: &Value) -> String {
-    let (namespace, container_name) = (&namespace.name, name(container));
+fn resource(pod: &Pod, namespace: &Namespace, container: &Container) -> String {
+    let (namespace, container_name) = (&namespace.name, &container.name);
     let mut attributes = vec![("service.namespace", namespace.clone())];
     attributes.extend(version(pod, container).map(|version| ("service.version", version)));
     let instance = format!("{namespace}.{}.{container_name}", reference(POD_NAME));
     attributes.push(("service.instance.id", instance));
     // Which of the pod's containers sends, the collector cannot see.
-    attributes.push(("k8s.container.name", container_name.to_owned()));
+    attributes.push(("k8s.container.name", container_name.clone()));
     let pairs = attributes
         .iter()
         .map(|(key, value)| format!("{key}={value}"));
@@ -111,9 +139,8 @@ fn resource(pod: Pod<'_>, namespace: &Namespace, container: &Value) -> String {
 }
 
 /// What the label says, else the image's tag. Of both only what needs no escaping.
-fn version(pod: Pod<'_>, container: &Value) -> Option<String> {
-    let image = container["image"].as_str().unwrap_or_default();
-    let image = image.split('@').next().unwrap_or_default();
+fn version(pod: &Pod, container: &Container) -> Option<String> {
+    let image = container.image.split('@').next().unwrap_or_default();
     let tag = image
         .rsplit('/')
         .next()

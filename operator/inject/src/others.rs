@@ -2,9 +2,8 @@
 //! either, so such pods are left alone. A product's own webhook may come after ours: its annotations and labels count
 //! as much as what it has done already.
 
-use serde_json::Value;
-
-use crate::pod::{self, Pod};
+use crate::Namespace;
+use crate::pod::{Container, Pod};
 
 /// A product, by what its users write and what it leaves.
 struct Product {
@@ -51,19 +50,26 @@ const PRODUCTS: [Product; 4] = [
     },
 ];
 
-/// Names the product that instruments a pod, or will.
-pub fn instrumented_by(pod: Pod<'_>) -> Option<&'static str> {
-    let products = PRODUCTS.iter();
-    products
-        .into_iter()
-        .find(|product| product.is_at(pod))
-        .map(|product| product.name)
+/// Names the product that instruments a pod, or will. What a namespace asks for, a pod may decline.
+pub fn instrumented_by(pod: &Pod, namespace: &Namespace) -> Option<&'static str> {
+    let of_pod = PRODUCTS.iter().find(|product| product.is_at(pod));
+    let of_namespace = || {
+        let mut asked = namespace.instrumented.iter();
+        let is_taken = asked.any(|key| pod.annotation(key) != Some("false"));
+        is_taken.then_some(&PRODUCTS[0])
+    };
+    of_pod.or_else(of_namespace).map(|product| product.name)
+}
+
+/// Whether an annotation of a namespace asks the OpenTelemetry Operator for its pods.
+pub fn asks_for_pods(key: &str, value: &str) -> bool {
+    PRODUCTS[0].is_meant(key, value)
 }
 
 impl Product {
-    fn is_at(&self, pod: Pod<'_>) -> bool {
-        let mut said = pod.texts("labels").chain(pod.texts("annotations"));
-        let mut names = pod.containers().map(pod::name);
+    fn is_at(&self, pod: &Pod) -> bool {
+        let mut said = pod.texts();
+        let mut names = pod.containers().map(|container| container.name.as_str());
         said.any(|(key, value)| self.is_meant(key, value))
             || names.any(|name| self.containers.iter().any(|start| name.starts_with(start)))
     }
@@ -94,6 +100,6 @@ const HELPERS: [&str; 15] = [
 ];
 
 /// Whether a container is a mesh's or another helper's.
-pub fn is_helper(container: &Value) -> bool {
-    HELPERS.contains(&pod::name(container))
+pub fn is_helper(container: &Container) -> bool {
+    HELPERS.contains(&container.name.as_str())
 }

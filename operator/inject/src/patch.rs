@@ -26,9 +26,9 @@ impl Operation {
     }
 }
 
-/// Adds members to the object at `path`, which may not be there yet.
+/// Adds members to the object at `path`; `is_there` says whether there is one yet.
 pub fn add_members(
-    found: Option<&Value>,
+    is_there: bool,
     path: &str,
     members: Vec<(&str, String)>,
     patch: &mut Vec<Operation>,
@@ -36,7 +36,7 @@ pub fn add_members(
     if members.is_empty() {
         return;
     }
-    if found.is_some_and(Value::is_object) {
+    if is_there {
         patch.extend(members.into_iter().map(|(key, value)| {
             Operation::add(format!("{path}/{}", escape(key)), Value::String(value))
         }));
@@ -49,12 +49,12 @@ pub fn add_members(
     }
 }
 
-/// Adds items to the end of the list at `path`, which may not be there yet.
-pub fn append(found: Option<&Value>, path: &str, items: Vec<Value>, patch: &mut Vec<Operation>) {
+/// Adds items to the end of the list at `path`; `is_there` says whether there is one yet.
+pub fn append(is_there: bool, path: &str, items: Vec<Value>, patch: &mut Vec<Operation>) {
     if items.is_empty() {
         return;
     }
-    if found.is_some_and(Value::is_array) {
+    if is_there {
         let items = items.into_iter();
         patch.extend(items.map(|item| Operation::add(format!("{path}/-"), item)));
     } else {

@@ -16,6 +16,8 @@ pub struct Target {
     pub created: String,
     /// Whether it may inject only into its own namespace.
     pub only_own_namespace: bool,
+    /// Namespaces that are never injected.
+    pub excluded: Vec<String>,
     /// The namespaces that it selects.
     pub namespaces: LabelSelector,
     /// The pods that it selects in them.
@@ -33,12 +35,15 @@ pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     /// Its annotation [`INJECT`](crate::INJECT).
     pub inject: Option<String>,
+    /// Its annotations that [ask for](crate::others::asks_for_pods) another product.
+    pub instrumented: Vec<String>,
 }
 
 impl Target {
     /// Whether it selects a pod with these labels in this namespace.
     pub fn selects(&self, namespace: &Namespace, label: impl Fn(&str) -> Option<String>) -> bool {
         (!self.only_own_namespace || self.id.0 == namespace.name)
+            && !self.excluded.contains(&namespace.name)
             && matches(&self.namespaces, |key| namespace.labels.get(key).cloned())
             && matches(&self.pods, label)
     }

@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 use spanloom_crds::LabelSelector;
-use spanloom_inject::{Namespace, Outcome, PipelineId, Reason, Target, decide};
+use spanloom_inject::pod::Pod;
+use spanloom_inject::{Namespace, Outcome, PipelineId, Reason, Target};
 
 const ENDPOINT: &str = "http://traces-collector.tracing.svc:4317";
 
@@ -14,6 +15,7 @@ fn target(name: &str, created: &str) -> Target {
         id: ("tracing".to_owned(), name.to_owned()),
         created: created.to_owned(),
         only_own_namespace: false,
+        excluded: vec!["kube-system".to_owned()],
         namespaces: LabelSelector {
             match_labels: [trace].into(),
             ..LabelSelector::default()
@@ -31,7 +33,7 @@ fn namespace() -> Namespace {
     Namespace {
         name: "shop".to_owned(),
         labels: [("spanloom.dev/trace".to_owned(), "enabled".to_owned())].into(),
-        inject: None,
+        ..Namespace::default()
     }
 }
 
@@ -46,6 +48,11 @@ fn pod() -> Value {
         },
         "spec": {"containers": [{"name": "app", "image": "registry.test:5000/checkout:1.4.2"}]},
     })
+}
+
+fn decide(pod: &Value, namespace: &Namespace, targets: &[Target], asked: &PipelineId) -> Outcome {
+    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+    spanloom_inject::decide(&pod, namespace, targets, asked)
 }
 
 fn decided(pod: &Value) -> Outcome {
@@ -146,9 +153,29 @@ fn an_endpoint_of_its_own_stays() {
         json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}),
         json!({"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://elsewhere:4317"}),
         json!({"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": ""}),
+        json!({"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "api-key=secret"}),
+        json!({"name": "JAVA_TOOL_OPTIONS", "value": "-Dotel.exporter.otlp.endpoint=http://own:4317"}),
     ] {
         let mut pod = pod();
         pod["spec"]["containers"][0]["env"] = json!([own]);
+        is_left_alone(&pod, Reason::OwnEndpoint);
+    }
+    for (field, arguments) in [
+        (
+            "command",
+            json!([
+                "opentelemetry-instrument",
+                "--exporter_otlp_endpoint",
+                "http://own:4317"
+            ]),
+        ),
+        (
+            "args",
+            json!(["-Dotel.exporter.otlp.traces.endpoint=http://own:4317"]),
+        ),
+    ] {
+        let mut pod = pod();
+        pod["spec"]["containers"][0][field] = arguments;
         is_left_alone(&pod, Reason::OwnEndpoint);
     }
 }
@@ -295,6 +322,9 @@ fn the_app_is_found_beside_proxies() {
         "kubectl.kubernetes.io/default-container",
         "worker",
     );
+    // A mesh writes the annotation itself.
+    assert_eq!(counts(&pod), [0, 0, 5, 5]);
+    pod["spec"]["containers"][0]["name"] = json!("helper");
     assert_eq!(counts(&pod), [0, 0, 0, 5]);
     annotate(&mut pod, "spanloom.dev/container-names", "app, migrate,app");
     assert_eq!(counts(&pod), [5, 0, 5, 0]);
@@ -316,7 +346,8 @@ fn the_service_is_named_after_the_farthest_owner() {
         ("DaemonSet", "agent", "agent"),
         ("Job", "report-29384756", "report"),
         ("Job", "import", "import"),
-        ("Workflow", "custom", "$(SPANLOOM_POD_NAME)"),
+        ("Workflow", "custom", "custom"),
+        ("Node", "node-a", "$(SPANLOOM_POD_NAME)"),
     ] {
         let mut pod = pod();
         pod["metadata"]["ownerReferences"] = json!([{"kind": "Other", "name": "x"}, {"kind": kind, "name": name, "controller": true}]);
@@ -326,6 +357,9 @@ fn the_service_is_named_after_the_farthest_owner() {
     assert_eq!(named(&bare).as_deref(), Some("debug"));
     bare["spec"]["containers"][0]["env"] =
         json!([{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "service.name=own"}]);
+    assert_eq!(named(&bare), None);
+    // What a reference stands for is not seen.
+    bare["spec"]["containers"][0]["env"][0]["value"] = json!("$(BASE),team=a");
     assert_eq!(named(&bare), None);
 }
 
@@ -415,6 +449,13 @@ fn pods_that_no_pipeline_selects() {
     let mut own = all.clone();
     own[0].only_own_namespace = true;
     assert_eq!(decide(&pod(), &namespace(), &own, &traces()), nothing);
+    let mut everywhere = all.clone();
+    everywhere[0].namespaces = LabelSelector::default();
+    let system = Namespace {
+        name: "kube-system".to_owned(),
+        ..Namespace::default()
+    };
+    assert_eq!(decide(&pod(), &system, &everywhere, &traces()), nothing);
     let mut ours = pod();
     ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("spanloom-operator");
     assert_eq!(decided(&ours), nothing);
@@ -432,4 +473,59 @@ fn a_static_pod_is_not_touched() {
             ..Outcome::default()
         }
     );
+}
+
+/// What a namespace asks another product for, a pod may decline; and what was injected stays injected.
+#[test]
+fn namespaces_of_other_products_are_left_alone() {
+    let key = "instrumentation.opentelemetry.io/inject-java".to_owned();
+    let asking = Namespace {
+        instrumented: vec![key.clone()],
+        ..namespace()
+    };
+    let targets = [target("traces", "2026-01-01T00:00:00Z")];
+    let outcome = decide(&pod(), &asking, &targets, &traces());
+    assert_eq!(outcome.reason, Some(Reason::AlreadyInstrumented));
+    let mut declining = pod();
+    declining["metadata"]["annotations"][&key] = json!("false");
+    let outcome = decide(&declining, &asking, &targets, &traces());
+    assert_eq!(outcome.reason, Some(Reason::Injected));
+    let injected = patched(&pod(), &decided(&pod()));
+    let outcome = decide(&injected, &asking, &targets, &traces());
+    assert_eq!(
+        (outcome.reason, outcome.patch.len()),
+        (Some(Reason::Injected), 0)
+    );
+}
+
+/// The API server refuses a pod whose annotations are longer than 256 KiB.
+#[test]
+fn annotations_that_are_long_already_get_no_longer() {
+    let long = |bytes: usize| {
+        let mut pod = pod();
+        pod["metadata"]["annotations"]["a"] = json!("x".repeat(bytes));
+        pod
+    };
+    let annotated = |pod: &Value| {
+        let outcome = decided(pod);
+        assert_eq!(outcome.reason, Some(Reason::Injected));
+        let after = patched(pod, &outcome);
+        assert_eq!(env(&after, 0).len(), 5);
+        after["metadata"]["annotations"]["spanloom.dev/injection"] == "Injected"
+    };
+    assert!(annotated(&long(200 << 10)));
+    assert!(!annotated(&long((256 << 10) - 10)));
+}
+
+/// What has `null` in a field is as what does not have it.
+#[test]
+fn fields_may_be_null() {
+    let pod = json!({
+        "metadata": {"name": null, "labels": null, "annotations": null, "ownerReferences": null},
+        "spec": {"os": null, "initContainers": null, "containers": [
+            {"name": "app", "image": null, "env": null, "envFrom": null, "command": null},
+        ]},
+    });
+    let after = patched(&pod, &decided(&pod));
+    assert_eq!(env(&after, 0).len(), 5);
 }

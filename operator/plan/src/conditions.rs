@@ -125,7 +125,7 @@ pub fn status(pipeline: &Pipeline, seen: &Seen, previous: &Status, now: Timestam
             summary: format!("{ready}/{desired}"),
         }),
         spans_per_second: seen.spans_per_second.or(previous.spans_per_second),
-        injection: injection::count_of(pipeline, seen.injection.as_ref(), previous),
+        injection: injection::count_of(pipeline, seen, previous),
         store_used_percent: used,
         rollout: seen.rollout.clone(),
     }

@@ -19,8 +19,6 @@ pub struct Pipeline {
     pub namespace: String,
     /// `metadata.uid`.
     pub uid: String,
-    /// `metadata.creationTimestamp`, RFC 3339 in UTC.
-    pub created: String,
     /// `metadata.generation`.
     pub generation: i64,
     /// The value of the annotation by which a person asks for another try.
@@ -81,7 +79,6 @@ impl Pipeline {
             name: text("name").unwrap_or_default(),
             namespace: text("namespace").unwrap_or_default(),
             uid: text("uid").unwrap_or_default(),
-            created: text("creationTimestamp").unwrap_or_default(),
             generation: metadata["generation"].as_i64().unwrap_or_default(),
             retry: metadata["annotations"][RETRY].as_str().map(str::to_owned),
             spec: document.spec,

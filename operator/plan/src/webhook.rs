@@ -3,8 +3,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use spanloom_crds::{InjectionMode, LabelSelector};
+use spanloom_crds::{Injection, InjectionMode, LabelSelector, injection_is_valid};
 use spanloom_inject::{LABEL_MANAGED_BY, MANAGER, Target};
 
 use crate::difference::covers;
@@ -37,49 +38,94 @@ pub fn webhook_names(release: &Release) -> Vec<String> {
     ]
 }
 
+/// What of a pipeline injection depends on. A mistake elsewhere in its spec does not keep its pods from being injected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injecting {
+    namespace: String,
+    name: String,
+    created: String,
+    injection: Injection,
+}
+
+impl Injecting {
+    /// A pipeline that is served and for which pods are injected, whether it is managed or not: its objects stay as
+    /// they are, and no pod is one of them.
+    pub fn read(object: &Value, release: &Release) -> Option<Self> {
+        let text = |key: &str| {
+            object["metadata"][key]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let spec = &object["spec"];
+        let injection = match &spec["injection"] {
+            Value::Null => Injection::default(),
+            given => Injection::deserialize(given).ok()?,
+        };
+        let namespace = text("namespace");
+        let injects = injection.mode() != InjectionMode::None
+            && spec["enabled"] != false
+            && release.serves(&namespace).is_ok()
+            && injection_is_valid(&injection);
+        injects.then(|| Self {
+            name: text("name"),
+            created: text("creationTimestamp"),
+            namespace,
+            injection,
+        })
+    }
+
+    /// What the webhook knows of it.
+    pub fn target(&self, release: &Release) -> Target {
+        let Self {
+            namespace, name, ..
+        } = self;
+        Target {
+            id: (namespace.clone(), name.clone()),
+            created: self.created.clone(),
+            only_own_namespace: self.only_own_namespace(release),
+            excluded: excluded(release),
+            namespaces: self.injection.namespaces(),
+            pods: self.injection.pods(),
+            endpoint: format!("http://{name}-collector.{namespace}.svc:4317"),
+        }
+    }
+
+    /// A pipeline in a namespace that was given to a team must not reach into those of others.
+    fn only_own_namespace(&self, release: &Release) -> bool {
+        self.namespace != release.namespace
+    }
+
+    fn entry_name(&self) -> String {
+        entry_name(&self.namespace, &self.name)
+    }
+}
+
 /// Whether pods are injected for a pipeline.
 pub fn injects(pipeline: &Pipeline) -> bool {
     pipeline.enabled() && pipeline.spec.injection.mode() != InjectionMode::None
 }
 
-/// What the webhook knows of a pipeline; none when nothing is injected for it.
-pub fn target(pipeline: &Pipeline, release: &Release) -> Option<Target> {
-    let injection = &pipeline.spec.injection;
-    injects(pipeline).then(|| Target {
-        id: (pipeline.namespace.clone(), pipeline.name.clone()),
-        created: pipeline.created.clone(),
-        only_own_namespace: only_own_namespace(pipeline, release),
-        namespaces: injection.namespaces(),
-        pods: injection.pods(),
-        endpoint: format!(
-            "http://{}.{}.svc:4317",
-            pipeline.object("collector"),
-            pipeline.namespace
-        ),
-    })
+/// Namespaces that are never injected.
+fn excluded(release: &Release) -> Vec<String> {
+    let system = SYSTEM_NAMESPACES.iter().copied();
+    system
+        .chain([release.namespace.as_str()])
+        .map(str::to_owned)
+        .collect()
 }
 
-/// A pipeline in a namespace that was given to a team must not reach into those of others.
-fn only_own_namespace(pipeline: &Pipeline, release: &Release) -> bool {
-    pipeline.namespace != release.namespace
-}
-
-/// The webhook configuration as it should be, when it is not so. `found` is what there is; where the chart made
-/// none, nothing is wanted. A pipeline that is not managed keeps the entry that it has.
-pub fn configuration(
-    pipelines: &[Pipeline],
+/// The entries of the webhook configuration as they should be, when they are not so in what was found.
+pub fn entries(
+    pipelines: &[Injecting],
     release: &Release,
     ca_bundle: &str,
-    found: Option<&Value>,
+    found: &Value,
 ) -> Option<Value> {
-    let found = found?;
     let live: &[Value] = found["webhooks"].as_array().map_or(&[], Vec::as_slice);
     let mut entries: Vec<_> = pipelines
         .iter()
-        .filter_map(|pipeline| match pipeline.managed() {
-            true => injects(pipeline).then(|| entry(pipeline, release, ca_bundle)),
-            false => kept(pipeline, live, ca_bundle),
-        })
+        .map(|pipeline| entry(pipeline, release, ca_bundle))
         .collect();
     entries.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     let is_done = live.len() == entries.len()
@@ -89,13 +135,7 @@ pub fn configuration(
                 .find(same)
                 .is_some_and(|live| is_as(live, entry))
         });
-    (!is_done).then(|| {
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": webhook_name(release)},
-            "webhooks": entries,
-        })
-    })
+    (!is_done).then_some(Value::Array(entries))
 }
 
 /// Whether an entry is as it should be. What the API server adds does not matter, but for the selectors, where
@@ -105,26 +145,15 @@ fn is_as(live: &Value, entry: &Value) -> bool {
     covers(live, entry) && selectors.iter().all(|key| live[key] == entry[key])
 }
 
-/// The entry of a pipeline whose objects are somebody else's to change; the authority changes all the same.
-fn kept(pipeline: &Pipeline, live: &[Value], ca_bundle: &str) -> Option<Value> {
-    let name = entry_name(pipeline);
-    let mut entry = live.iter().find(|live| live["name"] == name)?.clone();
-    entry["clientConfig"]["caBundle"] = json!(STANDARD.encode(ca_bundle));
-    Some(entry)
-}
-
 /// Whether the webhook configuration that was found has an entry for a pipeline.
 pub fn has_entry(pipeline: &Pipeline, found: &Value) -> bool {
-    let name = entry_name(pipeline);
+    let name = entry_name(&pipeline.namespace, &pipeline.name);
     let entries = found["webhooks"].as_array();
     entries.is_some_and(|entries| entries.iter().any(|entry| entry["name"] == name))
 }
 
-fn entry_name(pipeline: &Pipeline) -> String {
-    format!(
-        "{}.{}.inject.spanloom.dev",
-        pipeline.name, pipeline.namespace
-    )
+fn entry_name(namespace: &str, name: &str) -> String {
+    format!("{name}.{namespace}.inject.spanloom.dev")
 }
 
 /// The path at which the webhook is asked for a pipeline.
@@ -132,20 +161,19 @@ pub fn path(namespace: &str, name: &str) -> String {
     format!("/inject/{namespace}/{name}")
 }
 
-fn entry(pipeline: &Pipeline, release: &Release, ca_bundle: &str) -> Value {
-    let injection = &pipeline.spec.injection;
+fn entry(pipeline: &Injecting, release: &Release, ca_bundle: &str) -> Value {
+    let injection = &pipeline.injection;
     let mut namespaces = selector(&injection.namespaces());
-    let mut system: Vec<_> = SYSTEM_NAMESPACES.iter().map(|name| json!(name)).collect();
-    system.push(json!(release.namespace));
+    let system = excluded(release).into_iter().map(Value::from).collect();
     require(&mut namespaces, NAMESPACE_NAME, "NotIn", system);
-    if only_own_namespace(pipeline, release) {
+    if pipeline.only_own_namespace(release) {
         let own = vec![json!(pipeline.namespace)];
         require(&mut namespaces, NAMESPACE_NAME, "In", own);
     }
     let mut pods = selector(&injection.pods());
     require(&mut pods, LABEL_MANAGED_BY, "NotIn", vec![json!(MANAGER)]);
     json!({
-        "name": entry_name(pipeline),
+        "name": pipeline.entry_name(),
         "admissionReviewVersions": ["v1"],
         "clientConfig": {
             "service": {
@@ -188,22 +216,25 @@ mod tests {
         Release {
             namespace: "tracing".to_owned(),
             name: "spanloom".to_owned(),
+            namespaces: vec!["tracing".to_owned(), "shop".to_owned()],
             ..Release::default()
         }
     }
 
-    fn pipeline(namespace: &str, name: &str, spec: Value) -> Pipeline {
+    fn object(namespace: &str, name: &str, spec: Value) -> Value {
         let metadata = json!({
             "name": name, "namespace": namespace, "uid": name,
             "creationTimestamp": "2026-01-01T00:00:00Z",
         });
-        Pipeline::read(&json!({"metadata": metadata, "spec": spec})).unwrap()
+        json!({"metadata": metadata, "spec": spec})
     }
 
-    fn wanted(pipelines: &[Pipeline], found: &Value) -> Option<Vec<Value>> {
-        let wanted = configuration(pipelines, &release(), "CA", Some(found))?;
-        assert_eq!(wanted["metadata"]["name"], "spanloom-webhook");
-        Some(wanted["webhooks"].as_array().unwrap().clone())
+    fn wanted(objects: &[Value], found: &Value) -> Option<Vec<Value>> {
+        let read = objects
+            .iter()
+            .filter_map(|object| Injecting::read(object, &release()));
+        let entries = entries(&read.collect::<Vec<_>>(), &release(), "CA", found)?;
+        Some(entries.as_array().unwrap().clone())
     }
 
     fn names(entries: &[Value]) -> Vec<&str> {
@@ -214,14 +245,14 @@ mod tests {
     #[test]
     fn each_pipeline_that_injects_has_an_entry() {
         let all = [
-            pipeline("tracing", "prod", json!({})),
-            pipeline(
+            object("tracing", "prod", json!({})),
+            object(
                 "shop",
                 "own",
                 json!({"injection": {"podSelector": {"matchLabels": {"a": "b"}}}}),
             ),
-            pipeline("tracing", "none", json!({"injection": {"mode": "None"}})),
-            pipeline("tracing", "off", json!({"enabled": false})),
+            object("tracing", "none", json!({"injection": {"mode": "None"}})),
+            object("tracing", "off", json!({"enabled": false})),
         ];
         let entries = wanted(&all, &json!({})).unwrap();
         let expected = [
@@ -263,7 +294,7 @@ mod tests {
 
     #[test]
     fn it_is_written_only_when_it_differs() {
-        let all = [pipeline("tracing", "prod", json!({}))];
+        let all = [object("tracing", "prod", json!({}))];
         let entries = wanted(&all, &json!({})).unwrap();
         let found = json!({"webhooks": entries});
         assert_eq!(wanted(&all, &found), None);
@@ -278,31 +309,52 @@ mod tests {
         changed = found.clone();
         changed["webhooks"][0]["matchConditions"] = json!([]);
         assert_eq!(wanted(&all, &changed), None);
-        // The chart has no webhook.
-        assert_eq!(configuration(&all, &release(), "CA", None), None);
-        let other_ca = configuration(&all, &release(), "another", Some(&found));
-        assert!(other_ca.is_some());
+        // Whatever else others have put there.
+        changed = found.clone();
+        let foreign = json!({"name": "foreign.example.com"});
+        changed["webhooks"].as_array_mut().unwrap().push(foreign);
+        assert_eq!(wanted(&all, &changed), Some(entries.clone()));
+        let one = [Injecting::read(&all[0], &release()).unwrap()];
+        assert!(super::entries(&one, &release(), "another", &found).is_some());
     }
 
+    /// Its pods are injected whatever else is wrong with a pipeline, but not by selectors that are none.
     #[test]
-    fn a_pipeline_that_is_not_managed_keeps_its_entry() {
-        let managed = [pipeline("tracing", "prod", json!({}))];
-        let mut found = json!({"webhooks": wanted(&managed, &json!({})).unwrap()});
-        found["webhooks"][0]["timeoutSeconds"] = json!(1);
-        let spec = json!({"managementState": "Unmanaged"});
-        let unmanaged = [pipeline("tracing", "prod", spec)];
-        assert_eq!(wanted(&unmanaged, &found), None);
-        assert_eq!(wanted(&unmanaged, &json!({})), None);
+    fn injection_depends_on_nothing_else_in_the_spec() {
+        let reads = |spec: Value| Injecting::read(&object("tracing", "prod", spec), &release());
+        let good = reads(json!({}));
+        assert!(good.is_some());
+        assert_eq!(
+            reads(json!({"processing": {"drop": ["{ nonsense"]}, "later": 1})),
+            good
+        );
+        assert_eq!(reads(json!({"managementState": "Unmanaged"})), good);
+        for injection in [
+            json!({"mode": "Later"}),
+            json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}),
+            json!({"podSelector": {"matchLabels": {"a": "x".repeat(5_000)}}}),
+            json!({"mode": "None"}),
+        ] {
+            assert_eq!(reads(json!({"injection": injection})), None, "{injection}");
+        }
+        assert_eq!(reads(json!({"enabled": false})), None);
+        let elsewhere = object("elsewhere", "prod", json!({}));
+        assert_eq!(Injecting::read(&elsewhere, &release()), None);
     }
 
     #[test]
     fn the_webhook_knows_where_spans_go() {
-        let known =
-            |namespace: &str, spec: Value| target(&pipeline(namespace, "prod", spec), &release());
-        let shared = known("tracing", json!({})).unwrap();
+        let known = |namespace: &str| {
+            let read = Injecting::read(&object(namespace, "prod", json!({})), &release());
+            read.unwrap().target(&release())
+        };
+        let shared = known("tracing");
         assert_eq!(shared.endpoint, "http://prod-collector.tracing.svc:4317");
         assert!(!shared.only_own_namespace);
-        assert!(known("shop", json!({})).unwrap().only_own_namespace);
-        assert_eq!(known("tracing", json!({"enabled": false})), None);
+        assert_eq!(
+            shared.excluded,
+            ["kube-system", "kube-node-lease", "tracing"]
+        );
+        assert!(known("shop").only_own_namespace);
     }
 }

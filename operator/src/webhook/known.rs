@@ -9,8 +9,8 @@ use kube::ResourceExt;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event, watcher};
 use spanloom_inject::{Namespace, PipelineId, Target};
-use spanloom_plan::webhook::target;
-use spanloom_plan::{Pipeline, Release};
+use spanloom_plan::Release;
+use spanloom_plan::webhook::Injecting;
 use tokio::task::JoinSet;
 
 use super::Metrics;
@@ -104,10 +104,8 @@ impl Known {
     }
 }
 
-/// What is known of a pipeline that can be read, is served, and injects.
+/// What is known of a pipeline that injects.
 fn read(object: DynamicObject, release: &Release) -> Option<Target> {
     let value = serde_json::to_value(object).ok()?;
-    let pipeline = Pipeline::read(&value).ok()?;
-    release.serves(&pipeline.namespace).ok()?;
-    target(&pipeline, release)
+    Some(Injecting::read(&value, release)?.target(release))
 }

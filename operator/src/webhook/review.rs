@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use spanloom_inject::pod::Pod;
 use spanloom_inject::{Outcome, PipelineId, decide};
 
 use super::Answerer;
@@ -37,7 +38,7 @@ struct Request {
     #[serde(default)]
     dry_run: Option<bool>,
     #[serde(default)]
-    object: Value,
+    object: Option<Pod>,
 }
 
 /// The reason in metrics of a pod that the pipeline does not select.
@@ -57,10 +58,11 @@ pub fn answer(path: &str, body: &[u8], with: &Answerer) -> Result<Value, ReviewE
     let pipeline = known.clone().find(|id| **id == asked);
     // A namespace that was made a moment ago may not be known yet, and with it its labels.
     let namespace = with.known.namespace(&request.namespace);
-    let decided = match namespace.filter(|_| request.operation == "CREATE") {
+    let namespace = namespace.filter(|_| request.operation == "CREATE");
+    let decided = match namespace.zip(request.object.as_ref()) {
         None => Ok(Outcome::default()),
-        Some(namespace) => catch_unwind(AssertUnwindSafe(|| {
-            decide(&request.object, &namespace, &targets, &asked)
+        Some((namespace, pod)) => catch_unwind(AssertUnwindSafe(|| {
+            decide(pod, &namespace, &targets, &asked)
         })),
     };
     let (outcome, reason) = match decided {

@@ -1,15 +1,16 @@
 //! Where the API server asks: HTTPS, with bounds on connections, bodies and work at a time.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -27,12 +28,13 @@ use super::review::answer;
 
 /// The API server's replicas, each with a connection or two.
 const CONNECTIONS_MAX: usize = 256;
-/// A pod in a review: etcd takes 1.5 MiB, and the API server 3 MiB.
-const BODY_MAX: usize = 4 << 20;
-/// Bodies that are read and answered at a time; the others wait for a moment.
-const AT_A_TIME: usize = 32;
-/// The API server gives up after three seconds: who waited longer for a turn is answered with an error at once.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest body. What the API server takes of its clients is 3 MiB.
+const BODY_MAX: usize = 3 << 20;
+/// Bodies at a time, in bytes: all, and of one address, so that no pod keeps the API server out.
+const BODIES_MAX: usize = 16 << 20;
+const BODIES_OF_ONE: usize = BODIES_MAX / 4;
+/// Reviews that are read at a time: as many as there are threads. What is read of one takes up to ten times its bytes.
+const AT_A_TIME: usize = 2;
 /// How long a client may take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for a body.
@@ -66,6 +68,48 @@ pub struct Server {
 struct Shared {
     with: Answerer,
     turns: Semaphore,
+    bodies: Bodies,
+}
+
+/// The bytes of bodies that are being received.
+#[derive(Debug, Default)]
+struct Bodies(Mutex<HashMap<IpAddr, usize>>);
+
+/// Part of them; given back on drop.
+struct Held<'a> {
+    bodies: &'a Bodies,
+    from: IpAddr,
+    bytes: usize,
+}
+
+impl Bodies {
+    /// Room for a body from this address; none when too many are being received.
+    fn hold(&self, from: IpAddr, bytes: usize) -> Option<Held<'_>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = held.values().sum();
+        let own = held.get(&from).copied().unwrap_or(0);
+        if all + bytes > BODIES_MAX || own + bytes > BODIES_OF_ONE {
+            return None;
+        }
+        held.insert(from, own + bytes);
+        Some(Held {
+            bodies: self,
+            from,
+            bytes,
+        })
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut held = self.bodies.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = held.get_mut(&self.from) {
+            *bytes -= self.bytes;
+            if *bytes == 0 {
+                held.remove(&self.from);
+            }
+        }
+    }
 }
 
 impl Server {
@@ -90,6 +134,7 @@ impl Server {
         let shared = Arc::new(Shared {
             with,
             turns: Semaphore::new(AT_A_TIME),
+            bodies: Bodies::default(),
         });
         let task = tokio::spawn(serve(listener, tls.clone(), shared, stop.clone()));
         Ok(Self {
@@ -149,7 +194,7 @@ async fn serve(
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             tokio::select! {
-                () = connection(stream, tls, shared, watcher) => {}
+                () = connection(stream, from.ip(), tls, shared, watcher) => {}
                 () = place.lost() => {}
             }
         });
@@ -161,6 +206,7 @@ async fn serve(
 
 async fn connection(
     stream: TcpStream,
+    from: IpAddr,
     tls: ServerTls,
     shared: Arc<Shared>,
     watcher: hyper_util::server::graceful::Watcher,
@@ -174,7 +220,7 @@ async fn connection(
     };
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(respond(request, &shared).await) }
+        async move { Ok::<_, Infallible>(respond(request, from, &shared).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -194,14 +240,27 @@ async fn connection(
     }
 }
 
-async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+async fn respond(
+    request: Request<Incoming>,
+    from: IpAddr,
+    shared: &Shared,
+) -> Response<Full<Bytes>> {
     let metrics = &shared.with.metrics;
     if *request.method() != Method::POST {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only POST is supported");
     }
     let path = request.uri().path().to_owned();
-    let turn = tokio::time::timeout(PATIENCE, shared.turns.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
+    let unreadable = |status, why: &str| {
+        metrics.admitted(None, "Unreadable");
+        text(status, why)
+    };
+    let size = request.body().size_hint().upper();
+    let size = size.and_then(|size| usize::try_from(size).ok());
+    if size.is_some_and(|size| size > BODY_MAX) {
+        let why = format!("the body is longer than {BODY_MAX} bytes");
+        return unreadable(StatusCode::PAYLOAD_TOO_LARGE, &why);
+    }
+    let Some(_held) = shared.bodies.hold(from, size.unwrap_or(BODY_MAX)) else {
         metrics.admitted(None, "Overloaded");
         return text(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -212,20 +271,16 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) => {
-            metrics.admitted(None, "Unreadable");
-            return text(
-                StatusCode::BAD_REQUEST,
-                &format!("cannot read the body: {error}"),
-            );
+            let why = format!("cannot read the body: {error}");
+            return unreadable(StatusCode::BAD_REQUEST, &why);
         }
         Err(_) => {
-            metrics.admitted(None, "Unreadable");
-            return text(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not arrive in time",
-            );
+            let why = "the body did not arrive in time";
+            return unreadable(StatusCode::REQUEST_TIMEOUT, why);
         }
     };
+    // It is never closed.
+    let _turn = shared.turns.acquire().await;
     let started = Instant::now();
     let answered = answer(&path, &body, &shared.with);
     metrics.took(started.elapsed());
@@ -236,10 +291,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<B
             response.headers_mut().insert(header::CONTENT_TYPE, json);
             response
         }
-        Err(error) => {
-            metrics.admitted(None, "Unreadable");
-            text(StatusCode::BAD_REQUEST, &error.to_string())
-        }
+        Err(error) => unreadable(StatusCode::BAD_REQUEST, &error.to_string()),
     }
 }
 

@@ -11,7 +11,7 @@ use spanloom_sidecar::client::{CallError, Client};
 use spanloom_tls::ClientTls;
 
 use super::app::request;
-use super::rig::Rig;
+use super::rig::{Rig, until};
 use super::{MEASURED, STORED};
 
 /// A sidecar that says what the test wants.
@@ -123,7 +123,12 @@ async fn only_pods_of_this_node_with_a_token_of_theirs_forward() {
     let another = peer.refused(&good, &message("web-2", 5)).await;
     assert_eq!(another, PERMISSION_DENIED);
 
+    let pods = rig.metric("spanloom_pods").unwrap();
     rig.api.delete("pods", "web-1");
+    until("the watch has told of it", async || {
+        rig.metric("spanloom_pods").unwrap() < pods
+    })
+    .await;
     check("deleted", good, UNAUTHENTICATED).await;
     assert_eq!(rig.number(STORED).await, 1);
     assert!(rig.metric("spanloom_sidecars_refused_calls_total{reason=\"audience\"}") >= Some(1.0));

@@ -7,6 +7,7 @@ use serde_json::Value;
 /// is added is added here, too, and so is looked at twice.
 const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
     ("spanloom.dev", "tracingpipelines", "get,list,watch"),
+    ("spanloom.dev", "tracingpipelines", "list,watch"),
     ("spanloom.dev", "tracingpipelines/status", "get,patch"),
     ("events.k8s.io", "events", "create,patch"),
     (
@@ -30,7 +31,6 @@ const CLUSTER_WIDE: &[(&str, &str, &str)] = &[
         "get,patch",
     ),
     ("", "nodes", "get,list,watch"),
-    ("", "namespaces", "get,list,watch"),
     ("", "namespaces", "list,watch"),
     ("", "pods", "list,watch"),
     ("", "pods", "get,list,watch"),

@@ -4,7 +4,7 @@ use spanloom_crds::InjectionMode;
 use spanloom_crds::status::{InjectionCount, Status};
 use spanloom_inject::census::Counts;
 
-use super::{FALSE, Said, TRUE, UNKNOWN, said};
+use super::{FALSE, Said, Seen, TRUE, UNKNOWN, said};
 use crate::pipeline::Pipeline;
 use crate::webhook::injects;
 
@@ -14,8 +14,10 @@ pub enum Webhook {
     /// The release has none.
     #[default]
     None,
-    /// Its Deployment was not looked at yet, or is not there.
+    /// Its objects were not looked at yet.
     Unknown,
+    /// Its Deployment or its configuration is not there.
+    Missing,
     /// So many of its replicas are ready, and whether it has an entry for the pipeline.
     Seen {
         /// Ready replicas.
@@ -41,6 +43,12 @@ pub(super) fn said_of(pipeline: &Pipeline, webhook: &Webhook) -> Said {
              injection.mode to None",
         ),
         Webhook::Unknown => said(UNKNOWN, "NotSeenYet", "the webhook has not been seen yet"),
+        Webhook::Missing => said(
+            FALSE,
+            "WebhookMissing",
+            "the webhook's Deployment or configuration does not exist, so no pods are injected; run helm upgrade to \
+             create it",
+        ),
         Webhook::Seen { ready: 0, .. } => said(
             FALSE,
             "WebhookNotReady",
@@ -48,17 +56,10 @@ pub(super) fn said_of(pipeline: &Pipeline, webhook: &Webhook) -> Said {
         ),
         Webhook::Seen {
             is_asked: false, ..
-        } if pipeline.managed() => said(
+        } => said(
             FALSE,
             "WaitingForConfiguration",
             "the webhook configuration has no entry for this pipeline yet",
-        ),
-        Webhook::Seen {
-            is_asked: false, ..
-        } => said(
-            FALSE,
-            "Unmanaged",
-            "the webhook configuration has no entry for this pipeline, and managementState is Unmanaged",
         ),
         Webhook::Seen { .. } => said(TRUE, "Ready", "pods that the pipeline selects are injected"),
     }
@@ -67,11 +68,12 @@ pub(super) fn said_of(pipeline: &Pipeline, webhook: &Webhook) -> Said {
 /// The pods that are injected: as they are to be shown now, else as they were shown last.
 pub(super) fn count_of(
     pipeline: &Pipeline,
-    now: Option<&InjectionCount>,
+    seen: &Seen,
     previous: &Status,
 ) -> Option<InjectionCount> {
-    let shown = now.or(previous.injection.as_ref());
-    shown.filter(|_| injects(pipeline)).cloned()
+    let is_counted = injects(pipeline) && seen.webhook != Webhook::None;
+    let shown = seen.injection.as_ref().or(previous.injection.as_ref());
+    shown.filter(|_| is_counted).cloned()
 }
 
 /// Counts as the status has them.

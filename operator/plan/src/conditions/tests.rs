@@ -316,9 +316,9 @@ fn what_needs_a_person_is_a_warning() {
         let told = turned(&Status::default(), &status);
         told.iter().filter(|turned| turned.is_told).count()
     };
-    assert_eq!(turned_first(&well()), 7);
+    assert_eq!(turned_first(&well()), 8);
     let unknown = but(&|seen| seen.probe = Probed::NotYet);
-    assert_eq!(turned_first(&unknown), 6);
+    assert_eq!(turned_first(&unknown), 7);
 }
 
 #[test]
@@ -371,12 +371,7 @@ fn whether_pods_are_injected_is_said_beside_the_rest() {
             "Off",
         ),
         (json!({"enabled": false}), seen(2, false), "True", "Off"),
-        (
-            json!({"managementState": "Unmanaged"}),
-            seen(2, false),
-            "False",
-            "Unmanaged",
-        ),
+        (json!({}), Webhook::Missing, "False", "WebhookMissing"),
     ] {
         let seen = Seen { webhook, ..well() };
         let status = status(&pipeline(spec.clone()), &seen, &Status::default(), now());

@@ -37,7 +37,7 @@ fn conditions() -> Vec<String> {
             all.push(format!("{field} {op} \"{value}\""));
         }
         for op in ["=~", "!~"] {
-            for pattern in ["[abc].*", "\\\\w"] {
+            for pattern in ["[abc].*", "\\\\w", "\\\\W"] {
                 all.push(format!("{field} {op} \"{pattern}\""));
             }
         }
