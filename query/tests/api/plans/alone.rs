@@ -132,6 +132,22 @@ async fn each_rule_alone_is_what_the_evaluator_means() {
         assert_eq!(others, others_alone, "{negated}");
         filled += usize::from(!planned.is_empty());
     }
+    // What the evaluator is asked above is a union itself, so unions are also held against their parts.
+    for (left, right) in [
+        ("trace:duration > 4ms", "name = \"a\""),
+        ("name = \"a\"", "trace:duration <= 3ms"),
+        ("span.s = \"a\"", "status = error"),
+    ] {
+        let search = async |filter: String| found(&service, &format!("{{ {filter} }}")).await;
+        let (either, both, one, other) = tokio::join!(
+            search(format!("{left} || {right}")),
+            search(format!("{left} && {right}")),
+            search(left.to_owned()),
+            search(right.to_owned()),
+        );
+        assert_eq!(either, &one | &other, "{left} || {right}");
+        assert_eq!(both, &one & &other, "{left} && {right}");
+    }
     let all = conditions.len();
     assert!(filled * 3 > all * 2, "{filled} of {all} found something");
 }
