@@ -1,6 +1,6 @@
 //! What a pod belongs to, as far as its own metadata tells: a ReplicaSet is named after its Deployment and
-//! the hash in the pod's label, a Job after its CronJob and the time. So nobody has to watch ReplicaSets and
-//! Jobs, and the webhook and the collectors name a pod's service alike.
+//! the hash in the pod's label, a Job after its CronJob and the time. So ReplicaSets and
+//! Jobs need not be watched, and the webhook and the collectors name a pod's service alike.
 
 /// The label of a Deployment's pods with which their ReplicaSet's name ends.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";

@@ -36,7 +36,7 @@ pub enum TokenError {
     /// Another cluster issued it.
     #[error("the token's issuer is not this cluster's API server")]
     Issuer,
-    /// It is for somebody else.
+    /// It is for another audience.
     #[error("the token's audience is not {AUDIENCE}")]
     Audience,
     /// Its time is over.

@@ -252,7 +252,7 @@ fn the_oldest_pipeline_injects(namespace: &Namespace) {
     });
     let by = &created["metadata"]["annotations"]["spanloom.dev/injected-by"];
     assert_eq!(*by, format!("{}/{NAME}", namespace.name()));
-    // Nothing is injected for a pipeline that is switched off, and nobody asks for it.
+    // Nothing is injected for a pipeline that is switched off, and its entry is removed.
     another(false);
     await_some("an entry that is gone", LIMIT, || {
         let found = entries();

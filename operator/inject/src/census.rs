@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::pod::Pod;
+use crate::target::selecting;
 use crate::{
     INJECT, LABEL_MANAGED_BY, MANAGER, Namespace, OUTCOME, PIPELINE, PipelineId, Reason, Target,
 };
@@ -66,7 +67,6 @@ pub fn count<'p>(
         .iter()
         .map(|target| (target.id.clone(), Counts::default()))
         .collect();
-    let no = "false".to_owned();
     let mut known: BTreeMap<&str, Option<Namespace>> = BTreeMap::new();
     for pod in pods {
         let namespace = known
@@ -75,20 +75,16 @@ pub fn count<'p>(
         let Some(namespace) = namespace.as_ref() else {
             continue;
         };
-        let selects =
-            |target: &&Target| target.selects(namespace, |key| pod.labels.get(key).cloned());
-        let selecting: Vec<_> = targets.iter().filter(selects).collect();
-        let oldest = selecting.iter().min_by_key(|target| target.age());
-        let oldest = oldest.map(|target| &target.id);
-        for target in &selecting {
+        let label = |key: &str| pod.labels.get(key).map(String::as_str);
+        for (place, target) in selecting(targets, namespace, label).into_iter().enumerate() {
             let Some(counts) = all.get_mut(&target.id) else {
                 continue;
             };
             counts.matched += 1;
             match &pod.outcome {
-                _ if oldest != Some(&target.id) => skip(counts, Reason::PipelineConflict),
-                Some((Reason::Injected, by)) if *by == name(&target.id) => counts.injected += 1,
-                None if pod.inject.as_ref().or(namespace.inject.as_ref()) == Some(&no) => {
+                _ if place > 0 => skip(counts, Reason::PipelineConflict),
+                Some((Reason::Injected, by)) if *by == target.name() => counts.injected += 1,
+                None if namespace.opts_out(pod.inject.as_deref()) => {
                     skip(counts, Reason::OptedOut);
                 }
                 Some((Reason::Injected, _)) | None => counts.outdated += 1,
@@ -101,10 +97,6 @@ pub fn count<'p>(
 
 fn skip(counts: &mut Counts, reason: Reason) {
     *counts.skipped.entry(reason).or_default() += 1;
-}
-
-fn name((namespace, name): &PipelineId) -> String {
-    format!("{namespace}/{name}")
 }
 
 #[cfg(test)]

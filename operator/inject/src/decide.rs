@@ -5,6 +5,7 @@ use crate::environment::{variables, was_injected};
 use crate::others::instrumented_by;
 use crate::patch::{Operation, add_members, append};
 use crate::pod::Pod;
+use crate::target::selecting;
 use crate::{
     INJECT, LABEL_MANAGED_BY, MANAGER, Namespace, OUTCOME, PIPELINE, PipelineId, Reason,
     SKIPPED_CONTAINERS, Target,
@@ -40,15 +41,11 @@ pub fn decide(pod: &Pod, namespace: &Namespace, targets: &[Target], asked: &Pipe
     if pod.label(LABEL_MANAGED_BY) == Some(MANAGER) {
         return Outcome::default();
     }
-    let label = |key: &str| pod.label(key).map(str::to_owned);
-    let selecting = targets
-        .iter()
-        .filter(|target| target.selects(namespace, label));
-    let selecting: Vec<_> = selecting.collect();
+    let selecting = selecting(targets, namespace, |key| pod.label(key));
     if !selecting.iter().any(|target| target.id == *asked) {
         return Outcome::default();
     }
-    let Some(target) = selecting.into_iter().min_by_key(|target| target.age()) else {
+    let Some(target) = selecting.into_iter().next() else {
         return Outcome::default();
     };
     if target.id != *asked {
@@ -68,9 +65,7 @@ pub fn decide(pod: &Pod, namespace: &Namespace, targets: &[Target], asked: &Pipe
 
 /// What speaks against a pod as a whole.
 fn against(pod: &Pod, namespace: &Namespace, target: &Target) -> Option<Reason> {
-    // What the pod says counts more than what its namespace says.
-    let wish = pod.annotation(INJECT).or(namespace.inject.as_deref());
-    if wish == Some("false") {
+    if namespace.opts_out(pod.annotation(INJECT)) {
         Some(Reason::OptedOut)
     } else if pod.is_on_windows() {
         Some(Reason::Windows)
@@ -114,10 +109,9 @@ fn annotate(pod: &Pod, target: &Target, outcome: &mut Outcome) {
     let Some(reason) = outcome.reason else {
         return;
     };
-    let (namespace, name) = &target.id;
     let mut wanted = vec![
         (OUTCOME, reason.name().to_owned()),
-        (PIPELINE, format!("{namespace}/{name}")),
+        (PIPELINE, target.name()),
     ];
     let skipped = outcome.skipped.iter();
     let skipped: Vec<_> = skipped

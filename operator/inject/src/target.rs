@@ -41,35 +41,69 @@ pub struct Namespace {
 
 impl Target {
     /// Whether it selects a pod with these labels in this namespace.
-    pub fn selects(&self, namespace: &Namespace, label: impl Fn(&str) -> Option<String>) -> bool {
+    pub fn selects<'l>(
+        &self,
+        namespace: &'l Namespace,
+        label: impl Fn(&str) -> Option<&'l str>,
+    ) -> bool {
         (!self.only_own_namespace || self.id.0 == namespace.name)
             && !self.excluded.contains(&namespace.name)
-            && matches(&self.namespaces, |key| namespace.labels.get(key).cloned())
+            && matches(&self.namespaces, |key| {
+                namespace.labels.get(key).map(String::as_str)
+            })
             && matches(&self.pods, label)
     }
 
     /// Older ones come first.
-    pub fn age(&self) -> (&str, &PipelineId) {
+    fn age(&self) -> (&str, &PipelineId) {
         (&self.created, &self.id)
+    }
+
+    /// Its `namespace/name`, as annotations have it.
+    pub fn name(&self) -> String {
+        let (namespace, name) = &self.id;
+        format!("{namespace}/{name}")
     }
 }
 
+impl Namespace {
+    /// Whether a pod with this annotation [`INJECT`](crate::INJECT) is not to be injected. What the pod says counts
+    /// more than what its namespace says.
+    pub fn opts_out(&self, pod: Option<&str>) -> bool {
+        pod.or(self.inject.as_deref()) == Some("false")
+    }
+}
+
+/// The pipelines that select a pod with these labels in this namespace, the oldest first: that one injects it.
+pub fn selecting<'t, 'l>(
+    targets: &'t [Target],
+    namespace: &'l Namespace,
+    label: impl Fn(&str) -> Option<&'l str> + Copy,
+) -> Vec<&'t Target> {
+    let selecting = targets.iter();
+    let mut selecting: Vec<_> = selecting
+        .filter(|target| target.selects(namespace, label))
+        .collect();
+    selecting.sort_by_key(|target| target.age());
+    selecting
+}
+
 /// Whether labels are as a selector says, as Kubernetes means it: an empty selector takes all.
-pub fn matches(selector: &LabelSelector, label: impl Fn(&str) -> Option<String>) -> bool {
+pub fn matches<'l>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'l str>) -> bool {
     let mut pairs = selector.match_labels.iter();
-    pairs.all(|(key, value)| label(key).as_ref() == Some(value))
+    pairs.all(|(key, value)| label(key) == Some(value.as_str()))
         && selector
             .match_expressions
             .iter()
             .all(|expression| satisfies(expression, &label))
 }
 
-fn satisfies(
+fn satisfies<'l>(
     expression: &LabelSelectorRequirement,
-    label: impl Fn(&str) -> Option<String>,
+    label: impl Fn(&str) -> Option<&'l str>,
 ) -> bool {
     let value = label(&expression.key);
-    let is_in = |value: String| expression.values.contains(&value);
+    let is_in = |value: &str| expression.values.iter().any(|one| one == value);
     match expression.operator {
         Operator::In => value.is_some_and(is_in),
         // Also without the label.
@@ -96,7 +130,7 @@ mod tests {
 
     #[test]
     fn selectors_mean_what_kubernetes_means() {
-        let web = |key: &str| (key == "tier").then(|| "web".to_owned());
+        let web = |key: &str| (key == "tier").then_some("web");
         let none = |_: &str| None;
         for (selector, with, without) in [
             (LabelSelector::default(), true, true),

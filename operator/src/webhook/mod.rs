@@ -1,5 +1,5 @@
 //! The webhook: answers the API server when a pod is created. It has no leader and no state of its own; each
-//! replica answers from what its watches have told (`known`), and asks nobody (`review`).
+//! replica answers from what its watches have told (`known`), without a call (`review`).
 //!
 //! Nothing that goes wrong here may hurt a pod: what cannot be answered well is answered with "as it is", and
 //! where there is no answer, the API server creates the pod as it is.

@@ -134,7 +134,7 @@ fn what_is_refused() {
         signer.token(&with("/exp", json!("soon"))),
         TokenError::Malformed,
     );
-    // Signed by somebody else, with a key that nobody knows, or not at all.
+    // Signed with another key, with a key of an unknown id, or not at all.
     check(other.token(&body), TokenError::Signature);
     let unknown = signer.sign(&json!({"alg": "ES256", "kid": "k2"}), &body);
     check(unknown, TokenError::UnknownKey);
