@@ -2,8 +2,58 @@
 //! the hash in the pod's label, a Job after its CronJob and the time. So ReplicaSets and
 //! Jobs need not be watched, and the webhook and the collectors name a pod's service alike.
 
+use crate::resolved::KubernetesConfig;
+
 /// The label of a Deployment's pods with which their ReplicaSet's name ends.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Where a pod is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub pod: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// Its node's name.
+    pub node: &'a str,
+}
+
+/// The resource attributes of a pod, in the order in which they are written: where it is, what it belongs to, and the
+/// labels and annotations that are chosen. What is empty is left out.
+pub fn attributes<'v>(
+    place: Place<'_>,
+    owners: &Owners,
+    chosen: &KubernetesConfig,
+    label: impl Fn(&str) -> Option<&'v str>,
+    annotation: impl Fn(&str) -> Option<&'v str>,
+) -> Vec<(Box<str>, Box<str>)> {
+    let mut attributes = Vec::new();
+    let mut set = |key: &str, value: &str| {
+        if !value.is_empty() {
+            attributes.push((key.into(), value.into()));
+        }
+    };
+    set("k8s.namespace.name", place.namespace);
+    set("k8s.pod.name", place.pod);
+    set("k8s.pod.uid", place.uid);
+    set("k8s.node.name", place.node);
+    for (key, owner) in &owners.attributes {
+        set(key, owner);
+    }
+    for key in &chosen.labels {
+        set(
+            &format!("k8s.pod.label.{key}"),
+            label(key).unwrap_or_default(),
+        );
+    }
+    for key in &chosen.annotations {
+        let value = annotation(key).unwrap_or_default();
+        set(&format!("k8s.pod.annotation.{key}"), value);
+    }
+    attributes
+}
 
 /// The owners of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,11 +93,6 @@ impl Owners {
             attributes: owners,
             other: is_other.then(|| name.to_owned()),
         }
-    }
-
-    /// Keys of resource attributes and names, nearest owner first.
-    pub fn attributes(&self) -> &[(&'static str, String)] {
-        &self.attributes
     }
 
     /// What a person would call it: the name of the farthest owner.

@@ -91,9 +91,9 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::new(&mut registry);
     let is_up = Arc::new(AtomicBool::new(false));
     let pages = Pages::new(Arc::new(registry), health(is_up.clone()));
-    let admin = Admin::start(settings.admin, pages)
+    let admin = Admin::start(settings.of.admin, pages)
         .await
-        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
+        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.of.admin))?;
     let config = kubernetes().await?;
     let client = client_of(&config, CALL_SILENCE)?;
     let watching = client_of(&config, WATCH_SILENCE)?;
@@ -101,8 +101,8 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let leadership = Leadership::default();
     let mut claim = Claim::new(
         client.clone(),
-        &settings.namespace,
-        &format!("{}-operator", settings.release),
+        &settings.of.namespace,
+        &format!("{}-operator", settings.of.release),
         &settings.pod_name,
         Duration::from_secs(u64::from(settings.lease_seconds)),
         leadership.clone(),
@@ -122,7 +122,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
             () = claim.acquire() => {}
             _ = signals.next() => break Ok(()),
         }
-        tracing::info!(namespaces = settings.namespaces().join(","), "working");
+        tracing::info!(namespaces = settings.of.namespaces().join(","), "working");
         match lead(&mut claim, &work, settings.apply_crds, &mut signals).await {
             Ended::Stopped => break Ok(()),
             Ended::Broken(error) => break Err(error),
@@ -160,9 +160,9 @@ async fn answer_pods(settings: webhook::Settings) -> anyhow::Result<()> {
             is_ending.then(|| "shutting down".to_owned())
         })
     };
-    let admin = Admin::start(settings.admin, Pages::new(Arc::new(registry), health))
+    let admin = Admin::start(settings.of.admin, Pages::new(Arc::new(registry), health))
         .await
-        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.admin))?;
+        .with_context(|| format!("cannot serve metrics on {} (--admin)", settings.of.admin))?;
     tracing::info!(listen = %server.address(), admin = %admin.address(), "answering");
     let ended = tokio::select! {
         asked = signals.next() => Ok(asked),

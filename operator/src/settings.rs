@@ -7,13 +7,13 @@ use clap::Args;
 use spanloom_plan::Release;
 use spanloom_plan::release::NetworkPolicies;
 
-/// What the release tells the operator.
+/// What the release tells both modes of the program.
 #[derive(Debug, Clone, Args)]
-pub struct Settings {
+pub struct ReleaseSettings {
     /// The release's namespace, where its Lease and its CA are kept.
     #[arg(long, env = "SPANLOOM_OPERATOR_NAMESPACE")]
     pub namespace: String,
-    /// The release's name, a prefix of the Lease and the ClusterRoleBinding.
+    /// The release's name, a prefix of the names of its objects.
     #[arg(long, env = "SPANLOOM_OPERATOR_RELEASE", default_value = "spanloom")]
     pub release: String,
     /// Additional namespaces in which pipelines are allowed, comma-separated.
@@ -23,6 +23,17 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub pipeline_namespaces: Vec<String>,
+    /// The address to serve /metrics, /healthz and /readyz on.
+    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "[::]:9464")]
+    pub admin: SocketAddr,
+}
+
+/// What the release tells the operator.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// The release itself.
+    #[command(flatten)]
+    pub of: ReleaseSettings,
     /// This pod's name, the holder identity of the Lease.
     #[arg(long, env = "SPANLOOM_OPERATOR_POD_NAME", default_value = "")]
     pub pod_name: String,
@@ -105,24 +116,30 @@ pub struct Settings {
     /// How many pipelines are reconciled at the same time.
     #[arg(long, env = "SPANLOOM_OPERATOR_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,
-    /// The address to serve /metrics, /healthz and /readyz on.
-    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "[::]:9464")]
-    pub admin: SocketAddr,
+}
+
+impl ReleaseSettings {
+    /// The namespaces whose pipelines are served, the release's first, each once.
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut namespaces = vec![self.namespace.clone()];
+        for namespace in &self.pipeline_namespaces {
+            let namespace = namespace.trim();
+            if !namespace.is_empty() && !namespaces.iter().any(|known| known == namespace) {
+                namespaces.push(namespace.to_owned());
+            }
+        }
+        namespaces
+    }
 }
 
 impl Settings {
-    /// The namespaces whose pipelines are served, the release's first, each once.
-    pub fn namespaces(&self) -> Vec<String> {
-        namespaces(&self.namespace, &self.pipeline_namespaces)
-    }
-
     /// What of it decides what is placed.
     pub fn release(&self) -> Release {
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
         Release {
-            namespace: self.namespace.clone(),
-            name: self.release.clone(),
-            namespaces: self.namespaces(),
+            namespace: self.of.namespace.clone(),
+            name: self.of.release.clone(),
+            namespaces: self.of.namespaces(),
             image_registry: self.image_registry.clone(),
             image_tag: self.image_tag.clone(),
             image_digests: self.image_digests.iter().cloned().collect(),
@@ -141,18 +158,6 @@ impl Settings {
             migration_deadline: seconds(self.migration_deadline_seconds),
         }
     }
-}
-
-/// The namespaces whose pipelines are served, the release's first, each once.
-pub(crate) fn namespaces(release: &str, others: &[String]) -> Vec<String> {
-    let mut namespaces = vec![release.to_owned()];
-    for namespace in others {
-        let namespace = namespace.trim();
-        if !namespace.is_empty() && !namespaces.iter().any(|known| known == namespace) {
-            namespaces.push(namespace.to_owned());
-        }
-    }
-    namespaces
 }
 
 /// A program and the digest of its image.

@@ -17,6 +17,7 @@ use kube::runtime::watcher::Event;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use spanloom_operator::certificates::Authority;
+use spanloom_operator::settings::ReleaseSettings;
 use spanloom_operator::webhook::{Answerer, Known, Metrics, Server, Settings, not_ready};
 use spanloom_tls::{ClientTls, Connector};
 
@@ -50,13 +51,15 @@ impl Rig {
         let files = tempfile::tempdir().unwrap();
         write_certificate(files.path(), names, made);
         let settings = Settings {
-            namespace: "tracing".to_owned(),
-            release: "spanloom".to_owned(),
-            pipeline_namespaces: vec!["team".to_owned()],
+            of: ReleaseSettings {
+                namespace: "tracing".to_owned(),
+                release: "spanloom".to_owned(),
+                pipeline_namespaces: vec!["team".to_owned()],
+                admin: ([127, 0, 0, 1], 0).into(),
+            },
             listen: ([127, 0, 0, 1], 0).into(),
             tls_dir: files.path().to_owned(),
             drain_delay_seconds: 0,
-            admin: ([127, 0, 0, 1], 0).into(),
         };
         let mut registry = Registry::default();
         let known = Arc::new(Known::default());

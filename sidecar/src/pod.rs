@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use spanloom_crds::resolved::KubernetesConfig;
 use spanloom_crds::sidecar::PodFacts;
-use spanloom_crds::workload::{Owners, TEMPLATE_HASH};
+use spanloom_crds::workload::{self, Owners, TEMPLATE_HASH, attributes};
 use spanloom_pipeline::{Caller, Identify, Identity, Pod};
 
 use crate::config::Place;
@@ -54,39 +54,24 @@ impl Identify for PodIdentity {
 
 /// The attributes in the order in which a collector writes them.
 fn signature(place: &Place, facts: &PodFacts, chosen: &KubernetesConfig) -> Pod {
-    let mut attributes = Vec::new();
-    let mut set = |key: &str, value: &str| {
-        if !value.is_empty() {
-            attributes.push((key.into(), value.into()));
-        }
-    };
-    set("k8s.namespace.name", &place.namespace);
-    set("k8s.pod.name", &place.pod);
-    set("k8s.pod.uid", &place.uid);
-    set("k8s.node.name", &place.node);
     let hash = value(&facts.labels, TEMPLATE_HASH);
     let owners = facts
         .owner
         .as_ref()
         .map(|owner| Owners::of(&owner.kind, &owner.name, hash));
     let owners = owners.unwrap_or_default();
-    for (key, name) in owners.attributes() {
-        set(key, name);
-    }
-    for (known, keys, prefix) in [
-        (&facts.labels, &chosen.labels, "k8s.pod.label."),
-        (
-            &facts.annotations,
-            &chosen.annotations,
-            "k8s.pod.annotation.",
-        ),
-    ] {
-        for key in keys {
-            if let Some(value) = value(known, key) {
-                set(&format!("{prefix}{key}"), value);
-            }
-        }
-    }
+    let attributes = attributes(
+        workload::Place {
+            namespace: &place.namespace,
+            pod: &place.pod,
+            uid: &place.uid,
+            node: &place.node,
+        },
+        &owners,
+        chosen,
+        |key| value(&facts.labels, key),
+        |key| value(&facts.annotations, key),
+    );
     let service = owners.name().unwrap_or(&place.pod);
     Pod {
         attributes,

@@ -13,7 +13,7 @@ use kube::core::{NamespaceResourceScope, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 use spanloom_crds::resolved::{GatewayConfig, KubernetesConfig};
 use spanloom_crds::sidecar::CONTAINER;
-use spanloom_crds::workload::{Owners, TEMPLATE_HASH};
+use spanloom_crds::workload::{Owners, Place, TEMPLATE_HASH, attributes};
 use spanloom_pipeline::Pod;
 
 /// A pod, without what nobody here needs.
@@ -159,36 +159,19 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
     let meta = &pod.metadata;
     let name = meta.name.as_deref().unwrap_or_default();
     let owners = owners(meta);
-    let mut attributes = Vec::new();
-    let mut set = |key: &str, value: &str| {
-        if !value.is_empty() {
-            attributes.push((key.into(), value.into()));
-        }
+    let place = Place {
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        pod: name,
+        uid: meta.uid.as_deref().unwrap_or_default(),
+        node,
     };
-    set(
-        "k8s.namespace.name",
-        meta.namespace.as_deref().unwrap_or_default(),
+    let attributes = attributes(
+        place,
+        &owners,
+        chosen,
+        |key| value(meta.labels.as_ref(), key),
+        |key| value(meta.annotations.as_ref(), key),
     );
-    set("k8s.pod.name", name);
-    set("k8s.pod.uid", meta.uid.as_deref().unwrap_or_default());
-    set("k8s.node.name", node);
-    for (key, owner) in owners.attributes() {
-        set(key, owner);
-    }
-    for (from, keys, prefix) in [
-        (&meta.labels, &chosen.labels, "k8s.pod.label."),
-        (
-            &meta.annotations,
-            &chosen.annotations,
-            "k8s.pod.annotation.",
-        ),
-    ] {
-        for key in keys {
-            if let Some(value) = from.as_ref().and_then(|map| map.get(key)) {
-                set(&format!("{prefix}{key}"), value);
-            }
-        }
-    }
     let service = owners.name().unwrap_or(name);
     Pod {
         attributes,
@@ -204,6 +187,10 @@ fn identity(pod: &ApiPod, node: &str, chosen: &KubernetesConfig) -> Pod {
             .collect(),
         is_partial: false,
     }
+}
+
+fn value<'m>(map: Option<&'m BTreeMap<String, String>>, key: &str) -> Option<&'m str> {
+    map?.get(key).map(String::as_str)
 }
 
 /// What the pod belongs to.

@@ -4,27 +4,19 @@ use serde_json::json;
 
 use super::support::apps::{App, ask};
 use super::support::install;
-use super::support::kube::{kubectl, try_get, try_raw};
+use super::support::kube::kubectl;
 use super::support::namespace::Namespace;
 use super::support::pipeline::{NAME, Pipeline, attribute};
 
 /// Passes that the operator made over the namespace's pipeline so far.
 fn passes(namespace: &Namespace) -> u64 {
-    let system = install::NAMESPACE;
-    let selector = "--selector=app.kubernetes.io/component=operator";
-    let pods = try_get(system, &["pods", selector]).unwrap();
-    let of = format!(
-        "spanloom_operator_reconciles_total{{namespace=\"{}\",pipeline=\"{NAME}\"}} ",
-        namespace.name()
-    );
-    let counts = pods["items"].as_array().unwrap().iter().map(|pod| {
-        let name = pod["metadata"]["name"].as_str().unwrap();
-        let path = format!("/api/v1/namespaces/{system}/pods/{name}:9464/proxy/metrics");
-        let metrics = try_raw(&path).unwrap();
-        let count = metrics.lines().find_map(|line| line.strip_prefix(&of));
-        count.map_or(0, |count| count.parse::<u64>().unwrap())
-    });
-    counts.sum()
+    install::counted(
+        "operator",
+        &format!(
+            "spanloom_operator_reconciles_total{{namespace=\"{}\",pipeline=\"{NAME}\"}}",
+            namespace.name()
+        ),
+    )
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::apps::{App, ask};
 use super::support::install;
-use super::support::kube::{apply, kubectl, try_get, try_kubectl, try_raw};
+use super::support::kube::{apply, kubectl, try_get, try_kubectl};
 use super::support::namespace::Namespace;
 use super::support::pipeline::{NAME, Pipeline, attribute};
 use super::support::{LIMIT, await_some, want};
@@ -81,21 +81,13 @@ fn variables(pod: &Value) -> Vec<(&str, &str)> {
 
 /// How often the webhook counted a reason for the namespace's pipeline, at all replicas.
 fn counted(namespace: &Namespace, pipeline: &str, reason: &str) -> u64 {
-    let system = install::NAMESPACE;
-    let selector = "--selector=app.kubernetes.io/component=webhook";
-    let pods = try_get(system, &["pods", selector]).unwrap();
-    let of = format!(
-        "spanloom_webhook_admissions_total{{namespace=\"{}\",pipeline=\"{pipeline}\",reason=\"{reason}\"}} ",
-        namespace.name()
-    );
-    let counts = pods["items"].as_array().unwrap().iter().map(|pod| {
-        let name = pod["metadata"]["name"].as_str().unwrap();
-        let path = format!("/api/v1/namespaces/{system}/pods/{name}:9464/proxy/metrics");
-        let metrics = try_raw(&path).unwrap();
-        let count = metrics.lines().find_map(|line| line.strip_prefix(&of));
-        count.map_or(0, |count| count.parse::<u64>().unwrap())
-    });
-    counts.sum()
+    install::counted(
+        "webhook",
+        &format!(
+            "spanloom_webhook_admissions_total{{namespace=\"{}\",pipeline=\"{pipeline}\",reason=\"{reason}\"}}",
+            namespace.name()
+        ),
+    )
 }
 
 #[test]

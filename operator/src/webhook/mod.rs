@@ -19,6 +19,8 @@ use spanloom_plan::Release;
 use spanloom_plan::webhook::webhook_names;
 use spanloom_tls::ServerTls;
 
+use crate::settings::ReleaseSettings;
+
 pub use known::Known;
 pub use metrics::Metrics;
 pub use review::{ReviewError, answer};
@@ -27,19 +29,9 @@ pub use server::{Server, StartError};
 /// What the release tells the webhook.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// The release's namespace.
-    #[arg(long, env = "SPANLOOM_OPERATOR_NAMESPACE")]
-    pub namespace: String,
-    /// The release's name.
-    #[arg(long, env = "SPANLOOM_OPERATOR_RELEASE", default_value = "spanloom")]
-    pub release: String,
-    /// Additional namespaces in which pipelines are allowed, comma-separated.
-    #[arg(
-        long,
-        env = "SPANLOOM_OPERATOR_PIPELINE_NAMESPACES",
-        value_delimiter = ','
-    )]
-    pub pipeline_namespaces: Vec<String>,
+    /// The release itself.
+    #[command(flatten)]
+    pub of: ReleaseSettings,
     /// The address to answer the API server on.
     #[arg(long, env = "SPANLOOM_WEBHOOK_LISTEN", default_value = "[::]:8443")]
     pub listen: SocketAddr,
@@ -58,18 +50,15 @@ pub struct Settings {
         default_value_t = 5
     )]
     pub drain_delay_seconds: u16,
-    /// The address to serve /metrics, /healthz and /readyz on.
-    #[arg(long, env = "SPANLOOM_OPERATOR_ADMIN", default_value = "[::]:9464")]
-    pub admin: SocketAddr,
 }
 
 impl Settings {
     /// What of the release the webhook needs.
     pub fn release(&self) -> Release {
         Release {
-            namespace: self.namespace.clone(),
-            name: self.release.clone(),
-            namespaces: crate::settings::namespaces(&self.namespace, &self.pipeline_namespaces),
+            namespace: self.of.namespace.clone(),
+            name: self.of.release.clone(),
+            namespaces: self.of.namespaces(),
             webhook: true,
             ..Release::default()
         }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::kube::{helm, kubectl, try_helm};
+use super::kube::{helm, kubectl, try_get, try_helm, try_raw};
 use super::namespace::{self, Namespace};
 use super::random_word;
 
@@ -195,4 +195,19 @@ fn images() -> PathBuf {
         Some(folder) => folder.into(),
         None => spanloom_e2e::workspace().join("target/images"),
     }
+}
+
+/// What the pods of a component of the release have counted together, of one series: its name and labels.
+pub fn counted(component: &str, series: &str) -> u64 {
+    let selector = format!("--selector=app.kubernetes.io/component={component}");
+    let pods = try_get(NAMESPACE, &["pods", &selector]).unwrap();
+    let of = format!("{series} ");
+    let counts = pods["items"].as_array().unwrap().iter().map(|pod| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:9464/proxy/metrics");
+        let metrics = try_raw(&path).unwrap();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&of));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    });
+    counts.sum()
 }
